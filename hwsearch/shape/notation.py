@@ -1,0 +1,124 @@
+"""Reading a shape from what a user types: a preset, L28-h1024-a16-i2624, a YAML or HF config."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from hwsearch.errors import HwsearchError
+from hwsearch.files import read_text, read_yaml
+from hwsearch.shape.encoder_shape import EncoderShape
+from hwsearch.shape.presets import PRESETS
+
+_LETTERS = {
+    "L": "num_hidden_layers",
+    "h": "hidden_size",
+    "a": "num_attention_heads",
+    "i": "intermediate_size",
+    "kv": "num_key_value_heads",
+    "g": "global_attn_every_n_layers",
+    "w": "local_attention",
+    "v": "vocab_size",
+    "p": "max_position_embeddings",
+}
+_NOTATION = re.compile(r"(?:(?:L|h|a|i|kv|g|w|v|p)\d+)(?:-(?:L|h|a|i|kv|g|w|v|p)\d+)*")
+
+
+def parse_shape(text: str) -> EncoderShape:
+    """A shape from a preset's name, the short notation, a shape.yaml, a config.json or its folder.
+
+    Raises HwsearchError, which names what was found and what is accepted.
+    """
+    if text in PRESETS:
+        return PRESETS[text]
+    if _NOTATION.fullmatch(text):
+        return _from_notation(text)
+    path = Path(text)
+    if path.is_dir():
+        return _from_folder(path)
+    if path.suffix == ".json":
+        return read_hf_config(path)
+    if path.suffix in (".yaml", ".yml"):
+        return read_shape_yaml(path)
+    raise HwsearchError(
+        f"{text}: no such shape; accepted: a preset ({', '.join(PRESETS)}), the notation"
+        " L28-h1024-a16-i2624[-g3][-w128][-v50368], a shape.yaml, or a Hugging Face config.json or its folder"
+    )
+
+
+def _from_notation(text: str) -> EncoderShape:
+    values: dict[str, int] = {}
+    for part in text.split("-"):
+        letter = part.rstrip("0123456789")
+        name = _LETTERS[letter]
+        if name in values:
+            raise HwsearchError(f"{text}: {letter} stands here twice")
+        values[name] = int(part[len(letter) :])
+    try:
+        return EncoderShape.from_dict(values)
+    except HwsearchError as error:
+        raise HwsearchError(f"{text}: {error}") from error
+
+
+def _from_folder(path: Path) -> EncoderShape:
+    if (path / "shape.yaml").is_file():
+        return read_shape_yaml(path / "shape.yaml")
+    if (path / "config.json").is_file():
+        return read_hf_config(path / "config.json")
+    raise HwsearchError(f"{path}: holds neither shape.yaml nor config.json")
+
+
+def read_shape_yaml(path: Path) -> EncoderShape:
+    document = read_yaml(path)
+    if not isinstance(document.data, dict):
+        raise HwsearchError(f"{path}: a shape is a mapping of names to sizes")
+    try:
+        return EncoderShape.from_dict(document.data)
+    except HwsearchError as error:
+        key = str(error).split(":", 1)[0].split(" ", 1)[0]
+        raise HwsearchError(f"{document.where((key,))}: {error}") from error
+
+
+def read_hf_config(path: Path) -> EncoderShape:
+    """A ModernBERT config.json, layout of transformers 4 or 5.
+
+    Raises HwsearchError for other model types and for layer patterns that are not
+    "global every n-th layer".
+    """
+    try:
+        config = json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise HwsearchError(f"{path}:{error.lineno}: not valid JSON: {error.msg}") from error
+    if not isinstance(config, dict) or config.get("model_type") != "modernbert":
+        found = config.get("model_type") if isinstance(config, dict) else None
+        raise HwsearchError(f"{path}: model_type: found {found!r}; accepted: 'modernbert'")
+    names = (
+        "num_hidden_layers",
+        "hidden_size",
+        "num_attention_heads",
+        "intermediate_size",
+        "vocab_size",
+        "local_attention",
+        "max_position_embeddings",
+    )
+    values = {name: config[name] for name in names if name in config}
+    values["global_attn_every_n_layers"] = _global_every(config, path)
+    try:
+        return EncoderShape.from_dict(values)
+    except HwsearchError as error:
+        raise HwsearchError(f"{path}: {error}") from error
+
+
+def _global_every(config: dict[str, Any], path: Path) -> int:
+    layer_types = config.get("layer_types")
+    if layer_types is None:
+        return int(config.get("global_attn_every_n_layers", 3))
+    spots = [i for i, kind in enumerate(layer_types) if kind == "full_attention"]
+    every = spots[1] if len(spots) > 1 else max(len(layer_types), 1)
+    if spots != list(range(0, len(layer_types), every)):
+        raise HwsearchError(
+            f"{path}: layer_types: full attention in layers {spots}; accepted: layers 0, n, 2n, ... for one n"
+        )
+    return every

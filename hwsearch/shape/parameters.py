@@ -1,0 +1,54 @@
+"""Exact parameter counts, for one shape or for a table of them.
+
+The formulas add up the weights of the models' public code; for ModernBERT they reduce to
+V*h + h + L*(4h^2 + 3hI + 2h) - h + h, plus h^2 + h + V for the masked-LM head.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hwsearch.shape.table import Sizes
+
+
+def token_embedding_parameters(shape: Sizes) -> Any:
+    return shape.vocab_size * shape.hidden_size
+
+
+def embedding_parameters(shape: Sizes) -> Any:
+    """Token, learned position and segment tables with their norm; DeBERTa's relative table counts here."""
+    a, h = shape.architecture, shape.hidden_size
+    norms = a.norm_weights * (a.embedding_norm + (a.position == "relative"))
+    return token_embedding_parameters(shape) + h * (a.position_rows + a.token_types + norms)
+
+
+def layer_parameters(shape: Sizes) -> Any:
+    """One encoder layer with both of its norms."""
+    a, h, i = shape.architecture, shape.hidden_size, shape.intermediate_size
+    qkv_rows = h + 2 * shape.key_value_heads * shape.head_size
+    mlp_rows = i * (1 + a.gated_mlp)
+    weights = h * (qkv_rows + h + mlp_rows + i)
+    biases = a.qkv_bias * qkv_rows + a.attention_out_bias * h + a.mlp_in_bias * mlp_rows + a.mlp_out_bias * h
+    return weights + biases + 2 * a.norm_weights * h
+
+
+def body_parameters(shape: Sizes) -> Any:
+    """Everything of the backbone outside its embedding block: layers and the norm after them.
+
+    This is the N of the scaling laws: parameters outside the embedding.
+    """
+    a = shape.architecture
+    stray_norms = a.final_norm - (not a.first_attention_norm)
+    return shape.num_hidden_layers * layer_parameters(shape) + stray_norms * a.norm_weights * shape.hidden_size
+
+
+def backbone_parameters(shape: Sizes) -> Any:
+    return embedding_parameters(shape) + body_parameters(shape)
+
+
+def masked_lm_parameters(shape: Sizes) -> Any:
+    """The backbone with its masked-LM head; a tied decoder weight counts once."""
+    a, h = shape.architecture, shape.hidden_size
+    transform = a.mlm_transform * (h * h + a.mlm_transform_bias * h + a.norm_weights * h)
+    decoder = (not a.tied_decoder) * shape.vocab_size * h + a.decoder_bias * shape.vocab_size
+    return backbone_parameters(shape) + transform + decoder
