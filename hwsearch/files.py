@@ -120,7 +120,7 @@ def _check_size(node: yaml.Node, path: Path, sizes: dict[int, int], depth: int) 
             size += sum(_check_size(child, path, sizes, depth + 1) for pair in node.value for child in pair)
         if size > MAX_YAML_NODES:
             raise HwsearchError(
-                f"{path}:{node.start_mark.line + 1}: unfolds to more than {MAX_YAML_NODES:,} values through its aliases"
+                f"{path}:{node.start_mark.line + 1}: aliases unfold it to more than {MAX_YAML_NODES:,} values"
             )
         sizes[id(node)] = size
     return sizes[id(node)]

@@ -46,7 +46,8 @@ class EncoderShape:
             object.__setattr__(self, "num_key_value_heads", self.num_attention_heads)
         if self.hidden_size % self.num_attention_heads:
             raise HwsearchError(
-                f"num_attention_heads: {self.num_attention_heads} does not divide hidden_size {self.hidden_size}"
+                f"num_attention_heads: {self.num_attention_heads} does not divide"
+                f" hidden_size {self.hidden_size}"
             )
         if self.num_attention_heads % self.key_value_heads:
             raise HwsearchError(
@@ -104,9 +105,7 @@ class EncoderShape:
 
     def __str__(self) -> str:
         """Short notation, as `hwsearch.shape.notation.parse_shape` reads it."""
-        text = (
-            f"L{self.num_hidden_layers}-h{self.hidden_size}-a{self.num_attention_heads}-i{self.intermediate_size}"
-        )
+        text = f"L{self.num_hidden_layers}-h{self.hidden_size}-a{self.num_attention_heads}-i{self.intermediate_size}"
         if self.key_value_heads != self.num_attention_heads:
             text += f"-kv{self.num_key_value_heads}"
         for letter, name in (

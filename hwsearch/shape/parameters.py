@@ -38,8 +38,8 @@ def body_parameters(shape: Sizes) -> Any:
     This is the N of the scaling laws: parameters outside the embedding.
     """
     a = shape.architecture
-    stray_norms = a.final_norm - (not a.first_attention_norm)
-    return shape.num_hidden_layers * layer_parameters(shape) + stray_norms * a.norm_weights * shape.hidden_size
+    norms_beside_layers = a.norm_weights * (a.final_norm - (not a.first_attention_norm))
+    return shape.num_hidden_layers * layer_parameters(shape) + norms_beside_layers * shape.hidden_size
 
 
 def backbone_parameters(shape: Sizes) -> Any:
