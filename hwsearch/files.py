@@ -17,6 +17,7 @@ MAX_YAML_BYTES = 1 << 20
 # Anchors may repeat content; a document that unfolds to more nodes than this is a YAML bomb.
 MAX_YAML_NODES = 100_000
 MAX_YAML_DEPTH = 50
+PLAIN_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 
 KeyPath = tuple[Hashable, ...]
 
@@ -128,6 +129,8 @@ def _check_size(node: yaml.Node, path: Path, sizes: dict[int, int], depth: int) 
 
 def _plain(loader: Any, node: yaml.Node, path: Path, keys: KeyPath, lines: dict[KeyPath, int]) -> Any:
     lines.setdefault(keys, node.start_mark.line + 1)
+    if not isinstance(node, yaml.ScalarNode) and node.tag not in PLAIN_TAGS:
+        raise HwsearchError(f"{path}:{node.start_mark.line + 1}: the tag {node.tag} is not plain data")
     if isinstance(node, yaml.SequenceNode):
         return [_plain(loader, child, path, (*keys, i), lines) for i, child in enumerate(node.value)]
     if isinstance(node, yaml.MappingNode):

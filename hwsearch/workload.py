@@ -64,8 +64,8 @@ class Workload:
 def parse_workload(spec: str) -> Workload:
     """Read `fixed:LxB`, `normal:MEAN,STD,MIN..MAXxB` or a file of lengths.
 
-    Normal lengths come from NumPy's frozen legacy generator with a fixed seed, rounded down as the
-    paper's notebooks do, so they are the same on every machine. Raises HwsearchError.
+    Normal lengths are those of the ModernBERT paper's notebooks (`torch.normal` with seed 42, rounded
+    down, then clamped), drawn here without torch; the same on every machine. Raises HwsearchError.
     """
     if match := _FIXED.fullmatch(spec):
         length, batch = (int(group) for group in match.groups())
@@ -79,12 +79,26 @@ def parse_workload(spec: str) -> Workload:
             raise HwsearchError(
                 f"workload {spec}: lengths {low}..{high} are empty; the first must be smaller"
             )
-        drawn = np.random.RandomState(LENGTH_SEED).normal(mean, deviation, batch)
+        drawn = mean + deviation * _torch_normal(batch)
         lengths = np.clip(drawn.astype(np.int64), low, high)
         return Workload(spec, tuple(lengths.tolist()), high)
-    if ":" in spec or not Path(spec).exists():
+    if not spec or not Path(spec).exists():
         raise HwsearchError(f"workload {spec}: not understood; accepted: {ACCEPTED}")
     return _read_lengths(Path(spec))
+
+
+def _torch_normal(count: int) -> NDArray[np.float32]:
+    """Standard normal numbers as torch's CPU generator draws them: Box-Muller on blocks of 16.
+
+    Each block takes 24 bits of 16 Mersenne twister outputs; the first eight give the radii, the last
+    eight the angles. Equal to torch for multiples of 16; other counts take the next multiple's first.
+    """
+    blocks = -(-count // 16)
+    raw = np.random.RandomState(LENGTH_SEED).randint(0, 2**32, (blocks, 16), dtype=np.uint32)
+    uniform = (raw & 0xFFFFFF).astype(np.float32) * np.float32(2**-24)
+    radius = np.sqrt(-2 * np.log(1 - uniform[:, :8]))
+    angle = np.float32(2 * np.pi) * uniform[:, 8:]
+    return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)], axis=1).ravel()[:count]
 
 
 def _check(where: str, length: int, batch: int) -> None:

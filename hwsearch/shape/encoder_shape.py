@@ -105,7 +105,8 @@ class EncoderShape:
 
     def __str__(self) -> str:
         """Short notation, as `hwsearch.shape.notation.parse_shape` reads it."""
-        text = f"L{self.num_hidden_layers}-h{self.hidden_size}-a{self.num_attention_heads}-i{self.intermediate_size}"
+        text = f"L{self.num_hidden_layers}-h{self.hidden_size}"
+        text += f"-a{self.num_attention_heads}-i{self.intermediate_size}"
         if self.key_value_heads != self.num_attention_heads:
             text += f"-kv{self.num_key_value_heads}"
         for letter, name in (

@@ -1,0 +1,74 @@
+"""What `import hwsearch` offers to other programs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from hwsearch.cost.prediction import Prediction, predict_shape
+from hwsearch.cost.settings import Head, Mode, RuntimeName
+from hwsearch.export import write_export as export_shape
+from hwsearch.gpu.profile import load_gpu
+from hwsearch.report.html import write_report
+from hwsearch.search.candidates import Report, silent
+from hwsearch.search.run import RunResult, SamplerName
+from hwsearch.search.run import run as search
+from hwsearch.search.run_folder import shape_of_run
+from hwsearch.shape import EncoderShape, parse_shape
+from hwsearch.space.search_space import load_space
+from hwsearch.workload import parse_workload
+
+
+def predict(
+    shape: EncoderShape | str,
+    *,
+    gpu: str,
+    workload: str = "fixed:512x64",
+    dtype: str | None = None,
+    mode: Mode = "inference",
+    runtime: RuntimeName = "graph",
+    head: Head | None = None,
+) -> Prediction:
+    """Predict one shape on one GPU; arguments as in `hwsearch predict`. Raises HwsearchError."""
+    return predict_shape(
+        parse_shape(shape) if isinstance(shape, str) else shape,
+        load_gpu(gpu),
+        parse_workload(workload),
+        dtype=dtype,
+        mode=mode,
+        runtime=runtime,
+        head=head,
+    )
+
+
+def run(
+    space: str,
+    *,
+    gpus: Sequence[str] | None = None,
+    sampler: SamplerName | None = None,
+    trials: int | None = None,
+    seed: int = 0,
+    out: str | Path | None = None,
+    storage: str | None = None,
+    report: Report = silent,
+    warn: Callable[[str], None] = lambda message: None,
+) -> RunResult:
+    """Search a space and write its run folder; arguments as in `hwsearch run`. Raises HwsearchError."""
+    loaded = load_space(space)
+    result = search(
+        loaded if gpus is None else loaded.with_gpus(gpus),
+        sampler=sampler,
+        trials=trials,
+        seed=seed,
+        out=None if out is None else Path(out),
+        storage=storage,
+        report=report,
+        warn=warn,
+    )
+    write_report(result.folder)
+    return result
+
+
+def write_export(shape: EncoderShape | str, format: str, out: str | Path) -> list[Path]:
+    """Write a shape, or a run's first winner, for other tools; the paths written. Raises HwsearchError."""
+    return export_shape(shape if isinstance(shape, EncoderShape) else shape_of_run(shape), format, Path(out))

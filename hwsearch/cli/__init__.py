@@ -1,0 +1,29 @@
+"""The command line: parse, call one function, print. Heavy imports wait for the command that needs them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+
+from hwsearch.cli.parser import build_parser
+from hwsearch.errors import HwsearchError
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; the exit status is 0, 2 for bad input, 130 after Ctrl-C."""
+    arguments = build_parser().parse_args(argv)
+    try:
+        command = import_module(f"hwsearch.cli.{arguments.module}")
+        command.main(arguments)
+        sys.stdout.flush()
+    except HwsearchError as error:
+        print(f"hwsearch: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nhwsearch: interrupted; what was finished is kept", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of a pipe has left; Python would complain once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0

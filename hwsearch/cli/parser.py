@@ -1,0 +1,134 @@
+"""Every command and option, with nothing imported but argparse."""
+
+from __future__ import annotations
+
+import argparse
+
+SHAPE_HELP = "a preset, L28-h1024-a16-i2624, a shape.yaml, or a Hugging Face config.json or its folder"
+WORKLOAD_HELP = "fixed:512x64, normal:256,64,32..512x512, or a file with one length a line"
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="hwsearch",
+        description="Find the encoder-transformer shape that runs fastest on the GPUs people serve on.",
+    )
+    parser.add_argument("--version", action=_Version, help="print the version and exit")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _run(commands)
+    _predict(commands)
+    _space(commands)
+    _gpus(commands)
+    _export(commands)
+    _train(commands)
+    _import(commands)
+    _report(commands)
+    return parser
+
+
+class _Version(argparse.Action):
+    """Looks the version up only when it is asked for."""
+
+    def __init__(self, option_strings: list[str], dest: str, help: str | None = None) -> None:
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, help=help)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from importlib.metadata import version
+
+        parser.exit(message=f"hwsearch {version('hwsearch')}\n")
+
+
+_Commands = argparse._SubParsersAction  # argparse has no public name for it
+
+
+def _add(
+    commands: _Commands[argparse.ArgumentParser], name: str, module: str, help: str
+) -> argparse.ArgumentParser:
+    command = commands.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".")
+    command.set_defaults(module=module)
+    return command
+
+
+def _run(commands: _Commands[argparse.ArgumentParser]) -> None:
+    command = _add(commands, "run", "run", "search a space and write its winners")
+    command.add_argument("--space", required=True, help="a space file, or a shipped space's name")
+    command.add_argument("--gpus", metavar="G,G", help="another basket than the space's")
+    command.add_argument(
+        "--sampler",
+        choices=("front", "tpe"),
+        help="front enumerates (default up to 5,000,000 shapes), tpe explores",
+    )
+    command.add_argument("--trials", type=int, metavar="N", help="complete trials to reach, in total")
+    command.add_argument("--seed", type=int, default=0, help="of what is drawn at random (default 0)")
+    command.add_argument("--out", metavar="DIR", help="the run's folder (default runs/SPACE)")
+    command.add_argument("--storage", metavar="URL", help="an Optuna storage (default: DIR/study.log)")
+    command.add_argument("--json", action="store_true", help="print the summary as one JSON object")
+
+
+def _predict(commands: _Commands[argparse.ArgumentParser]) -> None:
+    command = _add(commands, "predict", "predict", "predict the latency of a shape on a GPU")
+    command.add_argument("shape", metavar="SHAPE", help=SHAPE_HELP)
+    command.add_argument("--gpu", required=True, metavar="G", help="a name from `hwsearch gpus`, or cpu")
+    command.add_argument("--workload", default="fixed:512x64", metavar="W", help=WORKLOAD_HELP)
+    command.add_argument("--dtype", choices=("fp32", "tf32", "fp16", "bf16"), help="default: bf16, or fp16")
+    command.add_argument("--mode", choices=("inference", "training"), default="inference")
+    command.add_argument("--runtime", choices=("eager", "graph", "compile", "tensorrt"), default="graph")
+    command.add_argument("--head", choices=("none", "mlm"), help="default: none, mlm in training")
+    command.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def _space(commands: _Commands[argparse.ArgumentParser]) -> None:
+    command = _add(commands, "space", "space", "check a space, or show what each constraint removes")
+    command.add_argument("action", choices=("check", "show"))
+    command.add_argument("space", metavar="FILE", help="a space file, or a shipped space's name")
+
+
+def _gpus(commands: _Commands[argparse.ArgumentParser]) -> None:
+    command = _add(commands, "gpus", "gpus", "list GPU profiles, show one with its sources, or detect")
+    actions = command.add_subparsers(dest="action", metavar="show G | detect")
+    show = actions.add_parser("show", help="facts and constants of one GPU, each with its source")
+    show.add_argument("gpu", metavar="G", help="a name from `hwsearch gpus`, or cpu")
+    actions.add_parser("detect", help="the GPUs of this machine, or its CPU where there are none")
+
+
+def _export(commands: _Commands[argparse.ArgumentParser]) -> None:
+    command = _add(commands, "export", "export", "write a shape's config for other tools")
+    command.add_argument(
+        "shape", metavar="RUN|SHAPE", help=f"a run's folder (its first winner), or {SHAPE_HELP}"
+    )
+    command.add_argument("--format", required=True, choices=("hf", "flexbert", "yaml"))
+    command.add_argument("--out", required=True, metavar="DIR")
+
+
+def _train(commands: _Commands[argparse.ArgumentParser]) -> None:
+    command = _add(commands, "train", "train", "train a shape as a masked language model")
+    command.add_argument(
+        "shape", metavar="RUN|SHAPE", help=f"a run's folder (its first winner), or {SHAPE_HELP}"
+    )
+    command.add_argument("--out", required=True, metavar="DIR", help="the model's folder")
+    command.add_argument(
+        "--data",
+        nargs="+",
+        metavar="PATH",
+        help="text files or folders (default: the sources of Python's own standard library)",
+    )
+    command.add_argument(
+        "--tokenizer", metavar="PATH", help="tokenizer.json or its folder (default: train one)"
+    )
+    command.add_argument("--steps", type=int, default=200, metavar="N")
+    command.add_argument("--tokens-per-step", type=int, default=4096, metavar="N")
+    command.add_argument("--sequence-length", type=int, default=256, metavar="N")
+    command.add_argument("--learning-rate", type=float, default=1e-3, metavar="X")
+    command.add_argument("--seed", type=int, default=0)
+
+
+def _import(commands: _Commands[argparse.ArgumentParser]) -> None:
+    command = _add(commands, "import", "import_shape", "read a shape from a Hugging Face model folder")
+    command.add_argument("folder", metavar="DIR", help="holds a ModernBERT config.json")
+    command.add_argument("--out", metavar="FILE", help="write shape.yaml here instead of printing it")
+
+
+def _report(commands: _Commands[argparse.ArgumentParser]) -> None:
+    command = _add(commands, "report", "report", "print a run's answer and write its report.html again")
+    command.add_argument("run", metavar="RUN", help="a run's folder")
+    command.add_argument("--json", action="store_true", help="print the summary as one JSON object")

@@ -1,0 +1,74 @@
+"""The distinct layers of a table of shapes: a grid of a million shapes has only thousands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwsearch.shape.table import Column, ShapeTable
+
+Seconds = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Distinct:
+    """Distinct rows of some columns.
+
+    Attributes:
+        columns: the distinct values by column name, each [D].
+        index: the distinct row of each shape, [N].
+    """
+
+    columns: dict[str, Column]
+    index: Column
+
+    def __getitem__(self, name: str) -> Column:
+        return self.columns[name]
+
+    def spread(self, seconds: Seconds) -> Seconds:
+        """Values per distinct row [D] as values per shape [N]."""
+        return seconds[self.index]
+
+
+def distinct(**columns: Column) -> Distinct:
+    key = np.zeros(len(next(iter(columns.values()))), dtype=np.int64)
+    for column in columns.values():
+        key = key * (int(column.max(initial=0)) + 1) + column
+    _, first, index = np.unique(key, return_index=True, return_inverse=True)
+    return Distinct({name: column[first] for name, column in columns.items()}, index)
+
+
+@dataclass(frozen=True, eq=False)
+class DistinctLayers:
+    """What a table of shapes is made of, found once and priced for every GPU and workload."""
+
+    shapes: ShapeTable
+
+    @cached_property
+    def widths(self) -> Distinct:
+        s = self.shapes
+        return distinct(hidden=s.hidden_size, heads=s.num_attention_heads, kv_heads=s.key_value_heads)
+
+    @cached_property
+    def windows(self) -> Distinct:
+        s = self.shapes
+        return distinct(
+            hidden=s.hidden_size, heads=s.num_attention_heads, kv_heads=s.key_value_heads, window=s.window
+        )
+
+    @cached_property
+    def feed_forwards(self) -> Distinct:
+        s = self.shapes
+        return distinct(hidden=s.hidden_size, intermediate=s.intermediate_size)
+
+    @cached_property
+    def vocabularies(self) -> Distinct:
+        s = self.shapes
+        return distinct(hidden=s.hidden_size, vocab=s.vocab_size)
+
+
+Price = Callable[[Distinct], Seconds]

@@ -1,0 +1,81 @@
+"""The predicted cost of one shape on one GPU for one batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hwsearch.cost.distinct import DistinctLayers
+from hwsearch.cost.encoder import encoder_time
+from hwsearch.cost.memory import encoder_memory
+from hwsearch.cost.settings import Head, Mode, RuntimeName, Settings
+from hwsearch.gpu.profile import Gpu
+from hwsearch.shape.encoder_shape import EncoderShape
+from hwsearch.shape.table import ShapeTable
+from hwsearch.workload import Workload
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Where a number comes from stands beside it.
+
+    Attributes:
+        latency_s: one batch, seconds; the longer of the device's work and the host's launches.
+        device_s: the device's work, `parts_s` summed.
+        parts_s: seconds by operator, all layers together.
+        tokens_per_s: real tokens, never padding.
+        peak_bytes: predicted peak memory.
+        largest_batch: sequences like the workload's that fit the GPU at once.
+        calibration: whether the GPU's constants were fitted on it or transferred from its class.
+    """
+
+    shape: str
+    gpu: str
+    workload: str
+    dtype: str
+    mode: Mode
+    runtime: RuntimeName
+    head: Head
+    latency_s: float
+    device_s: float
+    parts_s: dict[str, float]
+    tokens_per_s: float
+    peak_bytes: float
+    largest_batch: int
+    calibration: str
+
+
+def predict_shape(
+    shape: EncoderShape,
+    gpu: Gpu,
+    workload: Workload,
+    *,
+    dtype: str | None = None,
+    mode: Mode = "inference",
+    runtime: RuntimeName = "graph",
+    head: Head | None = None,
+) -> Prediction:
+    """Predict one shape; the head defaults to none for inference and mlm for training.
+
+    Raises HwsearchError for a dtype that the GPU lacks.
+    """
+    settings = Settings(mode, runtime, head or ("mlm" if mode == "training" else "none"), dtype)
+    table = ShapeTable.of([shape])
+    time = encoder_time(DistinctLayers(table), gpu, workload, settings)
+    memory = encoder_memory(table, gpu, workload, settings)
+    latency = float(time.latency[0])
+    return Prediction(
+        shape=str(shape),
+        gpu=gpu.name,
+        workload=workload.spec,
+        dtype=settings.dtype_on(gpu),
+        mode=mode,
+        runtime=runtime,
+        head=settings.head,
+        latency_s=latency,
+        device_s=float(time.device[0]),
+        parts_s={name: float(seconds[0]) for name, seconds in time.parts.items()},
+        tokens_per_s=workload.tokens / latency,
+        peak_bytes=float(memory.peak_bytes[0]),
+        largest_batch=int(memory.largest_batch(gpu, workload)[0]),
+        calibration=gpu.calibration.kind,
+    )

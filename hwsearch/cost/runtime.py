@@ -1,0 +1,41 @@
+"""What a runtime changes: kernels a layer launches, bytes they move, and who waits for the host."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hwsearch.cost.settings import RuntimeName
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """One way to run an encoder layer.
+
+    Attributes:
+        host_s_per_kernel: time the CPU needs to launch one kernel; where the sum over kernels
+            exceeds the GPU's work, the GPU waits. 0 where a graph or an engine replays them.
+        residual_norm_streams: reads and writes of the hidden state per residual add and norm, by kernel.
+        gated_streams: the same for the gated activation, of one GLU branch.
+        plain_streams: the same for an activation without a gate.
+    """
+
+    host_s_per_kernel: float
+    residual_norm_streams: tuple[int, ...]
+    gated_streams: tuple[int, ...]
+    plain_streams: tuple[int, ...]
+
+    def kernels_per_layer(self, gated: bool) -> int:
+        """GEMMs (4), attention, RoPE, and the streams around them."""
+        activation = self.gated_streams if gated else self.plain_streams
+        return 6 + 2 * len(self.residual_norm_streams) + len(activation)
+
+
+# Eager: add (2 reads, 1 write) and norm (1, 1) are kernels of their own, as are the activation (1, 1)
+# and the product with the gate (2, 1). Inductor joins each pair. Engines such as TensorRT also put a
+# plain activation into the GEMM before it.
+RUNTIMES: dict[RuntimeName, Runtime] = {
+    "eager": Runtime(40e-6, (3, 2), (2, 3), (2,)),
+    "graph": Runtime(0.0, (3, 2), (2, 3), (2,)),
+    "compile": Runtime(10e-6, (4,), (3,), (2,)),
+    "tensorrt": Runtime(0.0, (4,), (3,), ()),
+}

@@ -1,0 +1,45 @@
+"""Writing a shape in one of the export formats."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import yaml
+
+from hwsearch.errors import HwsearchError
+from hwsearch.export.flexbert import flexbert_text
+from hwsearch.export.hf import hf_config_text
+from hwsearch.files import write_whole
+from hwsearch.shape import EncoderShape
+
+
+def _shape_yaml(shape: EncoderShape) -> str:
+    return yaml.safe_dump(shape.to_dict(), sort_keys=False)
+
+
+FORMATS: dict[str, tuple[str, Callable[[EncoderShape], str]]] = {
+    "hf": ("config.json", hf_config_text),
+    "flexbert": ("flexbert.yaml", flexbert_text),
+    "yaml": ("shape.yaml", _shape_yaml),
+}
+
+
+def write_export(shape: EncoderShape, format: str, out: Path) -> list[Path]:
+    """Write `shape` into the folder `out` and return the files written.
+
+    Args:
+        shape: what to export.
+        format: "hf" writes config.json, "flexbert" flexbert.yaml, "yaml" shape.yaml.
+        out: a folder, created if need be; an older file of the same name is replaced whole,
+            nothing else in it is touched.
+
+    Raises HwsearchError for an unknown format, a shape that the format cannot hold, or a folder
+    that cannot be written; nothing is written then.
+    """
+    if format not in FORMATS:
+        raise HwsearchError(f"format: {format!r} is unknown; accepted: {', '.join(FORMATS)}")
+    name, text_of = FORMATS[format]
+    text = text_of(shape)
+    write_whole(out / name, text)
+    return [out / name]

@@ -1,0 +1,1 @@
+"""What GPUs are: facts with their sources, fitted constants, and which one is at hand."""

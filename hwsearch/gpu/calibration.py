@@ -1,0 +1,106 @@
+"""The constants of the cost model that were fitted to measurements, each block with its evidence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+EvidenceKind = Literal["fitted", "anchored", "transferred", "measured here"]
+CalibrationKind = Literal["fitted", "partly fitted", "transferred", "measured here"]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Where one block of constants comes from and how far it was off.
+
+    Attributes:
+        kind: `fitted` to operator timings of this GPU; `anchored` where only its sustained rate was
+            measured and the rest comes from other GPUs; `transferred` where everything does;
+            `measured here` for the machine at hand.
+        data: the measurements, with their public source.
+        rows: how many distinct measured cases the fit used.
+        own_error_percent: median absolute error on cases of this GPU that the fit did not see.
+        transfer_error_percent: median absolute error when a GPU is predicted with constants fitted on
+            the others: of this GPU where it was measured, else the mean over those that were.
+        from_gpus: where transferred constants come from; empty if fitted.
+        note: what a reader should know before trusting the block.
+    """
+
+    kind: EvidenceKind
+    data: str
+    rows: int
+    own_error_percent: float | None = None
+    transfer_error_percent: float | None = None
+    from_gpus: tuple[str, ...] = ()
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class GemmConstants:
+    """Constants of `hwsearch.cost.gemm` for one dtype.
+
+    Attributes:
+        floor_s: seconds that even the smallest GEMM takes on the device.
+        tile_overhead_s: seconds a wave of tiles spends outside its multiply loop (fill and drain).
+        compute_fraction: sustained share of the datasheet's dense rate, for an endless tile.
+        feed_kappa: in elements; a tm x tn tile reaches A / (A + kappa), A = tm tn / (tm + tn).
+        bandwidth_fraction: sustained share of the datasheet's memory bandwidth.
+    """
+
+    floor_s: float
+    tile_overhead_s: float
+    compute_fraction: float
+    feed_kappa: float
+    bandwidth_fraction: float
+    evidence: Evidence
+
+
+@dataclass(frozen=True)
+class AttentionConstants:
+    """Constants of `hwsearch.cost.attention` for one dtype.
+
+    Attributes:
+        query_tile, key_tile: rows and columns of the score tile that one thread block works on.
+        floor_s: seconds that even the smallest attention takes on the device.
+        block_overhead_s: seconds a thread block spends outside its key loop.
+        compute_fraction: sustained share of the datasheet's dense rate in the two products.
+        exponential_fraction: share of the special-function rate (16 exponentials per clock and SM)
+            that the softmax between the products is seen to reach; larger than 1 means that part of it hides
+            behind the products.
+        bandwidth_fraction: sustained share of the datasheet's memory bandwidth.
+    """
+
+    query_tile: int
+    key_tile: int
+    floor_s: float
+    block_overhead_s: float
+    compute_fraction: float
+    exponential_fraction: float
+    bandwidth_fraction: float
+    evidence: Evidence
+
+
+@dataclass(frozen=True)
+class StreamConstants:
+    """Constants of `hwsearch.cost.stream`, for all dtypes (bytes are bytes).
+
+    Attributes:
+        floor_s: seconds that even the smallest elementwise kernel takes on the device.
+        bandwidth_fraction: sustained share of the datasheet's memory bandwidth.
+        cached_speedup: how much faster bytes move while all of them fit the L2 cache.
+    """
+
+    floor_s: float
+    bandwidth_fraction: float
+    cached_speedup: float
+    evidence: Evidence
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """All fitted constants of one GPU; `gemm` and `attention` hold one block per dtype."""
+
+    kind: CalibrationKind
+    gemm: dict[str, GemmConstants]
+    attention: dict[str, AttentionConstants]
+    stream: StreamConstants

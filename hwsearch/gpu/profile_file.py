@@ -1,0 +1,179 @@
+"""Reads a GPU profile from YAML; every mistake is named with its file, line and key."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, NoReturn, get_args
+
+from hwsearch import files
+from hwsearch.errors import HwsearchError
+from hwsearch.files import KeyPath, YamlDocument
+from hwsearch.gpu.calibration import (
+    AttentionConstants,
+    Calibration,
+    CalibrationKind,
+    Evidence,
+    EvidenceKind,
+    GemmConstants,
+    StreamConstants,
+)
+from hwsearch.gpu.profile import DTYPES, Gpu
+
+# Key in the file -> (attribute of Gpu, factor to base units, whole number or not).
+NUMBERS: dict[str, tuple[str, float, type]] = {
+    "sms": ("sms", 1, int),
+    "boost_mhz": ("boost_hz", 1e6, float),
+    "bandwidth_gb_per_s": ("bandwidth_bytes_per_s", 1e9, float),
+    "memory_gib": ("memory_bytes", 2**30, int),
+    "l2_mib": ("l2_bytes", 2**20, int),
+    "tdp_w": ("tdp_w", 1, float),
+    "shared_memory_per_sm_kib": ("shared_memory_per_sm_bytes", 2**10, int),
+    "shared_memory_per_block_kib": ("shared_memory_per_block_bytes", 2**10, int),
+    "registers_per_sm": ("registers_per_sm", 1, int),
+    "threads_per_sm": ("threads_per_sm", 1, int),
+    "blocks_per_sm": ("blocks_per_sm", 1, int),
+}
+TOP_KEYS = (
+    "name", "product", "nvml_names", "architecture", "compute_capability", "dense_tflops", *NUMBERS, "calibration",
+)  # fmt: skip
+
+
+def read_profile(path: Path) -> Gpu:
+    """Read one profile; raises HwsearchError naming file, line, key and what is accepted."""
+    reader = _Reader(files.read_yaml(path))
+    top = reader.mapping((), TOP_KEYS)
+    name = reader.text(("name",))
+    if name != path.stem:
+        reader.fail(("name",), f"is {name!r}, but the file is called {path.name}")
+    sources: dict[str, str] = {}
+
+    def fact(*keys: str) -> tuple[KeyPath, Any]:
+        reader.mapping(keys, ("value", "source"))
+        sources[".".join(keys)] = reader.text((*keys, "source"))
+        return (*keys, "value"), reader.get((*keys, "value"))
+
+    attributes: dict[str, Any] = {}
+    for key, (attribute, factor, kind) in NUMBERS.items():
+        where, _ = fact(key)
+        attributes[attribute] = kind(reader.positive(where, whole=kind is int and factor == 1) * factor)
+    dtypes = tuple(reader.mapping(("dense_tflops",), DTYPES, required=("fp32",)))
+    rates = {d: reader.positive(fact("dense_tflops", d)[0]) * 1e12 for d in DTYPES if d in dtypes}
+    architecture, capability = fact("architecture")[0], fact("compute_capability")[0]
+    nvml_names = top["nvml_names"]
+    if not isinstance(nvml_names, list) or not all(isinstance(n, str) for n in nvml_names):
+        reader.fail(("nvml_names",), "must be a list of names")
+    return Gpu(
+        name=name,
+        product=reader.text(("product",)),
+        nvml_names=tuple(nvml_names),
+        architecture=reader.text(architecture),
+        compute_capability=_capability(reader, capability),
+        dense_flops_per_s=rates,
+        sources=sources,
+        calibration=_calibration(reader, tuple(rates)),
+        **attributes,
+    )
+
+
+def _capability(reader: _Reader, keys: KeyPath) -> tuple[int, int]:
+    text = str(reader.get(keys))
+    major, _, minor = text.partition(".")
+    if not (major.isdigit() and minor.isdigit()):
+        reader.fail(keys, f"must be a compute capability such as '8.9', not {text!r}")
+    return int(major), int(minor)
+
+
+def _calibration(reader: _Reader, dtypes: tuple[str, ...]) -> Calibration:
+    reader.mapping(("calibration",), ("kind", "gemm", "attention", "stream"))
+    kind: CalibrationKind = reader.choice(("calibration", "kind"), get_args(CalibrationKind))
+    blocks: dict[str, dict[str, Any]] = {}
+    for operator, constants in (("gemm", GemmConstants), ("attention", AttentionConstants)):
+        reader.mapping(("calibration", operator), dtypes)
+        blocks[operator] = {d: _constants(reader, ("calibration", operator, d), constants) for d in dtypes}
+    stream: StreamConstants = _constants(reader, ("calibration", "stream"), StreamConstants)
+    return Calibration(kind, blocks["gemm"], blocks["attention"], stream)
+
+
+def constant_key(field_name: str) -> tuple[str, float]:
+    """The key of a constant in the file, and the factor that takes it to the code's unit."""
+    return (f"{field_name.removesuffix('_s')}_us", 1e-6) if field_name.endswith("_s") else (field_name, 1.0)
+
+
+def _constants(reader: _Reader, keys: KeyPath, kind: type) -> Any:
+    names = [f.name for f in fields(kind) if f.name != "evidence"]
+    reader.mapping(keys, [*(constant_key(n)[0] for n in names), "evidence"])
+    values: dict[str, Any] = {}
+    for name in names:
+        key, factor = constant_key(name)
+        whole = name.endswith("_tile")
+        number = reader.positive((*keys, key), whole=whole, zero=not name.endswith(("_fraction", "_tile")))
+        values[name] = int(number) if whole else number * factor
+    return kind(**values, evidence=_evidence(reader, (*keys, "evidence")))
+
+
+def _evidence(reader: _Reader, keys: KeyPath) -> Evidence:
+    optional = ("own_error_percent", "transfer_error_percent", "from_gpus", "note")
+    block = reader.mapping(keys, ("kind", "data", "rows", *optional), required=("kind", "data", "rows"))
+    errors = {k: reader.positive((*keys, k), zero=True) for k in optional[:2] if block.get(k) is not None}
+    return Evidence(
+        kind=reader.choice((*keys, "kind"), get_args(EvidenceKind)),
+        data=reader.text((*keys, "data")),
+        rows=int(reader.positive((*keys, "rows"), whole=True, zero=True)),
+        from_gpus=tuple(str(name) for name in block.get("from_gpus") or ()),
+        note=str(block.get("note") or ""),
+        **errors,
+    )
+
+
+class _Reader:
+    """Typed look-ups in a YAML document that fail with file, line and key."""
+
+    def __init__(self, document: YamlDocument) -> None:
+        self._document = document
+
+    def fail(self, keys: KeyPath, problem: str) -> NoReturn:
+        name = ".".join(str(key) for key in keys) or "the profile"
+        raise HwsearchError(f"{self._document.where(keys)}: {name} {problem}")
+
+    def get(self, keys: KeyPath) -> Any:
+        value = self._document.data
+        for key in keys:
+            value = value[key]
+        return value
+
+    def mapping(
+        self, keys: KeyPath, accepted: tuple[str, ...] | list[str], required: tuple[str, ...] | None = None
+    ) -> Mapping[str, Any]:
+        value = self.get(keys)
+        if not isinstance(value, dict):
+            self.fail(keys, f"must be a block with the keys {', '.join(accepted)}")
+        for key in value:
+            if key not in accepted:
+                self.fail((*keys, key), f"is not a known key; accepted: {', '.join(accepted)}")
+        for key in accepted if required is None else required:
+            if key not in value:
+                self.fail(keys, f"lacks the key {key}")
+        return value
+
+    def text(self, keys: KeyPath) -> str:
+        value = self.get(keys)
+        if not isinstance(value, str) or not value.strip():
+            self.fail(keys, f"must be text, not {value!r}")
+        return value
+
+    def choice(self, keys: KeyPath, accepted: tuple[Any, ...]) -> Any:
+        value = self.get(keys)
+        if value not in accepted:
+            self.fail(keys, f"is {value!r}; accepted: {', '.join(accepted)}")
+        return value
+
+    def positive(self, keys: KeyPath, whole: bool = False, zero: bool = False) -> float:
+        value = self.get(keys)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or (whole and value != int(value)):
+            self.fail(keys, f"must be a {'whole ' if whole else ''}number, not {value!r}")
+        # The chained comparison also refuses NaN and infinity.
+        if not (0 <= value < float("inf")) or (value == 0 and not zero):
+            self.fail(keys, f"must be {'at least' if zero else 'above'} 0, not {value!r}")
+        return float(value)

@@ -1,0 +1,6 @@
+"""The encoder as a torch module."""
+
+from hwsearch.model.encoder import MaskedLanguageModel
+from hwsearch.model.weights import load_weights, save_weights
+
+__all__ = ["MaskedLanguageModel", "load_weights", "save_weights"]

@@ -1,0 +1,81 @@
+"""Priced shapes: what the cost model says of every candidate on every GPU of the basket."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwsearch.cost.distinct import DistinctLayers
+from hwsearch.cost.encoder import encoder_time
+from hwsearch.cost.memory import encoder_memory
+from hwsearch.cost.settings import Settings
+from hwsearch.shape.table import ShapeTable
+from hwsearch.space.search_space import SearchSpace
+
+Floats = NDArray[np.float64]
+Report = Callable[[str, int, int], None]
+"""Called with a stage, what of it is done, and the whole."""
+
+
+def silent(stage: str, done: int, total: int) -> None:
+    """A Report for callers that show nothing."""
+
+
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """N shapes priced on G GPUs.
+
+    Attributes:
+        latency: seconds a batch, weighted geometric mean over the workloads, [G, N].
+        slowest: seconds of the slowest workload, [G, N]; what a latency limit is held against.
+        memory: peak bytes over the workloads, [G, N].
+        basket_latency: weighted geometric mean of `latency` over the GPUs, [N].
+    """
+
+    shapes: ShapeTable
+    latency: Floats
+    slowest: Floats
+    memory: Floats
+    basket_latency: Floats
+
+    def __len__(self) -> int:
+        return len(self.shapes)
+
+    def take(self, rows: NDArray[np.bool_] | NDArray[np.int64]) -> Candidates:
+        return Candidates(
+            self.shapes.take(rows),
+            self.latency[:, rows],
+            self.slowest[:, rows],
+            self.memory[:, rows],
+            self.basket_latency[rows],
+        )
+
+
+def settings_of(space: SearchSpace) -> Settings:
+    return Settings(mode=space.file.mode, runtime=space.file.runtime, head=space.head)
+
+
+def price(space: SearchSpace, shapes: ShapeTable, report: Report = silent) -> Candidates:
+    """Predict every shape on every GPU and workload of the space."""
+    layers, settings = DistinctLayers(shapes), settings_of(space)
+    workload_shares = _shares(space.workload_weights)
+    latency = np.zeros((len(space.gpus), len(shapes)))
+    slowest, memory = np.zeros_like(latency), np.zeros_like(latency)
+    for row, gpu in enumerate(space.gpus):
+        report("predicting", row, len(space.gpus))
+        for workload, share in zip(space.workloads, workload_shares, strict=True):
+            seconds = encoder_time(layers, gpu, workload, settings).latency
+            latency[row] += share * np.log(seconds)
+            np.maximum(slowest[row], seconds, out=slowest[row])
+            peak = encoder_memory(shapes, gpu, workload, settings).peak_bytes
+            np.maximum(memory[row], peak, out=memory[row])
+    report("predicting", len(space.gpus), len(space.gpus))
+    basket = np.exp(_shares(space.weights) @ latency)
+    return Candidates(shapes, np.exp(latency), slowest, memory, basket)
+
+
+def _shares(weights: tuple[float, ...]) -> Floats:
+    return np.asarray(weights) / sum(weights)

@@ -1,0 +1,283 @@
+"""One run: enumerate or explore a space, price it, record it in a study, write the winners."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from optuna.samplers import TPESampler
+from optuna.study import Study
+from optuna.trial import TrialState
+
+from hwsearch.errors import HwsearchError
+from hwsearch.search import results
+from hwsearch.search.candidates import Candidates, Report, price, silent
+from hwsearch.search.journal import mend_journal
+from hwsearch.search.objectives import Objective, limits, objectives, scores
+from hwsearch.search.parameters import candidate_values, distributions, key_of, keys, shapes_of
+from hwsearch.search.pareto import (
+    MOST_HYPERVOLUME_OBJECTIVES,
+    front_rows,
+    most_covering_first,
+)
+from hwsearch.search.run_folder import RunFolder, claim
+from hwsearch.search.samplers import FrontSampler, ValidSampler
+from hwsearch.search.study import fail_stale_trials, open_storage, open_study, record, without_password
+from hwsearch.search.winners import best_by_weight, like_for_like
+from hwsearch.shape.table import ShapeTable
+from hwsearch.space.search_space import LARGEST_GRID, Removal, SearchSpace, valid_shapes
+
+SamplerName = Literal["front", "tpe"]
+# A front is recorded whole up to this many shapes; front.csv always holds all of it.
+DEFAULT_FRONT_TRIALS = 1000
+DEFAULT_TPE_TRIALS = 200
+
+
+@dataclass(frozen=True, eq=False)
+class RunResult:
+    """What a run found.
+
+    Attributes:
+        candidates: every priced shape that keeps to the limits.
+        front: those that no other dominates, with `objectives` over them.
+        reference: the space's reference shape, priced alike.
+        winners: rows of `front`, best first.
+        like_for_like: row of `candidates`, see `winners.like_for_like`.
+        removals: what each constraint removed; empty where the space was explored, not enumerated.
+        recorded: complete trials in the study.
+    """
+
+    space: SearchSpace
+    folder: RunFolder
+    candidates: Candidates
+    front: Candidates
+    objectives: list[Objective]
+    reference: Candidates
+    winners: list[int]
+    like_for_like: int | None
+    removals: list[Removal]
+    recorded: int
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        return results.summary(self)
+
+
+def run(
+    space: SearchSpace,
+    *,
+    sampler: SamplerName | None = None,
+    trials: int | None = None,
+    seed: int = 0,
+    out: Path | None = None,
+    storage: str | None = None,
+    report: Report = silent,
+    warn: Callable[[str], None] = lambda message: None,
+) -> RunResult:
+    """Search `space` with predicted costs; a run that was stopped goes on from its study.
+
+    Args:
+        sampler: front enumerates and records the exact Pareto front (the default up to
+            5,000,000 shapes), tpe explores.
+        trials: complete trials to reach in total.
+        out: the run's folder, runs/<space> by default.
+        storage: any Optuna storage URL; the folder's journal by default.
+        report, warn: called with progress and with warnings.
+
+    Raises HwsearchError for an infeasible space, a folder or a study of another run, and a full disk.
+    """
+    if trials is not None and trials < 1:
+        raise HwsearchError(f"--trials: {trials}; accepted: 1 or more")
+    if sampler is None:
+        sampler = "front" if space.size <= LARGEST_GRID else "tpe"
+    inputs = _inputs(space, sampler, seed, storage)
+    reference = price(space, ShapeTable.of([space.reference]))
+    with claim(out or Path("runs") / space.name, inputs) as folder:
+        if storage is None and (message := mend_journal(folder.journal)):
+            warn(message)
+        try:
+            search = _front if sampler == "front" else _explore
+            candidates, removals, recorded = search(space, folder, reference, trials, seed, storage, report)
+            result = _result(space, folder, candidates, reference, removals, recorded)
+            results.write(result, report)
+        except OSError as error:
+            raise HwsearchError(
+                f"{folder.path}: cannot write: {error.strerror or error}; finished trials are kept"
+            ) from error
+    return result
+
+
+def _front(
+    space: SearchSpace,
+    folder: RunFolder,
+    reference: Candidates,
+    trials: int | None,
+    seed: int,
+    storage: str | None,
+    report: Report,
+) -> tuple[Candidates, list[Removal], int]:
+    """Price the whole grid and record its exact front, the shapes that cover most of it first."""
+    shapes, removals = valid_shapes(space)
+    candidates, limited = _within_limits(space, price(space, shapes, report), reference)
+    removals = removals + limited
+    front = candidates.take(front_rows(_losses(objectives(space, candidates, reference))))
+    found = objectives(space, front, reference)
+    count = min(trials or DEFAULT_FRONT_TRIALS, len(front))
+    report("ordering the front", 0, 1)
+    order = _order(found, count)
+    chosen = [keys(front.shapes)[row] for row in order]
+    row_of = dict(zip(chosen, order, strict=True))
+    values = candidate_values(space.file.shape)
+    sampler = FrontSampler(chosen, values)
+    study = _study(space, folder, found, sampler, storage)
+    left = sampler.remaining(study)
+    for done in range(left):
+        report("recording the front", len(chosen) - left + done, len(chosen))
+        trial = study.ask(distributions(values))
+        _record(space, study, trial, front.take(np.array([row_of[key_of(trial.params, values)]])), reference)
+    report("recording the front", len(chosen), len(chosen))
+    return candidates, removals, _complete(study)
+
+
+def _explore(
+    space: SearchSpace,
+    folder: RunFolder,
+    reference: Candidates,
+    trials: int | None,
+    seed: int,
+    storage: str | None,
+    report: Report,
+) -> tuple[Candidates, list[Removal], int]:
+    """Let TPE choose shapes, each priced as it is asked for."""
+    goal = trials or DEFAULT_TPE_TRIALS
+    section = space.file.shape
+    values = candidate_values(section)
+    sampler = ValidSampler(TPESampler(seed=seed, multivariate=True), space, seed)
+    study = _study(space, folder, objectives(space, reference, reference), sampler, storage)
+    while (done := _complete(study)) < goal:
+        report("exploring", done, goal)
+        trial = study.ask(distributions(values))
+        shapes = shapes_of([key_of(trial.params, values)], section)
+        _record(space, study, trial, price(space, shapes), reference)
+    report("exploring", goal, goal)
+    finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    shapes = shapes_of([key_of(trial.params, values) for trial in finished], section)
+    candidates, limited = _within_limits(space, price(space, shapes), reference)
+    return candidates, limited, len(finished)
+
+
+def _study(
+    space: SearchSpace,
+    folder: RunFolder,
+    found: list[Objective],
+    sampler: FrontSampler | ValidSampler,
+    storage: str | None,
+) -> Study:
+    study = open_study(
+        open_storage(storage, folder.journal),
+        space.name,
+        space.identity(),
+        {objective.name: objective.direction for objective in found},
+        sampler,
+    )
+    if storage is None:
+        fail_stale_trials(study)
+    return study
+
+
+def _record(
+    space: SearchSpace, study: Study, trial: Any, candidate: Candidates, reference: Candidates
+) -> None:
+    """Tell the study one candidate's values, limits and what a reader of the dashboard wants to see."""
+    shape = candidate.shapes.shape(0)
+    facts = {
+        "shape": str(shape),
+        "shape_hash": shape.hash(),
+        "source": "predicted",
+        "latency_ms": {
+            gpu.name: round(1e3 * float(candidate.latency[row, 0]), 6) for row, gpu in enumerate(space.gpus)
+        },
+    }
+    found = objectives(space, candidate, reference)
+    excess = {name: float(values[0]) for name, values in limits(space, candidate, reference).items()}
+    record(study, trial, [float(objective.values[0]) for objective in found], excess, facts)
+
+
+def _within_limits(
+    space: SearchSpace, candidates: Candidates, reference: Candidates
+) -> tuple[Candidates, list[Removal]]:
+    removals = []
+    total = len(candidates)
+    kept = np.ones(total, dtype=bool)
+    for name, excess in limits(space, candidates, reference).items():
+        before = int(kept.sum())
+        kept &= excess <= 0
+        removals.append(Removal(name, before - int(kept.sum()), int(kept.sum())))
+    if not kept.any():
+        lines = [f"{r.constraint}: removed {r.removed:,}, {r.left:,} left" for r in removals if r.removed]
+        raise HwsearchError(
+            f"{space.name}: none of {total:,} shapes keeps to the limits.\n" + "\n".join(lines)
+        )
+    return candidates.take(kept), removals
+
+
+def _result(
+    space: SearchSpace,
+    folder: RunFolder,
+    candidates: Candidates,
+    reference: Candidates,
+    removals: list[Removal],
+    recorded: int,
+) -> RunResult:
+    front = candidates.take(front_rows(_losses(objectives(space, candidates, reference))))
+    found = objectives(space, front, reference)
+    return RunResult(
+        space=space,
+        folder=folder,
+        candidates=candidates,
+        front=front,
+        objectives=found,
+        reference=reference,
+        winners=best_by_weight(front, found, space.file.winners),
+        like_for_like=like_for_like(candidates, reference),
+        removals=removals,
+        recorded=recorded,
+    )
+
+
+def _order(found: list[Objective], count: int) -> list[int]:
+    losses = _losses(found)
+    if len(found) <= MOST_HYPERVOLUME_OBJECTIVES:
+        return most_covering_first(losses, count)
+    # Too many objectives for exact hypervolume: best weighted score first.
+    return [int(row) for row in np.argsort(scores(found), kind="stable")[:count]]
+
+
+def _losses(found: list[Objective]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    return np.stack([objective.losses for objective in found], axis=1)
+
+
+def _complete(study: Study) -> int:
+    return len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
+
+
+def _inputs(space: SearchSpace, sampler: str, seed: int, storage: str | None) -> dict[str, Any]:
+    """What decides the answer, in plain data; a run folder takes no other."""
+    profiles = [(gpu, gpu.calibration) for gpu in space.gpus]
+    return {
+        "space": space.name,
+        "space_file": {
+            **space.file.model_dump(mode="json", exclude={"reference"}),
+            "reference": space.reference.to_dict(),
+        },
+        "basket": dict(zip((gpu.name for gpu in space.gpus), space.weights, strict=True)),
+        "sampler": sampler,
+        "seed": seed,
+        "storage": without_password(storage or "study.log"),
+        # Predictions made with other GPU constants must not be mixed into one study.
+        "gpu_profiles": hashlib.sha256(repr(profiles).encode()).hexdigest()[:16],
+    }

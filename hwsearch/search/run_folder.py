@@ -1,0 +1,149 @@
+"""A run's folder: whose it is, who is using it, and the files in it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import platform
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hwsearch.errors import HwsearchError
+from hwsearch.files import make_folder, read_yaml, write_whole
+from hwsearch.shape import EncoderShape, parse_shape
+from hwsearch.shape.notation import read_shape_yaml
+
+PACKAGES = ("hwsearch", "optuna", "numpy", "pandas", "moocore", "torch", "triton")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths inside a run's folder."""
+
+    path: Path
+
+    @property
+    def run_yaml(self) -> Path:
+        return self.path / "run.yaml"
+
+    @property
+    def journal(self) -> Path:
+        return self.path / "study.log"
+
+    @property
+    def candidates(self) -> Path:
+        return self.path / "candidates.parquet"
+
+    @property
+    def front(self) -> Path:
+        return self.path / "front.csv"
+
+    @property
+    def summary(self) -> Path:
+        return self.path / "summary.json"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
+
+    def winner(self, name: int | str) -> Path:
+        return self.path / "winners" / str(name) / "shape.yaml"
+
+
+@contextmanager
+def claim(path: Path, inputs: dict[str, Any]) -> Iterator[RunFolder]:
+    """Hold a run folder for this process alone, new or of a run with the same inputs.
+
+    Raises HwsearchError where the path cannot be a folder, holds something else, belongs to a run with
+    other inputs, or is in use; nothing in it is changed then.
+    """
+    folder = RunFolder(path)
+    if path.is_dir():
+        _check_owner(folder, inputs)
+    make_folder(path)
+    with open(path / ".lock", "a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise HwsearchError(f"{path}: another hwsearch run is using this folder") from error
+        _check_owner(folder, inputs)
+        if not folder.run_yaml.exists():
+            content = {"inputs": inputs, "environment": environment()}
+            write_whole(folder.run_yaml, yaml.safe_dump(content, sort_keys=False))
+        yield folder
+
+
+def _check_owner(folder: RunFolder, inputs: dict[str, Any]) -> None:
+    if not folder.run_yaml.exists():
+        if strangers := [p.name for p in folder.path.iterdir() if p.name != ".lock"]:
+            raise HwsearchError(
+                f"{folder.path}: holds {strangers[0]!r} but no run.yaml, so it is not a run's folder;"
+                " accepted: a new or empty folder, or one of an earlier run"
+            )
+        return
+    found = read_yaml(folder.run_yaml).data
+    earlier = found.get("inputs") if isinstance(found, dict) else None
+    if not isinstance(earlier, dict):
+        raise HwsearchError(f"{folder.run_yaml}: holds no inputs, so it is not hwsearch's")
+    for name, value in inputs.items():
+        if earlier.get(name) != value:
+            raise HwsearchError(
+                f"{folder.path}: belongs to a run with another {name}"
+                f" ({_short(earlier.get(name))}; now {_short(value)})."
+                " Take another --out, or remove the folder"
+            )
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def environment() -> dict[str, Any]:
+    """What a reader needs to run it again: versions, machine, git revision."""
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "packages": {name: found for name in PACKAGES if (found := _version(name))},
+        "git_revision": _git_revision(),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _git_revision() -> str | None:
+    """Revision of the checkout that this code runs from, with a mark where it was changed."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def shape_of_run(text: str) -> EncoderShape:
+    """A SHAPE as typed, or a run folder's first winner.
+
+    Raises HwsearchError for a run that has no winners yet, and for whatever `parse_shape` refuses.
+    """
+    folder = RunFolder(Path(text))
+    if not folder.run_yaml.is_file():
+        return parse_shape(text)
+    winner = folder.winner(0)
+    if not winner.is_file():
+        raise HwsearchError(
+            f"{folder.path}: this run has no winners yet; the same `hwsearch run` goes on with it"
+        )
+    return read_shape_yaml(winner)

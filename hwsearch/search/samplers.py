@@ -1,0 +1,165 @@
+"""Optuna samplers that propose only shapes the space holds, each at most once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from hwsearch.errors import HwsearchError
+from hwsearch.search.parameters import NAMES, Key, candidate_values, distributions, key_of, keys, shapes_of
+from hwsearch.space.grid import attention_patterns, intermediate_sizes, random_shapes
+from hwsearch.space.search_space import SearchSpace, describe_removals, filter_shapes
+
+# Draws of the inner sampler that may miss the space or repeat a shape before a random one is taken.
+DRAWS_PER_TRIAL = 10
+RANDOM_BATCH = 4096
+RANDOM_BATCHES = 50
+
+
+class ProposedShapes:
+    """The shapes a study has proposed so far; failed trials may be proposed again.
+
+    Trials are append-only, so each is looked at until it has left the state RUNNING.
+    """
+
+    def __init__(self, values: Mapping[str, Sequence[int]]) -> None:
+        self._values = values
+        self._settled: set[Key] = set()
+        self._first_open = 0
+
+    def of(self, study: Study, besides: int | None = None) -> set[Key]:
+        """Keys of all complete and running trials, without trial number `besides`."""
+        trials = study.get_trials(deepcopy=False)
+        while self._first_open < len(trials) and trials[self._first_open].state.is_finished():
+            trial = trials[self._first_open]
+            if trial.state == TrialState.COMPLETE:
+                self._settled.add(key_of(trial.params, self._values))
+            self._first_open += 1
+        still_open = {
+            key_of(trial.params, self._values)
+            for trial in trials[self._first_open :]
+            if trial.state != TrialState.FAIL and trial.number != besides
+        }
+        return self._settled | still_open if still_open else self._settled
+
+
+class FrontSampler(BaseSampler):
+    """Proposes the shapes of a known front in their order, skipping those already in the study.
+
+    `remaining` tells how many are left; asking for more raises HwsearchError.
+    """
+
+    def __init__(self, order: Sequence[Key], values: Mapping[str, Sequence[int]]) -> None:
+        self._order = order
+        self._distributions = distributions(values)
+        self._proposed = ProposedShapes(values)
+
+    def remaining(self, study: Study) -> int:
+        proposed = self._proposed.of(study)
+        return sum(key not in proposed for key in self._order)
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        return self._distributions
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        proposed = self._proposed.of(study, besides=trial.number)
+        for key in self._order:
+            if key not in proposed:
+                return _varying(key, search_space)
+        raise HwsearchError("the whole front has been proposed already")
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        raise HwsearchError(f"{param_name} is not a parameter of this space")
+
+
+class ValidSampler(BaseSampler):
+    """Lets another sampler explore, but only among valid shapes that the study does not hold yet.
+
+    A draw that misses the parameter budget or repeats a shape moves to the nearest feed-forward size
+    that is valid and new; where there is none the inner sampler draws again, and in the end a random
+    valid shape is taken. So known constraints never reach the storage, and nothing is proposed twice.
+    """
+
+    def __init__(self, inner: BaseSampler, space: SearchSpace, seed: int) -> None:
+        self._inner = inner
+        self._space = space
+        self._values = candidate_values(space.file.shape)
+        self._distributions = distributions(self._values)
+        self._generator = np.random.default_rng(seed)
+        self._proposed = ProposedShapes(self._values)
+        self._pool: list[Key] = []
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        return self._distributions
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        proposed = self._proposed.of(study, besides=trial.number)
+        for _ in range(DRAWS_PER_TRIAL):
+            params = self._inner.sample_relative(study, trial, search_space)
+            if set(params) != set(search_space):
+                break  # the inner sampler is still in its random start-up phase
+            key = self._nearest_valid(key_of(params, self._values), proposed)
+            if key is not None:
+                return _varying(key, search_space)
+        return _varying(self._random_valid(proposed), search_space)
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        raise HwsearchError(f"{param_name} is not a parameter of this space")
+
+    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
+        self._inner.before_trial(study, trial)
+
+    def after_trial(
+        self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
+    ) -> None:
+        self._inner.after_trial(study, trial, state, values)
+
+    def reseed_rng(self) -> None:
+        self._inner.reseed_rng()
+
+    def _nearest_valid(self, key: Key, proposed: set[Key]) -> Key | None:
+        section = self._space.file.shape
+        depth, hidden, head, intermediate, every, window, vocab = key
+        if hidden % head:
+            return None
+        if (every, window) not in attention_patterns(section):
+            window = section.local_attention[0]
+        siblings = [
+            (depth, hidden, head, size, every, window, vocab) for size in intermediate_sizes(section, hidden)
+        ]
+        if not siblings:
+            return None
+        valid, _ = filter_shapes(shapes_of(siblings, section), self._space.constraints)
+        fresh = [sibling for sibling in keys(valid) if sibling not in proposed]
+        return min(fresh, key=lambda sibling: abs(sibling[3] - intermediate), default=None)
+
+    def _random_valid(self, proposed: set[Key]) -> Key:
+        for _ in range(RANDOM_BATCHES):
+            while self._pool:
+                if (key := self._pool.pop()) not in proposed:
+                    return key
+            drawn = random_shapes(self._space.file.shape, self._generator, RANDOM_BATCH)
+            valid, removals = filter_shapes(drawn, self._space.constraints)
+            self._pool = list(dict.fromkeys(keys(valid)))
+        raise HwsearchError(
+            f"{self._space.name}: none of {RANDOM_BATCH * RANDOM_BATCHES:,} random shapes is both valid and"
+            f" new; the last {RANDOM_BATCH:,}:\n{describe_removals(self._space, removals)}"
+        )
+
+
+def _varying(key: Key, search_space: Mapping[str, BaseDistribution]) -> dict[str, int]:
+    return {name: value for name, value in zip(NAMES, key, strict=True) if name in search_space}

@@ -1,0 +1,118 @@
+"""Every combination of sizes that a space file lists, as one table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from hwsearch.shape.table import Column, ShapeTable
+from hwsearch.space.schema import RatioRange, ShapeSection
+
+# A ratio gives a feed-forward size only up to rounding; tensor cores want multiples of this.
+INTERMEDIATE_STEP = 64
+
+
+def intermediate_sizes(section: ShapeSection, hidden_size: int) -> tuple[int, ...]:
+    """Candidate intermediate sizes for one width; a ratio is 2 * intermediate_size / hidden_size."""
+    ratio = section.intermediate_ratio
+    if isinstance(ratio, list):
+        rounded = {max(1, round(r * hidden_size / 2 / INTERMEDIATE_STEP)) for r in ratio}
+        return tuple(INTERMEDIATE_STEP * multiple for multiple in sorted(rounded))
+    low, high = (ratio.min, ratio.max) if isinstance(ratio, RatioRange) else (0.0, np.inf)
+    if section.intermediate_size is not None:
+        return tuple(i for i in section.intermediate_size if low <= 2 * i / hidden_size <= high)
+    first = int(np.ceil(low * hidden_size / 2 / INTERMEDIATE_STEP))
+    last = int(high * hidden_size / 2 / INTERMEDIATE_STEP)
+    return tuple(INTERMEDIATE_STEP * multiple for multiple in range(max(first, 1), last + 1))
+
+
+def attention_patterns(section: ShapeSection) -> list[tuple[int, int]]:
+    """Pairs (global_attn_every_n_layers, local_attention); all-global ones have no window to vary."""
+    return [
+        (every, window)
+        for every in section.global_attn_every_n_layers
+        for window in (section.local_attention if every > 1 else section.local_attention[:1])
+    ]
+
+
+def grid_size(section: ShapeSection) -> int:
+    """Number of rows that `enumerate_grid` yields, without building them."""
+    layers = sum(
+        len(intermediate_sizes(section, h)) * sum(h % head == 0 for head in section.head_size)
+        for h in section.hidden_size
+    )
+    outer = len(section.num_hidden_layers) * len(attention_patterns(section)) * len(section.vocab_size)
+    return layers * outer
+
+
+def enumerate_grid(section: ShapeSection) -> ShapeTable:
+    """All shapes whose head size divides their width, in a fixed order."""
+    layers = np.array(list(_distinct_layers(section)), dtype=np.int64).reshape(-1, 3)
+    outer = np.array(
+        [
+            (depth, every, window, vocab)
+            for depth in section.num_hidden_layers
+            for every, window in attention_patterns(section)
+            for vocab in section.vocab_size
+        ],
+        dtype=np.int64,
+    )
+    hidden, heads, intermediate = np.tile(layers, (len(outer), 1)).T
+    depth, every, window, vocab = np.repeat(outer, len(layers), axis=0).T
+    return shape_table(section, depth, hidden, heads, intermediate, every, window, vocab)
+
+
+def shape_table(
+    section: ShapeSection,
+    depth: Column,
+    hidden: Column,
+    heads: Column,
+    intermediate: Column,
+    every: Column,
+    window: Column,
+    vocab: Column,
+) -> ShapeTable:
+    """Columns of a space's shapes, with what all of them share filled in."""
+    return ShapeTable(
+        num_hidden_layers=depth,
+        hidden_size=hidden,
+        num_attention_heads=heads,
+        key_value_heads=heads,
+        intermediate_size=intermediate,
+        vocab_size=vocab,
+        global_attn_every_n_layers=every,
+        local_attention=window,
+        max_position_embeddings=np.full(len(depth), section.max_position_embeddings, dtype=np.int64),
+    )
+
+
+def _distinct_layers(section: ShapeSection) -> Iterator[tuple[int, int, int]]:
+    for hidden in section.hidden_size:
+        intermediates = intermediate_sizes(section, hidden)
+        for head in section.head_size:
+            if hidden % head == 0:
+                yield from ((hidden, hidden // head, i) for i in intermediates)
+
+
+def random_shapes(section: ShapeSection, generator: np.random.Generator, count: int) -> ShapeTable:
+    """Up to `count` shapes drawn uniformly by value, those whose head size divides their width."""
+    hidden = generator.choice(section.hidden_size, count)
+    head = generator.choice(section.head_size, count)
+    hidden, head = hidden[hidden % head == 0], head[hidden % head == 0]
+    position = generator.random(len(hidden))
+    intermediate = np.zeros_like(hidden)
+    for width in np.unique(hidden):
+        rows = hidden == width
+        if sizes := np.asarray(intermediate_sizes(section, int(width)), dtype=np.int64).tolist():
+            intermediate[rows] = np.asarray(sizes)[(position[rows] * len(sizes)).astype(int)]
+    kept = intermediate > 0
+    hidden, head, intermediate = hidden[kept], head[kept], intermediate[kept]
+    patterns = np.array(attention_patterns(section))[
+        generator.integers(len(attention_patterns(section)), size=len(hidden))
+    ]
+    depth = generator.choice(section.num_hidden_layers, len(hidden))
+    vocab = generator.choice(section.vocab_size, len(hidden))
+    return shape_table(
+        section, depth, hidden, hidden // head, intermediate, patterns[:, 0], patterns[:, 1], vocab
+    )

@@ -1,0 +1,54 @@
+"""The words a space file uses for numbers: ranges, lists, and sizes such as 350M."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator
+
+MAX_VALUES = 100_000
+_COUNT = re.compile(r"(\d+(?:\.\d+)?)([KMGB]?)")
+_FACTORS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "B": 10**9}
+
+
+def _values(found: Any) -> tuple[int, ...]:
+    """Distinct positive integers, ascending, from a number, a list or {min, max, step}."""
+    accepted = "accepted: an integer, a list of integers, or {min, max, step}"
+    if isinstance(found, dict):
+        if unknown := sorted(str(key) for key in set(found) - {"min", "max", "step"}):
+            raise ValueError(f"unknown key {unknown[0]!r} in a range; {accepted}")
+        if not {"min", "max"} <= set(found):
+            raise ValueError(f"a range needs min and max; {accepted}")
+        low, high, step = (_integer(found.get(key, 1), accepted) for key in ("min", "max", "step"))
+        if low > high:
+            raise ValueError(f"the range {low}..{high} is empty; {accepted}")
+        if (high - low) // step >= MAX_VALUES:
+            raise ValueError(f"the range {low}..{high} has more than {MAX_VALUES:,} values")
+        return tuple(range(low, high + 1, step))
+    listed = found if isinstance(found, list) else [found]
+    if not listed:
+        raise ValueError(f"the list is empty; {accepted}")
+    return tuple(sorted({_integer(value, accepted) for value in listed}))
+
+
+def _integer(found: Any, accepted: str) -> int:
+    if isinstance(found, bool) or not isinstance(found, int):
+        raise ValueError(f"found {found!r}; {accepted}")
+    if not 1 <= found <= 10**9:
+        raise ValueError(f"found {found}; accepted: integers from 1 to 10^9")
+    return found
+
+
+def _count(found: Any) -> int:
+    """A count such as 395881664, 350M or 1.5B."""
+    if isinstance(found, int) and not isinstance(found, bool) and found > 0:
+        return found
+    match = _COUNT.fullmatch(found) if isinstance(found, str) else None
+    if match is None:
+        raise ValueError(f"found {found!r}; accepted: a positive integer or a text such as 350M")
+    return round(float(match[1]) * _FACTORS[match[2]])
+
+
+Values = Annotated[tuple[int, ...], BeforeValidator(_values)]
+Count = Annotated[int, BeforeValidator(_count)]

@@ -1,0 +1,75 @@
+"""Attention with one PyTorch SDPA call for all sequences of the same length.
+
+Shape suffixes: T packed tokens, B sequences of one length, S that length, H heads, D head size.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+
+def attention_by_length(
+    q_THD: Tensor,
+    k_TGD: Tensor,
+    v_TGD: Tensor,
+    lengths: list[int],
+    window: int | None,
+    *,
+    causal: bool,
+    scale: float | None,
+) -> Tensor:
+    """[T, H, D]; a window becomes an [S, S] mask, so this serves lengths near the window."""
+    starts_of: dict[int, list[int]] = defaultdict(list)
+    start = 0
+    for length in lengths:
+        if length:
+            starts_of[length].append(start)
+        start += length
+    outputs = []
+    for length, starts in starts_of.items():
+        q, k, v = (_take(x, starts, length).transpose(1, 2) for x in (q_THD, k_TGD, v_TGD))
+        mask = _window_mask(length, window, causal, q_THD.device)
+        o_BHSD = scaled_dot_product_attention(
+            q,
+            k,
+            v,
+            attn_mask=mask,
+            is_causal=causal and mask is None,
+            scale=scale,
+            enable_gqa=q.shape[1] != k.shape[1],
+        )
+        outputs.append(o_BHSD.transpose(1, 2).flatten(0, 1))
+    return _in_packed_order(torch.cat(outputs), starts_of)
+
+
+def _take(x_THD: Tensor, starts: list[int], length: int) -> Tensor:
+    """The sequences at `starts`, [B, S, H, D]; a view where they follow each other."""
+    first, last = starts[0], starts[-1] + length
+    if last - first == len(starts) * length:
+        return x_THD[first:last].unflatten(0, (len(starts), length))
+    return x_THD[_rows(starts, length, x_THD.device)]
+
+
+def _rows(starts: list[int], length: int, device: torch.device) -> Tensor:
+    return torch.tensor(starts, device=device)[:, None] + torch.arange(length, device=device)
+
+
+def _window_mask(length: int, window: int | None, causal: bool, device: torch.device) -> Tensor | None:
+    """True where a key is visible, [S, S]; None where the window hides nothing."""
+    if window is None or window >= length - 1:
+        return None
+    position = torch.arange(length, device=device)
+    ahead = position[None, :] - position[:, None]
+    return (ahead >= -window) & (ahead <= (0 if causal else window))
+
+
+def _in_packed_order(o_THD: Tensor, starts_of: dict[int, list[int]]) -> Tensor:
+    grouped = [start for starts in starts_of.values() for start in starts]
+    if grouped == sorted(grouped):
+        return o_THD
+    rows = [_rows(starts, length, o_THD.device).flatten() for length, starts in starts_of.items()]
+    return o_THD[torch.cat(rows).argsort()]

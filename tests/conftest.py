@@ -1,0 +1,59 @@
+"""What several tests need: a small space that prices in milliseconds, and the real command line."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+SMALL_SPACE = """\
+shape:
+  num_hidden_layers: {min: 2, max: 9}
+  hidden_size: {min: 128, max: 320, step: 64}
+  head_size: [32, 64]
+  intermediate_size: {min: 128, max: 1024, step: 64}
+  global_attn_every_n_layers: [1, 3]
+  local_attention: [64, 128]
+  vocab_size: 4096
+  max_position_embeddings: 512
+budget: {min: 1M, max: 4M}
+basket: {t4: 2.0, l4: 1.0}
+workloads:
+  - {lengths: "fixed:128x32"}
+  - {lengths: "normal:256,64,32..512x16", weight: 0.5}
+objectives:
+  latency: {weight: 1.0}
+  quality_prior: {weight: 1.0}
+reference: L4-h192-a3-i512-v4096-p512
+"""
+
+
+@pytest.fixture
+def small_space(tmp_path: Path) -> Path:
+    path = tmp_path / "small.yaml"
+    path.write_text(SMALL_SPACE)
+    return path
+
+
+Cli = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Cli:
+    """Run `hwsearch ARGS...` as a process in `tmp_path`."""
+
+    def run(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "hwsearch", *map(str, arguments)],
+            cwd=tmp_path,
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+
+    return run

@@ -1,0 +1,118 @@
+"""EncoderShape: sizes, refusals, and the ways a user can name one."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hwsearch.errors import HwsearchError
+from hwsearch.shape import PRESETS, EncoderShape, parse_shape
+from hwsearch.shape.notation import read_hf_config, read_shape_yaml
+from hwsearch.shape.parameters import masked_lm_parameters
+from hwsearch.shape.table import ShapeTable
+
+shapes = st.builds(
+    lambda depth, heads, head_size, ffn, vocab, every, window, positions: EncoderShape(
+        num_hidden_layers=depth,
+        hidden_size=heads * head_size,
+        num_attention_heads=heads,
+        intermediate_size=ffn,
+        vocab_size=vocab,
+        global_attn_every_n_layers=every,
+        local_attention=2 * window,
+        max_position_embeddings=positions,
+    ),
+    st.integers(1, 60),
+    st.integers(1, 40),
+    st.sampled_from([16, 32, 64, 128]),
+    st.integers(1, 9000),
+    st.integers(1, 200_000),
+    st.integers(1, 8),
+    st.integers(1, 512),
+    st.integers(1, 16384),
+)
+
+
+@given(shapes)
+def test_notation_reads_back(shape: EncoderShape) -> None:
+    assert parse_shape(str(shape)) == shape
+
+
+@given(shapes)
+def test_dict_reads_back(shape: EncoderShape) -> None:
+    assert EncoderShape.from_dict(yaml.safe_load(yaml.safe_dump(shape.to_dict()))) == shape
+
+
+@given(st.lists(shapes, min_size=1, max_size=5))
+def test_table_rows_are_the_shapes(rows: list[EncoderShape]) -> None:
+    table = ShapeTable.of(rows)
+    assert [table.shape(i) for i in range(len(table))] == rows
+    assert np.array_equal(masked_lm_parameters(table), [masked_lm_parameters(shape) for shape in rows])
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_are_named_and_hash_apart(name: str) -> None:
+    assert parse_shape(name) is PRESETS[name]
+    assert len({shape.hash() for shape in PRESETS.values()}) == len(PRESETS)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("modernbert-huge", "accepted: a preset"),
+        ("L28-h1024-a16", "intermediate_size is missing"),
+        ("L28-h1024-a16-i2624-L3", "L stands here twice"),
+        ("L28-h1000-a16-i2624", "16 does not divide"),
+        ("L0-h1024-a16-i2624", "0 is not a positive integer"),
+        ("L28-h1024-a16-i2624-w127", "127 is odd"),
+        ("L28-h1024-a16-i2624-kv5", "5 does not divide"),
+        ("nowhere/config.json", "cannot read"),
+    ],
+)
+def test_a_wrong_shape_says_what_is_accepted(text: str, said: str) -> None:
+    with pytest.raises(HwsearchError, match=said):
+        parse_shape(text)
+
+
+def test_a_shape_file_names_the_line(tmp_path) -> None:
+    path = tmp_path / "shape.yaml"
+    path.write_text("num_hidden_layers: 2\nhidden_size: 64\nnum_attention_heads: 1\nintermediat_size: 9\n")
+    with pytest.raises(HwsearchError, match="intermediat_size.*accepted"):
+        read_shape_yaml(path)
+    path.write_text("num_hidden_layers: 2\nhidden_size: wide\nnum_attention_heads: 1\nintermediate_size: 9\n")
+    with pytest.raises(HwsearchError, match=r"shape\.yaml:2: hidden_size: 'wide' is not"):
+        read_shape_yaml(path)
+
+
+def test_hugging_face_configs_of_both_layouts(tmp_path) -> None:
+    sizes = dict(
+        model_type="modernbert",
+        num_hidden_layers=5,
+        hidden_size=128,
+        num_attention_heads=2,
+        intermediate_size=192,
+        vocab_size=1000,
+        local_attention=64,
+        max_position_embeddings=512,
+    )
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({**sizes, "global_attn_every_n_layers": 2}))
+    four = read_hf_config(path)
+    kinds = ["full_attention", "sliding_attention"] * 2 + ["full_attention"]
+    path.write_text(json.dumps({**sizes, "layer_types": kinds}))
+    assert parse_shape(str(tmp_path)) == four
+    assert (four.global_attn_every_n_layers, four.num_global_layers, four.window) == (2, 3, 32)
+    path.write_text(json.dumps({**sizes, "layer_types": kinds[::-1][:4] + ["sliding_attention"]}))
+    with pytest.raises(HwsearchError, match="layer_types"):
+        read_hf_config(path)
+    path.write_text(json.dumps({"model_type": "bert"}))
+    with pytest.raises(HwsearchError, match="found 'bert'"):
+        read_hf_config(path)
+    path.write_text("{")
+    with pytest.raises(HwsearchError, match=r"config\.json:1: not valid JSON"):
+        read_hf_config(path)
