@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hwsearch.shape.parameters import masked_lm_parameters
 from hwsearch.shape.table import Column, ShapeTable
 
 Seconds = NDArray[np.float64]
@@ -70,5 +70,6 @@ class DistinctLayers:
         s = self.shapes
         return distinct(hidden=s.hidden_size, vocab=s.vocab_size)
 
-
-Price = Callable[[Distinct], Seconds]
+    @cached_property
+    def sizes(self) -> Distinct:
+        return distinct(parameters=np.asarray(masked_lm_parameters(self.shapes)))

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from hwsearch.cost.batch import Batch
-from hwsearch.cost.distinct import DistinctLayers, Seconds
+from hwsearch.cost.distinct import Distinct, DistinctLayers, Seconds
 from hwsearch.cost.runtime import RUNTIMES
 from hwsearch.cost.settings import Settings
 from hwsearch.gpu.profile import Gpu
-from hwsearch.shape.parameters import masked_lm_parameters
+from hwsearch.shape.table import Column
 from hwsearch.workload import Workload
 
 # Kernels outside the layers (embedding, its norm), of the masked-LM head (dense, activation, norm,
@@ -19,25 +20,49 @@ from hwsearch.workload import Workload
 EMBEDDING_KERNELS, HEAD_KERNELS, DISENTANGLED_KERNELS = 2, 5, 12
 
 
-@dataclass(frozen=True)
-class EncoderTime:
-    """Seconds of one pass over the batch, each array [N].
+@dataclass(frozen=True, eq=False)
+class Part:
+    """One operator of N encoders: its seconds per distinct layer [D], and how often each encoder runs it."""
 
-    Attributes:
-        parts: time on the device by operator, summed over layers.
-        host: time the CPU needs to launch everything.
-    """
-
-    parts: dict[str, Seconds]
-    host: Seconds
+    name: str
+    distinct: Distinct
+    each: Seconds
+    times: Column | int
 
     @property
+    def seconds(self) -> Seconds:
+        """All executions together, [N]."""
+        return np.asarray(self.times * self.distinct.spread(self.each))
+
+
+@dataclass(frozen=True, eq=False)
+class EncoderTime:
+    """Time of one pass over the batch.
+
+    Attributes:
+        parts: the device's work by operator.
+        host: seconds the CPU needs to launch everything, [N].
+    """
+
+    parts: tuple[Part, ...]
+    host: Seconds
+
+    @cached_property
     def device(self) -> Seconds:
-        return np.asarray(sum(self.parts.values()))
+        """Seconds of the device's work, [N]."""
+        # Operators of the same distinct layers that run equally often are added before they are spread.
+        groups: dict[tuple[int, int], list[Part]] = {}
+        for part in self.parts:
+            groups.setdefault((id(part.distinct), id(part.times)), []).append(part)
+        total = np.zeros(len(self.host))
+        for first, *others in groups.values():
+            each = first.each + sum(part.each for part in others)
+            total += first.times * first.distinct.spread(each)
+        return total
 
     @property
     def latency(self) -> Seconds:
-        """The device works while the host launches: the longer of the two."""
+        """The device works while the host launches: the longer of the two, [N]."""
         return np.maximum(self.device, self.host)
 
 
@@ -56,35 +81,33 @@ def encoder_time(layers: DistinctLayers, gpu: Gpu, workload: Workload, settings:
     key_rows = w["kv_heads"] * (hidden // w["heads"])
     fused = intermediate * (1 + architecture.gated_mlp)
     activation = runtime.gated_streams if architecture.gated_mlp else runtime.plain_streams
-
     depth, global_layers = shapes.num_hidden_layers, shapes.num_global_layers
-    local_layers = depth - global_layers
-    parts = {
-        "embedding": w.spread(batch.streams(tokens, hidden, (2, 2))),
-        "attention Wqkv": depth * w.spread(batch.gemm(tokens, hidden + 2 * key_rows, hidden)),
-        "attention global": global_layers * w.spread(batch.attention(w)),
-        "attention local": local_layers * local.spread(batch.attention(local, local["window"])),
-        "attention Wo": depth * w.spread(batch.gemm(tokens, hidden, hidden)),
-        "feed-forward Wi": depth * ff.spread(batch.gemm(tokens, fused, ff["hidden"])),
-        "feed-forward activation": depth * ff.spread(batch.streams(tokens, intermediate, activation)),
-        "feed-forward Wo": depth * ff.spread(batch.gemm(tokens, ff["hidden"], intermediate)),
-        "residuals and norms": 2
-        * depth
-        * w.spread(batch.streams(tokens, hidden, runtime.residual_norm_streams)),
-    }
+    residuals_and_norms = 2 * batch.streams(tokens, hidden, runtime.residual_norm_streams)
+    parts = [
+        Part("embedding", w, batch.streams(tokens, hidden, (2, 2)), 1),
+        Part("attention Wqkv", w, batch.gemm(tokens, hidden + 2 * key_rows, hidden), depth),
+        Part("attention global", w, batch.attention(w), global_layers),
+        Part("attention local", local, batch.attention(local, local["window"]), depth - global_layers),
+        Part("attention Wo", w, batch.gemm(tokens, hidden, hidden), depth),
+        Part("feed-forward Wi", ff, batch.gemm(tokens, fused, ff["hidden"]), depth),
+        Part("feed-forward activation", ff, batch.streams(tokens, intermediate, activation), depth),
+        Part("feed-forward Wo", ff, batch.gemm(tokens, ff["hidden"], intermediate), depth),
+        Part("residuals and norms", w, residuals_and_norms, depth),
+    ]
     kernels = EMBEDDING_KERNELS + depth * runtime.kernels_per_layer(architecture.gated_mlp)
     if architecture.position == "rope":
-        parts["rotary embedding"] = depth * w.spread(batch.streams(tokens, hidden + key_rows, (2,)))
+        parts.append(Part("rotary embedding", w, batch.streams(tokens, hidden + key_rows, (2,)), depth))
     if architecture.position == "relative":
-        parts["disentangled attention"] = depth * w.spread(batch.disentangled(w, architecture.position_rows))
+        disentangled = batch.disentangled(w, architecture.position_rows)
+        parts.append(Part("disentangled attention", w, disentangled, depth))
         kernels = kernels + depth * DISENTANGLED_KERNELS
     if rows := settings.head_tokens(tokens):
-        parts["head"] = _head(layers, batch, rows)
+        parts.append(Part("head", layers.vocabularies, _head(layers, batch, rows), 1))
         kernels = kernels + HEAD_KERNELS
     if settings.training:
-        parts["optimizer"] = batch.optimizer(masked_lm_parameters(shapes))
+        parts.append(Part("optimizer", layers.sizes, batch.optimizer(layers.sizes["parameters"]), 1))
         kernels = kernels * 3
-    return EncoderTime(parts, np.asarray(kernels * runtime.host_s_per_kernel, dtype=float))
+    return EncoderTime(tuple(parts), np.asarray(kernels * runtime.host_s_per_kernel, dtype=float))
 
 
 def _head(layers: DistinctLayers, batch: Batch, rows: int) -> Seconds:
@@ -95,6 +118,6 @@ def _head(layers: DistinctLayers, batch: Batch, rows: int) -> Seconds:
         # Cross entropy reads the logits twice: for the log-sum-exp and for the probabilities.
         decoder = decoder + batch.streams(rows, v["vocab"], (2,))
     if not layers.shapes.architecture.mlm_transform:
-        return v.spread(decoder)
+        return decoder
     transform = batch.gemm(rows, v["hidden"], v["hidden"]) + batch.streams(rows, v["hidden"], (2, 2))
-    return v.spread(decoder + transform)
+    return decoder + transform

@@ -42,13 +42,13 @@ class Memory:
         return (room / (self.per_batch / workload.batch_size)).astype(np.int64)
 
 
-def encoder_memory(shapes: ShapeTable, gpu: Gpu, workload: Workload, settings: Settings) -> Memory:
-    """Peak memory of every shape for one batch."""
+def encoder_memory(shapes: ShapeTable, workload: Workload, settings: Settings, dtype: str) -> Memory:
+    """Peak memory of every shape for one batch in `dtype`, on any GPU."""
     architecture = shapes.architecture
     lengths, counts = workload.computed_lengths(unpads=architecture.unpads)
     tokens = int((lengths * counts).sum())
     head_tokens = settings.head_tokens(tokens)
-    element = BYTES_PER_ELEMENT[settings.dtype_on(gpu)]
+    element = BYTES_PER_ELEMENT[dtype]
     hidden, fused = shapes.hidden_size, shapes.intermediate_size * (1 + architecture.gated_mlp)
     qkv = hidden + 2 * shapes.key_value_heads * shapes.head_size
     scores: Any = 0

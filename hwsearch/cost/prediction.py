@@ -61,7 +61,7 @@ def predict_shape(
     settings = Settings(mode, runtime, head or ("mlm" if mode == "training" else "none"), dtype)
     table = ShapeTable.of([shape])
     time = encoder_time(DistinctLayers(table), gpu, workload, settings)
-    memory = encoder_memory(table, gpu, workload, settings)
+    memory = encoder_memory(table, workload, settings, settings.dtype_on(gpu))
     latency = float(time.latency[0])
     return Prediction(
         shape=str(shape),
@@ -73,7 +73,7 @@ def predict_shape(
         head=settings.head,
         latency_s=latency,
         device_s=float(time.device[0]),
-        parts_s={name: float(seconds[0]) for name, seconds in time.parts.items()},
+        parts_s={part.name: float(part.seconds[0]) for part in time.parts},
         tokens_per_s=workload.tokens / latency,
         peak_bytes=float(memory.peak_bytes[0]),
         largest_batch=int(memory.largest_batch(gpu, workload)[0]),

@@ -38,7 +38,7 @@ class MaskedLanguageModel(nn.Module):
 
     def __init__(self, shape: EncoderShape) -> None:
         super().__init__()
-        _check_wiring(shape)
+        check_wiring(shape)
         self.shape = shape
         self.model = Backbone(shape)
         self.head = PredictionHead(shape.hidden_size)
@@ -172,7 +172,8 @@ def _norm(size: int) -> nn.LayerNorm:
     return nn.LayerNorm(size, eps=NORM_EPS, bias=False)
 
 
-def _check_wiring(shape: EncoderShape) -> None:
+def check_wiring(shape: EncoderShape) -> None:
+    """Raises HwsearchError for a shape that this module cannot build."""
     if shape.architecture.name != "modernbert":
         raise HwsearchError(
             f"{shape}: architecture: {shape.architecture.name} cannot be built; accepted: modernbert"

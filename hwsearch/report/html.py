@@ -42,7 +42,7 @@ def report_html(summary: Summary, front: pd.DataFrame) -> str:
         f" {escape(', '.join(summary['workloads']))}.</p>",
         "<h2>Winners against the reference</h2>",
         _winners(summary).to_html(index=False, border=0),
-        "<p>x is the reference's latency over the shape's. * constants transferred from the GPU's class.</p>",
+        "<p>x is the reference's latency over the shape's. * constants not all fitted on this GPU.</p>",
     ]
     upward = [o["name"] for o in summary["objectives"] if o["direction"] == "maximize"]
     for name in upward:

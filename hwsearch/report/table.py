@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from hwsearch.report.columns import aligned
 from hwsearch.report.summary import Summary
 
 
@@ -36,11 +37,12 @@ def answer_table(summary: Summary) -> str:
             " faster on every GPU."
         )
     if any(mark(gpu) for gpu in gpus):
-        lines.append("* no measurements of this GPU: its constants are transferred from its class.")
+        lines.append("* constants not all fitted on this GPU; `hwsearch gpus show` says where they come from.")
     return "\n".join(lines)
 
 
 def mark(gpu: dict[str, Any]) -> str:
+    """A star where not all constants were fitted to operator timings of this very GPU."""
     return "" if gpu["calibration"] == "fitted" else "*"
 
 
@@ -49,15 +51,3 @@ def _row(label: str, shape: dict[str, Any], *, milliseconds: bool = False) -> li
     if milliseconds:
         return cells + [f"{ms:.2f}ms" for ms in shape["latency_ms"]]
     return cells + [f"{speedup:.3f}x" for speedup in shape["speedup"]]
-
-
-def aligned(rows: list[list[str]]) -> list[str]:
-    """Columns padded to equal width, the first two to the left and the numbers to the right."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return [
-        "  ".join(
-            cell.ljust(width) if column < 2 else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -62,6 +63,12 @@ def price(space: SearchSpace, shapes: ShapeTable, report: Report = silent) -> Ca
     """Predict every shape on every GPU and workload of the space."""
     layers, settings = DistinctLayers(shapes), settings_of(space)
     workload_shares = _shares(space.workload_weights)
+
+    @functools.cache
+    def peak_memory(dtype: str) -> Floats:
+        peaks = [encoder_memory(shapes, w, settings, dtype).peak_bytes for w in space.workloads]
+        return np.asarray(np.maximum.reduce(peaks))
+
     latency = np.zeros((len(space.gpus), len(shapes)))
     slowest, memory = np.zeros_like(latency), np.zeros_like(latency)
     for row, gpu in enumerate(space.gpus):
@@ -70,8 +77,7 @@ def price(space: SearchSpace, shapes: ShapeTable, report: Report = silent) -> Ca
             seconds = encoder_time(layers, gpu, workload, settings).latency
             latency[row] += share * np.log(seconds)
             np.maximum(slowest[row], seconds, out=slowest[row])
-            peak = encoder_memory(shapes, gpu, workload, settings).peak_bytes
-            np.maximum(memory[row], peak, out=memory[row])
+        memory[row] = peak_memory(settings.dtype_on(gpu))
     report("predicting", len(space.gpus), len(space.gpus))
     basket = np.exp(_shares(space.weights) @ latency)
     return Candidates(shapes, np.exp(latency), slowest, memory, basket)

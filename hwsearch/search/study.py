@@ -63,13 +63,16 @@ def open_study(
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
-        study = optuna.create_study(
-            study_name=name,
-            storage=storage,
-            sampler=sampler,
-            directions=list(objectives.values()),
-            load_if_exists=True,
-        )
+        if name in optuna.get_all_study_names(storage):
+            study = optuna.load_study(study_name=name, storage=storage, sampler=sampler)
+        else:
+            study = optuna.create_study(
+                study_name=name,
+                storage=storage,
+                sampler=sampler,
+                directions=list(objectives.values()),
+                load_if_exists=True,
+            )
         found = study.user_attrs.get(IDENTITY)
         if found is None and not study.get_trials(deepcopy=False):
             study.set_user_attr(IDENTITY, identity)

@@ -130,7 +130,9 @@ def test_gradients(lengths, window):
         x.requires_grad_()
     ours = (varlen_attention(q, k, v, cu, max(lengths), window=window, rope=rope) * weight).sum()
     found = torch.autograd.grad(ours, (q, k, v))
-    expected = torch.autograd.grad((reference_masked(q, k, v, lengths, window, rope) * weight).sum(), (q, k, v))
+    expected = torch.autograd.grad(
+        (reference_masked(q, k, v, lengths, window, rope) * weight).sum(), (q, k, v)
+    )
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-11)
 

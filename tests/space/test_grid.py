@@ -98,7 +98,10 @@ def test_each_constraint_removes_what_it_names(tmp_path: Path) -> None:
     path = tmp_path / "s.yaml"
     path.write_text(
         SMALL_SPACE.replace("step: 64}\n  global", "step: 32}\n  global")
-        .replace("quality_prior: {weight: 1.0}", "quality_prior: {weight: 1.0}\n  depth: {weight: 0, min: 4, max: 8}")
+        .replace(
+            "quality_prior: {weight: 1.0}",
+            "quality_prior: {weight: 1.0}\n  depth: {weight: 0, min: 4, max: 8}",
+        )
         .replace("reference:", "constraints: {last_layer_is_global: true}\nreference:")
     )
     space = load_space(str(path))
@@ -114,7 +117,9 @@ def test_each_constraint_removes_what_it_names(tmp_path: Path) -> None:
     assert sum(r.removed for r in removals) + len(shapes) == space.size
     for row in range(0, len(shapes), 7):
         shape = shapes.shape(row)
-        assert shape.head_size == 64 and shape.intermediate_size % 64 == 0 and 4 <= shape.num_hidden_layers <= 8
+        assert (
+            shape.head_size == 64 and shape.intermediate_size % 64 == 0 and 4 <= shape.num_hidden_layers <= 8
+        )
         assert (shape.num_hidden_layers - 1) % shape.global_attn_every_n_layers == 0
 
 

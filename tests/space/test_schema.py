@@ -22,12 +22,24 @@ def broken(folder: Path, old: str, new: str) -> Path:
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("hidden_size:", "hidden_sizes:", r"small\.yaml:3: shape\.hidden_sizes: unknown key; accepted: .*hidden_size"),
+        (
+            "hidden_size:",
+            "hidden_sizes:",
+            r"small\.yaml:3: shape\.hidden_sizes: unknown key; accepted: .*hidden_size",
+        ),
         ("hidden_size:", "hidden_sizes:", r"small\.yaml:1: shape\.hidden_size: is missing"),
         ("basket:", "baskets:", r"small\.yaml:11: baskets: unknown key; accepted: shape, budget, basket"),
-        ("max: 4M", "max: lots", r"small\.yaml:10: budget\.max: found 'lots'; accepted: a positive integer or"),
+        (
+            "max: 4M",
+            "max: lots",
+            r"small\.yaml:10: budget\.max: found 'lots'; accepted: a positive integer or",
+        ),
         ("max: 4M", "max: 500K", r"small\.yaml:10: budget: the range 1,000,000\.\.500,000 is empty"),
-        ("min: 2, max: 9", "min: 9, max: 2", r"small\.yaml:2: shape\.num_hidden_layers: the range 9\.\.2 is empty"),
+        (
+            "min: 2, max: 9",
+            "min: 9, max: 2",
+            r"small\.yaml:2: shape\.num_hidden_layers: the range 9\.\.2 is empty",
+        ),
         ("min: 2, max: 9", "min: two, max: 9", r"small\.yaml:2: .*found 'two'; accepted: an integer, a list"),
         ("[32, 64]", "[]", r"small\.yaml:4: shape\.head_size: the list is empty"),
         ("[32, 64]", "[32, 64.5]", r"small\.yaml:4: shape\.head_size: found 64\.5; accepted: an integer"),
@@ -38,15 +50,27 @@ def broken(folder: Path, old: str, new: str) -> Path:
         ("t4: 2.0", "t4: much", r"small\.yaml:11: basket\.t4: found 'much'"),
         ("t4: 2.0", "t4: -1", r"small\.yaml:11: basket\.t4: found -1"),
         ("{t4: 2.0, l4: 1.0}", "{}", r"small\.yaml:11: basket: "),
-        ("fixed:128x32", "fixed:128", r"small\.yaml:13: workloads\.0\.lengths: workload fixed:128: not understood"),
+        (
+            "fixed:128x32",
+            "fixed:128",
+            r"small\.yaml:13: workloads\.0\.lengths: workload fixed:128: not understood",
+        ),
         ("weight: 0.5", "weight: none", r"small\.yaml:14: workloads\.1\.weight: found 'none'"),
-        ("quality_prior: {weight: 1.0}", "accuracy: {weight: 1.0}", r":17: objectives\.accuracy: unknown key; acc"),
+        (
+            "quality_prior: {weight: 1.0}",
+            "accuracy: {weight: 1.0}",
+            r":17: objectives\.accuracy: unknown key; acc",
+        ),
         ("latency: {weight: 1.0}", "latency: {weight: .nan}", r":16: objectives\.latency\.weight: found nan"),
         ("latency: {weight: 1.0}", "latency: {over: all}", r":16: objectives\.latency\.over: found 'all'"),
         ("reference: L4", "reference: X4", r"small\.yaml:18: reference: X4.*no such shape"),
         ("reference:", "runtime: warp\nreference:", r"small\.yaml:18: runtime: found 'warp'.*eager"),
         ("reference:", "constraints: {wave_utilisation: true}\nreference:", r"constraints\.wave_utilisation"),
-        ("reference:", "limits: {latency_ms: {t4: slow}}\nreference:", r":18: limits\.latency_ms\.t4: found 'slow'"),
+        (
+            "reference:",
+            "limits: {latency_ms: {t4: slow}}\nreference:",
+            r":18: limits\.latency_ms\.t4: found 'slow'",
+        ),
     ],
 )
 def test_a_mistake_is_named(tmp_path: Path, old: str, new: str, said: str) -> None:

@@ -1,0 +1,67 @@
+"""hwsearch gpus [show G | detect]"""
+
+from __future__ import annotations
+
+import argparse
+
+from hwsearch.gpu.facts import gpu_evidence, gpu_facts
+from hwsearch.gpu.profile import Gpu, gpu_names, load_gpu
+from hwsearch.report.columns import aligned
+
+
+def main(arguments: argparse.Namespace) -> None:
+    if arguments.action == "show":
+        print(_describe(load_gpu(arguments.gpu)))
+    elif arguments.action == "detect":
+        _detect()
+    else:
+        print(_list())
+
+
+def _list() -> str:
+    header = ["name", "architecture", "cc", "SMs", "memory", "GB/s", "dtype", "TFLOP/s", "TDP", "constants"]
+    rows = []
+    for name in gpu_names():
+        gpu = load_gpu(name)
+        dtype = gpu.default_dtype
+        rows.append(
+            [
+                gpu.name,
+                gpu.architecture,
+                ".".join(map(str, gpu.compute_capability)),
+                str(gpu.sms),
+                f"{gpu.memory_bytes / 2**30:.0f} GiB",
+                f"{gpu.bandwidth_bytes_per_s / 1e9:,.0f}",
+                dtype,
+                f"{gpu.dense_flops_per_s[dtype] / 1e12:.1f}",
+                f"{gpu.tdp_w:.0f} W",
+                gpu.calibration.kind,
+            ]
+        )
+    return "\n".join(aligned([header, *rows]))
+
+
+def _describe(gpu: Gpu) -> str:
+    facts = [["fact", "value", "source"], *([fact.name, fact.value, fact.source] for fact in gpu_facts(gpu))]
+    lines = [f"{gpu.name}: {gpu.product}", "", *aligned(facts, left=3), "", f"constants: {gpu.calibration.kind}"]
+    for name, evidence in gpu_evidence(gpu):
+        lines.append(f"  {name}: {evidence.kind}; {evidence.data}; {evidence.rows:,} rows")
+        errors = []
+        if evidence.own_error_percent is not None:
+            errors.append(f"{evidence.own_error_percent:.1f} % on cases the fit did not see")
+        if evidence.transfer_error_percent is not None:
+            errors.append(f"{evidence.transfer_error_percent:.1f} % with constants fitted on other GPUs")
+        if errors:
+            lines.append(f"    median error: {'; '.join(errors)}")
+        if evidence.from_gpus:
+            lines.append(f"    from {', '.join(evidence.from_gpus)}")
+        if evidence.note:
+            lines.append(f"    {evidence.note}")
+    return "\n".join(lines)
+
+
+def _detect() -> None:
+    from hwsearch.gpu.detect import detect
+
+    for found in detect():
+        print(found.describe())

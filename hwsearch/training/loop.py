@@ -1,0 +1,254 @@
+"""The masked-LM training loop."""
+
+from __future__ import annotations
+
+import math
+import platform
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from hwsearch.errors import HwsearchError
+from hwsearch.export.hf import hf_config_text
+from hwsearch.files import make_folder, write_whole
+from hwsearch.model import MaskedLanguageModel, save_weights
+from hwsearch.model.encoder import check_wiring
+from hwsearch.shape import EncoderShape
+from hwsearch.shape.parameters import masked_lm_parameters
+from hwsearch.training.interrupt import StopOnInterrupt
+from hwsearch.training.log import MetricsLog
+from hwsearch.training.masking import MaskedRow, mask_row
+from hwsearch.training.packing import Row, endless, pack
+from hwsearch.training.recipe import Recipe
+from hwsearch.training.text import Text, prepare_text
+
+BETAS = (0.9, 0.98)
+EPS = 1e-6
+EVALUATION_MASK_SHARE = 0.15  # ModernBERT's authors always evaluate at 15 %
+SECONDS_BETWEEN_LINES = 5.0
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a run did.
+
+    Attributes:
+        steps: finished optimizer steps; fewer than asked for after Ctrl-C.
+        held_out_before, held_out_after: nats per hidden token of the held-out text at 15 %; `after`
+            is None after Ctrl-C.
+        tokens_per_second: real tokens, over the steps alone.
+    """
+
+    out: Path
+    steps: int
+    interrupted: bool
+    parameters: int
+    tokens: int
+    tokens_per_second: float
+    held_out_before: float
+    held_out_after: float | None
+
+
+def train(
+    shape: EncoderShape,
+    data: Sequence[Path],
+    out: Path,
+    recipe: Recipe | None = None,
+    *,
+    tokenizer: Path | None = None,
+    report: Callable[[str], None] = print,
+) -> TrainingResult:
+    """Train `shape` from fresh weights and leave a folder that transformers loads.
+
+    Writes model.safetensors, config.json, tokenizer.json and tokenizer_config.json at the end, each
+    whole, and metrics.jsonl as it goes. Ctrl-C ends the run after the step in progress and writes
+    the same files. On a GPU matrix products run in bf16; on the CPU everything is float32, and the
+    same seed on the same machine gives the same losses.
+
+    Args:
+        shape: a ModernBERT shape.
+        data: text files and folders; none means the sources of Python's standard library.
+        out: a folder, created if need be.
+        recipe: `Recipe()` if None.
+        tokenizer: a tokenizer.json or its folder; None trains one on the text.
+        report: takes one line of progress at a time.
+
+    Raises HwsearchError for input that does not fit (nothing is written then), and when the loss is
+    no longer finite (no weights are written then).
+    """
+    recipe = recipe or Recipe()
+    check_wiring(shape)
+    recipe.check_fits(shape)
+    text = prepare_text(shape, data, recipe, tokenizer, report)
+    make_folder(out)
+    torch.manual_seed(recipe.seed)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = MaskedLanguageModel(shape).to(device)
+    parameters = int(masked_lm_parameters(shape))
+    report(
+        f"{shape}: {parameters:,} parameters, {recipe.steps:,} steps of up to {recipe.tokens_per_step:,} tokens,"
+        f" on {device.type}; {text.training_tokens:,} tokens of text"
+    )
+    with MetricsLog(out / "metrics.jsonl") as log:
+        log.write(
+            kind="start",
+            shape=shape.to_dict(),
+            recipe=asdict(recipe),
+            data=text.source,
+            device=device.type,
+            threads=torch.get_num_threads(),
+            torch=torch.__version__,
+            python=platform.python_version(),
+        )
+        before = evaluate(model, text, recipe)
+        log.write(kind="held_out", step=0, loss=before)
+        report(f"held-out loss {before:.3f} before the first step")
+        progress = _optimize(model, text, recipe, log, report)
+        _save(model, text, out)
+        after = None if progress.interrupted else evaluate(model, text, recipe)
+        if after is None:
+            report(f"stopped after step {progress.steps} of {recipe.steps}; its weights are in {out}")
+        else:
+            log.write(kind="held_out", step=progress.steps, loss=after)
+            report(
+                f"held-out loss {before:.3f} -> {after:.3f} nats ({text.held_out_tokens:,} tokens, 15 % hidden),"
+                f" {progress.tokens_per_second:,.0f} tokens/s; saved in {out}"
+            )
+    return TrainingResult(
+        out=out,
+        steps=progress.steps,
+        interrupted=progress.interrupted,
+        parameters=parameters,
+        tokens=progress.tokens,
+        tokens_per_second=progress.tokens_per_second,
+        held_out_before=before,
+        held_out_after=after,
+    )
+
+
+@dataclass
+class _Progress:
+    steps: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    interrupted: bool = False
+
+    @property
+    def tokens_per_second(self) -> float:
+        return self.tokens / self.seconds if self.seconds else 0.0
+
+
+def _optimize(
+    model: MaskedLanguageModel, text: Text, recipe: Recipe, log: MetricsLog, report: Callable[[str], None]
+) -> _Progress:
+    optimizer = _optimizer(model, recipe)
+    rows = pack(endless(text.training, recipe.seed), recipe.tokens_per_step)
+    progress = _Progress()
+    last_line = started = time.perf_counter()
+    recent: list[float] = []
+    with StopOnInterrupt() as stop:
+        for step, row in zip(range(recipe.steps), rows, strict=False):
+            learning_rate = recipe.learning_rate_at(step)
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate
+            # A generator per step: the masks of a step do not depend on the steps before it.
+            masks = np.random.default_rng([recipe.seed, 1, step])
+            hidden = _hide(row, text, recipe.mask_share, masks)
+            loss = masked_loss(model, hidden) / len(hidden.targets)
+            value = loss.item()
+            if not math.isfinite(value):
+                raise HwsearchError(_not_finite(step, value, learning_rate, recent))
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            if recipe.max_gradient_norm is not None:
+                torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.max_gradient_norm)
+            optimizer.step()
+
+            now = time.perf_counter()
+            progress.steps, progress.seconds = step + 1, now - started
+            progress.tokens += len(row.tokens)
+            recent = [*recent[-99:], value]
+            log.write(
+                kind="step",
+                step=progress.steps,
+                loss=value,
+                learning_rate=learning_rate,
+                tokens=progress.tokens,
+                tokens_per_second=progress.tokens_per_second,
+            )
+            if stop.requested:
+                progress.interrupted = True
+                break
+            if now - last_line >= SECONDS_BETWEEN_LINES or progress.steps == recipe.steps:
+                last_line = now
+                report(
+                    f"step {progress.steps}/{recipe.steps}  loss {value:.3f}"
+                    f"  learning rate {learning_rate:.1e}  {progress.tokens_per_second:,.0f} tokens/s"
+                )
+    return progress
+
+
+def _not_finite(step: int, loss: float, learning_rate: float, recent: list[float]) -> str:
+    last = f"{recent[-1]:.3f} in the step before" if recent else "it is the first one"
+    return (
+        f"step {step + 1}: the loss is {loss} ({last}) at learning rate {learning_rate:.2e};"
+        " no weights are saved; a lower learning rate, a longer warmup or gradient clipping may help"
+    )
+
+
+def _optimizer(model: MaskedLanguageModel, recipe: Recipe) -> torch.optim.Optimizer:
+    """AdamW that leaves norms and biases, the one-dimensional weights, without decay."""
+    matrices = [weight for weight in model.parameters() if weight.dim() > 1]
+    vectors = [weight for weight in model.parameters() if weight.dim() == 1]
+    groups = [
+        {"params": matrices, "weight_decay": recipe.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=BETAS, eps=EPS, fused=True)
+
+
+def masked_loss(model: MaskedLanguageModel, hidden: MaskedRow) -> Tensor:
+    """Cross-entropy in nats, summed over the hidden tokens; a float32 scalar."""
+    device = next(model.parameters()).device
+    with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+        logits_PV = model(
+            torch.from_numpy(hidden.row.tokens).to(device),
+            torch.from_numpy(hidden.row.cu_seqlens).to(device),
+            hidden.row.max_seqlen,
+            torch.from_numpy(hidden.positions).to(device),
+        )
+    return F.cross_entropy(logits_PV.float(), torch.from_numpy(hidden.targets).to(device), reduction="sum")
+
+
+@torch.no_grad()
+def evaluate(model: MaskedLanguageModel, text: Text, recipe: Recipe) -> float:
+    """Nats per hidden token of the held-out text, 15 % hidden; the same tokens in every call."""
+    masks = np.random.default_rng([recipe.seed, 2])
+    total, count = 0.0, 0
+    for hidden in _hidden_rows(pack(text.held_out, recipe.tokens_per_step), text, masks):
+        total += masked_loss(model, hidden).item()
+        count += len(hidden.targets)
+    return total / count
+
+
+def _hidden_rows(rows: Iterator[Row], text: Text, masks: np.random.Generator) -> Iterator[MaskedRow]:
+    return (_hide(row, text, EVALUATION_MASK_SHARE, masks) for row in rows)
+
+
+def _hide(row: Row, text: Text, share: float, masks: np.random.Generator) -> MaskedRow:
+    tokenizer = text.tokenizer
+    return mask_row(
+        row, share, mask=tokenizer.id("mask"), ordinary_ids=tokenizer.ordinary_ids, generator=masks
+    )
+
+
+def _save(model: MaskedLanguageModel, text: Text, out: Path) -> None:
+    text.tokenizer.save(out, model.shape.max_position_embeddings)
+    write_whole(out / "config.json", hf_config_text(model.shape, text.tokenizer.config_ids))
+    save_weights(model, out / "model.safetensors")
