@@ -35,7 +35,8 @@ class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         from importlib.metadata import version
 
-        parser.exit(message=f"hwsearch {version('hwsearch')}\n")
+        print(f"hwsearch {version('hwsearch')}")
+        parser.exit()
 
 
 _Commands = argparse._SubParsersAction  # argparse has no public name for it

@@ -114,6 +114,7 @@ def _model_config(shape: EncoderShape) -> dict[str, Any]:
         "rotary_emb_scale_base": None,
         "rotary_emb_interleaved": False,
         **locality,
+        "local_attn_rotary_emb_dim": None,
         "loss_function": "fa_cross_entropy",
         "loss_kwargs": {"reduction": "mean"},
         "allow_embedding_resizing": True,

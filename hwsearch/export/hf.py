@@ -29,7 +29,9 @@ def default_ids(vocab_size: int) -> SpecialIds:
     """ModernBERT's ids where the vocabulary holds them, else those of a tokenizer trained here."""
     ids = MODERNBERT_IDS if vocab_size > MODERNBERT_IDS.pad else TRAINED_IDS
     if vocab_size <= ids.pad:
-        raise HwsearchError(f"vocab_size: {vocab_size} has no room for the special tokens; accepted: over {ids.pad}")
+        raise HwsearchError(
+            f"vocab_size: {vocab_size} has no room for the special tokens; accepted: over {ids.pad}"
+        )
     return ids
 
 

@@ -79,16 +79,20 @@ class Backbone(nn.Module):
         super().__init__()
         self.head_size = shape.head_size
         self.embeddings = Embeddings(shape)
-        self.layers = nn.ModuleList(Layer(shape, index) for index in range(shape.num_hidden_layers))
+        every = shape.global_attn_every_n_layers
+        self.is_global = [index % every == 0 for index in range(shape.num_hidden_layers)]
+        self.layers = nn.ModuleList(
+            Layer(shape, is_first=index == 0, is_global=is_global)
+            for index, is_global in enumerate(self.is_global)
+        )
         self.final_norm = _norm(shape.hidden_size)
 
     def forward(self, tokens_T: Tensor, cu_seqlens: Tensor, max_seqlen: int) -> Tensor:
         global_rope = rope_tables(max_seqlen, self.head_size, GLOBAL_THETA, tokens_T.device)
         local_rope = rope_tables(max_seqlen, self.head_size, LOCAL_THETA, tokens_T.device)
         x_TC: Tensor = self.embeddings(tokens_T)
-        for layer in self.layers:
-            rope = global_rope if layer.attn.window is None else local_rope
-            x_TC = layer(x_TC, cu_seqlens, max_seqlen, rope)
+        for layer, is_global in zip(self.layers, self.is_global, strict=True):
+            x_TC = layer(x_TC, cu_seqlens, max_seqlen, global_rope if is_global else local_rope)
         normed: Tensor = self.final_norm(x_TC)
         return normed
 
@@ -105,17 +109,18 @@ class Embeddings(nn.Module):
 
 
 class Layer(nn.Module):
-    def __init__(self, shape: EncoderShape, index: int) -> None:
+    def __init__(self, shape: EncoderShape, *, is_first: bool, is_global: bool) -> None:
         super().__init__()
-        # The embedding's norm already stands in front of layer 0.
-        self.attn_norm = nn.Identity() if index == 0 else _norm(shape.hidden_size)
-        self.attn = Attention(shape, is_global=index % shape.global_attn_every_n_layers == 0)
+        # The embedding's norm already stands in front of the first layer.
+        self.attn_norm = nn.Identity() if is_first else _norm(shape.hidden_size)
+        self.attn = Attention(shape, is_global=is_global)
         self.mlp_norm = _norm(shape.hidden_size)
         self.mlp = GatedMLP(shape)
 
     def forward(self, x_TC: Tensor, cu_seqlens: Tensor, max_seqlen: int, rope: Rope) -> Tensor:
         x_TC = x_TC + self.attn(self.attn_norm(x_TC), cu_seqlens, max_seqlen, rope)
-        return x_TC + self.mlp(self.mlp_norm(x_TC))
+        out_TC: Tensor = x_TC + self.mlp(self.mlp_norm(x_TC))
+        return out_TC
 
 
 class Attention(nn.Module):
@@ -129,9 +134,7 @@ class Attention(nn.Module):
     def forward(self, x_TC: Tensor, cu_seqlens: Tensor, max_seqlen: int, rope: Rope) -> Tensor:
         # Rows of Wqkv: all heads of q, then of k, then of v.
         q_THD, k_THD, v_THD = self.Wqkv(x_TC).unflatten(-1, (3, self.num_heads, -1)).unbind(1)
-        o_THD = varlen_attention(
-            q_THD, k_THD, v_THD, cu_seqlens, max_seqlen, window=self.window, rope=rope
-        )
+        o_THD = varlen_attention(q_THD, k_THD, v_THD, cu_seqlens, max_seqlen, window=self.window, rope=rope)
         out_TC: Tensor = self.Wo(o_THD.flatten(1))
         return out_TC
 

@@ -11,14 +11,13 @@ from typing import Any, Literal
 import numpy as np
 from optuna.samplers import TPESampler
 from optuna.study import Study
-from optuna.trial import TrialState
 
 from hwsearch.errors import HwsearchError
 from hwsearch.search import results
 from hwsearch.search.candidates import Candidates, Report, price, silent
 from hwsearch.search.journal import mend_journal
 from hwsearch.search.objectives import Objective, limits, objectives, scores
-from hwsearch.search.parameters import candidate_values, distributions, key_of, keys, shapes_of
+from hwsearch.search.parameters import Key, candidate_values, distributions, key_of, keys, shapes_of
 from hwsearch.search.pareto import (
     MOST_HYPERVOLUME_OBJECTIVES,
     front_rows,
@@ -26,7 +25,14 @@ from hwsearch.search.pareto import (
 )
 from hwsearch.search.run_folder import RunFolder, claim
 from hwsearch.search.samplers import FrontSampler, ValidSampler
-from hwsearch.search.study import fail_stale_trials, open_storage, open_study, record, without_password
+from hwsearch.search.study import (
+    complete_trials,
+    fail_stale_trials,
+    open_storage,
+    open_study,
+    record,
+    without_password,
+)
 from hwsearch.search.winners import best_by_weight, like_for_like
 from hwsearch.shape.table import ShapeTable
 from hwsearch.space.search_space import LARGEST_GRID, Removal, SearchSpace, valid_shapes
@@ -94,15 +100,29 @@ def run(
         raise HwsearchError(f"--trials: {trials}; accepted: 1 or more")
     if sampler is None:
         sampler = "front" if space.size <= LARGEST_GRID else "tpe"
-    inputs = _inputs(space, sampler, seed, storage)
     reference = price(space, ShapeTable.of([space.reference]))
-    with claim(out or Path("runs") / space.name, inputs) as folder:
-        if storage is None and (message := mend_journal(folder.journal)):
+    # Whatever can be refused is refused before the folder is touched.
+    search: _FrontSearch | _Exploration
+    if sampler == "front":
+        search = _FrontSearch.plan(space, reference, trials or DEFAULT_FRONT_TRIALS, report)
+    else:
+        search = _Exploration.plan(space, reference, trials or DEFAULT_TPE_TRIALS, seed)
+    shared = None if storage is None else open_storage(storage)
+    with claim(out or Path("runs") / space.name, _inputs(space, sampler, seed, storage)) as folder:
+        if shared is None and (message := mend_journal(folder.journal)):
             warn(message)
         try:
-            search = _front if sampler == "front" else _explore
-            candidates, removals, recorded = search(space, folder, reference, trials, seed, storage, report)
-            result = _result(space, folder, candidates, reference, removals, recorded)
+            study = open_study(
+                shared or open_storage(str(folder.journal)),
+                space.name,
+                space.identity(),
+                {o.name: o.direction for o in objectives(space, reference, reference)},
+                search.sampler,
+            )
+            if shared is None:
+                fail_stale_trials(study)
+            candidates, removals = search.record(study, report)
+            result = _result(space, folder, candidates, reference, removals, len(complete_trials(study)))
             results.write(result, report)
         except OSError as error:
             raise HwsearchError(
@@ -111,82 +131,68 @@ def run(
     return result
 
 
-def _front(
-    space: SearchSpace,
-    folder: RunFolder,
-    reference: Candidates,
-    trials: int | None,
-    seed: int,
-    storage: str | None,
-    report: Report,
-) -> tuple[Candidates, list[Removal], int]:
-    """Price the whole grid and record its exact front, the shapes that cover most of it first."""
-    shapes, removals = valid_shapes(space)
-    candidates, limited = _within_limits(space, price(space, shapes, report), reference)
-    removals = removals + limited
-    front = candidates.take(front_rows(_losses(objectives(space, candidates, reference))))
-    found = objectives(space, front, reference)
-    count = min(trials or DEFAULT_FRONT_TRIALS, len(front))
-    report("ordering the front", 0, 1)
-    order = _order(found, count)
-    chosen = [keys(front.shapes)[row] for row in order]
-    row_of = dict(zip(chosen, order, strict=True))
-    values = candidate_values(space.file.shape)
-    sampler = FrontSampler(chosen, values)
-    study = _study(space, folder, found, sampler, storage)
-    left = sampler.remaining(study)
-    for done in range(left):
-        report("recording the front", len(chosen) - left + done, len(chosen))
-        trial = study.ask(distributions(values))
-        _record(space, study, trial, front.take(np.array([row_of[key_of(trial.params, values)]])), reference)
-    report("recording the front", len(chosen), len(chosen))
-    return candidates, removals, _complete(study)
+@dataclass(frozen=True, eq=False)
+class _FrontSearch:
+    """The whole grid priced, and its exact front to be recorded, what covers most of it first."""
+
+    space: SearchSpace
+    reference: Candidates
+    candidates: Candidates
+    removals: list[Removal]
+    rows: dict[Key, int]
+    sampler: FrontSampler
+
+    @classmethod
+    def plan(cls, space: SearchSpace, reference: Candidates, trials: int, report: Report) -> _FrontSearch:
+        shapes, removals = valid_shapes(space)
+        candidates, limited = _within_limits(space, price(space, shapes, report), reference)
+        front = front_rows(_losses(objectives(space, candidates, reference)))
+        report("ordering the front", 0, 1)
+        order = _order(objectives(space, candidates.take(front), reference), min(trials, len(front)))
+        report("ordering the front", 1, 1)
+        chosen = front[order]
+        rows = dict(zip(keys(candidates.shapes.take(chosen)), chosen.tolist(), strict=True))
+        sampler = FrontSampler(list(rows), candidate_values(space.file.shape))
+        return cls(space, reference, candidates, removals + limited, rows, sampler)
+
+    def record(self, study: Study, report: Report) -> tuple[Candidates, list[Removal]]:
+        values, total = candidate_values(self.space.file.shape), len(self.rows)
+        left = self.sampler.remaining(study)
+        for done in range(total - left, total):
+            report("recording the front", done, total)
+            trial = study.ask(distributions(values))
+            row = self.rows[key_of(trial.params, values)]
+            _record(self.space, study, trial, self.candidates.take(np.array([row])), self.reference)
+        report("recording the front", total, total)
+        return self.candidates, self.removals
 
 
-def _explore(
-    space: SearchSpace,
-    folder: RunFolder,
-    reference: Candidates,
-    trials: int | None,
-    seed: int,
-    storage: str | None,
-    report: Report,
-) -> tuple[Candidates, list[Removal], int]:
-    """Let TPE choose shapes, each priced as it is asked for."""
-    goal = trials or DEFAULT_TPE_TRIALS
-    section = space.file.shape
-    values = candidate_values(section)
-    sampler = ValidSampler(TPESampler(seed=seed, multivariate=True), space, seed)
-    study = _study(space, folder, objectives(space, reference, reference), sampler, storage)
-    while (done := _complete(study)) < goal:
-        report("exploring", done, goal)
-        trial = study.ask(distributions(values))
-        shapes = shapes_of([key_of(trial.params, values)], section)
-        _record(space, study, trial, price(space, shapes), reference)
-    report("exploring", goal, goal)
-    finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    shapes = shapes_of([key_of(trial.params, values) for trial in finished], section)
-    candidates, limited = _within_limits(space, price(space, shapes), reference)
-    return candidates, limited, len(finished)
+@dataclass(frozen=True, eq=False)
+class _Exploration:
+    """A space that TPE explores, each shape priced as it is asked for."""
 
+    space: SearchSpace
+    reference: Candidates
+    goal: int
+    sampler: ValidSampler
 
-def _study(
-    space: SearchSpace,
-    folder: RunFolder,
-    found: list[Objective],
-    sampler: FrontSampler | ValidSampler,
-    storage: str | None,
-) -> Study:
-    study = open_study(
-        open_storage(storage, folder.journal),
-        space.name,
-        space.identity(),
-        {objective.name: objective.direction for objective in found},
-        sampler,
-    )
-    if storage is None:
-        fail_stale_trials(study)
-    return study
+    @classmethod
+    def plan(cls, space: SearchSpace, reference: Candidates, goal: int, seed: int) -> _Exploration:
+        sampler = ValidSampler(TPESampler(seed=seed, multivariate=True), space, seed)
+        sampler.require_valid_shapes()
+        return cls(space, reference, goal, sampler)
+
+    def record(self, study: Study, report: Report) -> tuple[Candidates, list[Removal]]:
+        section = self.space.file.shape
+        values = candidate_values(section)
+        while (done := len(complete_trials(study))) < self.goal:
+            report("exploring", done, self.goal)
+            trial = study.ask(distributions(values))
+            shapes = shapes_of([key_of(trial.params, values)], section)
+            _record(self.space, study, trial, price(self.space, shapes), self.reference)
+        report("exploring", self.goal, self.goal)
+        shapes = shapes_of([key_of(trial.params, values) for trial in complete_trials(study)], section)
+        return _within_limits(self.space, price(self.space, shapes), self.reference)
 
 
 def _record(
@@ -259,10 +265,6 @@ def _order(found: list[Objective], count: int) -> list[int]:
 
 def _losses(found: list[Objective]) -> np.ndarray[Any, np.dtype[np.float64]]:
     return np.stack([objective.losses for objective in found], axis=1)
-
-
-def _complete(study: Study) -> int:
-    return len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
 
 
 def _inputs(space: SearchSpace, sampler: str, seed: int, storage: str | None) -> dict[str, Any]:

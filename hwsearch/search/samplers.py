@@ -99,6 +99,10 @@ class ValidSampler(BaseSampler):
         self._proposed = ProposedShapes(self._values)
         self._pool: list[Key] = []
 
+    def require_valid_shapes(self) -> None:
+        """Raise HwsearchError, with what each constraint removed, where random draws find no valid shape."""
+        self._pool.append(self._random_valid(set()))
+
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         return self._distributions
 

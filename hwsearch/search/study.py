@@ -13,7 +13,7 @@ from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalRedisBackend
 from optuna.study import Study
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from hwsearch.errors import HwsearchError
 
@@ -21,24 +21,22 @@ Direction = Literal["minimize", "maximize"]
 IDENTITY = "hwsearch space"
 
 
-def open_storage(url: str | None, journal: Path) -> BaseStorage:
-    """The run folder's journal, or the storage at `url`: a database, redis, or a *.log journal.
+def open_storage(url: str) -> BaseStorage:
+    """The storage at `url`: a journal file that ends in .log, a database, or redis.
 
     Raises HwsearchError without the URL's password where it cannot be opened.
     """
     try:
-        if url is None or url.endswith(".log"):
+        if url.endswith(".log"):
             # Absolute, since Optuna's lock is a link to this very path.
-            path = (journal if url is None else Path(url)).resolve()
-            return JournalStorage(JournalFileBackend(str(path)))
+            return JournalStorage(JournalFileBackend(str(Path(url).resolve())))
         if url.startswith("redis"):
             return JournalStorage(JournalRedisBackend(url))
         return optuna.storages.get_storage(url)
     except Exception as error:  # every driver has exceptions of its own
-        where = without_password(url or str(journal))
         reason = without_password(str(error)).splitlines()[0] if str(error) else type(error).__name__
         raise HwsearchError(
-            f"--storage {where}: cannot be opened: {reason}; accepted: sqlite:///FILE, postgresql://...,"
+            f"--storage {without_password(url)}: cannot be opened: {reason}; accepted: sqlite:///FILE, postgresql://...,"
             " mysql://..., redis://... or a journal file ending in .log"
         ) from error
 
@@ -88,6 +86,10 @@ def open_study(
             " take another --storage, or another name for the space"
         )
     return study
+
+
+def complete_trials(study: Study) -> list[FrozenTrial]:
+    return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
 
 
 def fail_stale_trials(study: Study) -> int:

@@ -74,16 +74,16 @@ def read_corpus(paths: Sequence[Path], *, seed: int, max_characters: int) -> Cor
 
 
 def _files_of(paths: Sequence[Path]) -> list[tuple[Path, bool]]:
-    """Files, and whether the user named the file itself."""
-    files: list[tuple[Path, bool]] = []
+    """Files, each once, and whether the user named the file itself."""
+    named: dict[Path, bool] = {}
     for path in paths:
         if path.is_dir():
-            files += [(file, False) for file in _walk(path)]
+            named |= {file.resolve(): False for file in _walk(path)}
         elif path.is_file():
-            files.append((path, True))
+            named[path.resolve()] = True
         else:
             raise HwsearchError(f"{path}: no such file or folder; accepted: text files and folders of them")
-    return files
+    return list(named.items())
 
 
 def _walk(folder: Path) -> Iterator[Path]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -92,8 +92,8 @@ def train(
     model = MaskedLanguageModel(shape).to(device)
     parameters = int(masked_lm_parameters(shape))
     report(
-        f"{shape}: {parameters:,} parameters, {recipe.steps:,} steps of up to {recipe.tokens_per_step:,} tokens,"
-        f" on {device.type}; {text.training_tokens:,} tokens of text"
+        f"{shape}: {parameters:,} parameters, {recipe.steps:,} steps of up to"
+        f" {recipe.tokens_per_step:,} tokens, on {device.type}; {text.training_tokens:,} tokens of text"
     )
     with MetricsLog(out / "metrics.jsonl") as log:
         log.write(
@@ -117,7 +117,8 @@ def train(
         else:
             log.write(kind="held_out", step=progress.steps, loss=after)
             report(
-                f"held-out loss {before:.3f} -> {after:.3f} nats ({text.held_out_tokens:,} tokens, 15 % hidden),"
+                f"held-out loss {before:.3f} -> {after:.3f} nats"
+                f" ({text.held_out_tokens:,} tokens, 15 % hidden),"
                 f" {progress.tokens_per_second:,.0f} tokens/s; saved in {out}"
             )
     return TrainingResult(
@@ -151,7 +152,8 @@ def _optimize(
     rows = pack(endless(text.training, recipe.seed), recipe.tokens_per_step)
     progress = _Progress()
     last_line = started = time.perf_counter()
-    recent: list[float] = []
+    tokens_at_last_line = 0
+    previous: float | None = None
     with StopOnInterrupt() as stop:
         for step, row in zip(range(recipe.steps), rows, strict=False):
             learning_rate = recipe.learning_rate_at(step)
@@ -163,7 +165,7 @@ def _optimize(
             loss = masked_loss(model, hidden) / len(hidden.targets)
             value = loss.item()
             if not math.isfinite(value):
-                raise HwsearchError(_not_finite(step, value, learning_rate, recent))
+                raise HwsearchError(_not_finite(step, value, learning_rate, previous))
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             if recipe.max_gradient_norm is not None:
@@ -173,7 +175,7 @@ def _optimize(
             now = time.perf_counter()
             progress.steps, progress.seconds = step + 1, now - started
             progress.tokens += len(row.tokens)
-            recent = [*recent[-99:], value]
+            previous = value
             log.write(
                 kind="step",
                 step=progress.steps,
@@ -186,16 +188,17 @@ def _optimize(
                 progress.interrupted = True
                 break
             if now - last_line >= SECONDS_BETWEEN_LINES or progress.steps == recipe.steps:
-                last_line = now
+                rate = (progress.tokens - tokens_at_last_line) / (now - last_line)
+                last_line, tokens_at_last_line = now, progress.tokens
                 report(
                     f"step {progress.steps}/{recipe.steps}  loss {value:.3f}"
-                    f"  learning rate {learning_rate:.1e}  {progress.tokens_per_second:,.0f} tokens/s"
+                    f"  learning rate {learning_rate:.1e}  {rate:,.0f} tokens/s"
                 )
     return progress
 
 
-def _not_finite(step: int, loss: float, learning_rate: float, recent: list[float]) -> str:
-    last = f"{recent[-1]:.3f} in the step before" if recent else "it is the first one"
+def _not_finite(step: int, loss: float, learning_rate: float, previous: float | None) -> str:
+    last = "it is the first one" if previous is None else f"{previous:.3f} in the step before"
     return (
         f"step {step + 1}: the loss is {loss} ({last}) at learning rate {learning_rate:.2e};"
         " no weights are saved; a lower learning rate, a longer warmup or gradient clipping may help"
@@ -231,14 +234,11 @@ def evaluate(model: MaskedLanguageModel, text: Text, recipe: Recipe) -> float:
     """Nats per hidden token of the held-out text, 15 % hidden; the same tokens in every call."""
     masks = np.random.default_rng([recipe.seed, 2])
     total, count = 0.0, 0
-    for hidden in _hidden_rows(pack(text.held_out, recipe.tokens_per_step), text, masks):
+    for row in pack(text.held_out, recipe.tokens_per_step):
+        hidden = _hide(row, text, EVALUATION_MASK_SHARE, masks)
         total += masked_loss(model, hidden).item()
         count += len(hidden.targets)
     return total / count
-
-
-def _hidden_rows(rows: Iterator[Row], text: Text, masks: np.random.Generator) -> Iterator[MaskedRow]:
-    return (_hide(row, text, EVALUATION_MASK_SHARE, masks) for row in rows)
 
 
 def _hide(row: Row, text: Text, share: float, masks: np.random.Generator) -> MaskedRow:

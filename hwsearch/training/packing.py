@@ -28,7 +28,9 @@ class Row:
         return int(np.diff(self.cu_seqlens).max())
 
 
-def cut_documents(documents: Iterable[list[int]], sequence_length: int, *, cls: int, sep: int) -> list[Tokens]:
+def cut_documents(
+    documents: Iterable[list[int]], sequence_length: int, *, cls: int, sep: int
+) -> list[Tokens]:
     """CLS, up to `sequence_length` - 2 ids, SEP; a document's parts follow each other."""
     room = sequence_length - 2
     return [

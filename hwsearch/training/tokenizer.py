@@ -56,7 +56,8 @@ class TextTokenizer:
     @cached_property
     def ordinary_ids(self) -> NDArray[np.int64]:
         """All ids but the special ones, ascending: what a random replacement is drawn from."""
-        special = {number for number, token in self.tokenizer.get_added_tokens_decoder().items() if token.special}
+        added = self.tokenizer.get_added_tokens_decoder()
+        special = {number for number, token in added.items() if token.special}
         ids = self.tokenizer.get_vocab(with_added_tokens=True).values()
         return np.array(sorted(set(ids) - special), dtype=np.int64)
 
@@ -83,7 +84,7 @@ def train_tokenizer(texts: list[str], shape: EncoderShape) -> TextTokenizer:
     """
     if shape.vocab_size < MIN_VOCABULARY:
         raise HwsearchError(
-            f"vocab_size: {shape.vocab_size} holds no byte-level tokenizer; accepted: {MIN_VOCABULARY} or more"
+            f"vocab_size: {shape.vocab_size} holds no byte-level BPE; accepted: {MIN_VOCABULARY} or more"
         )
     special = SpecialTokens()
     tokenizer = Tokenizer(models.BPE(unk_token=None))
@@ -144,7 +145,7 @@ def load_tokenizer(path: Path, shape: EncoderShape) -> TextTokenizer:
 
 def _special_tokens(tokenizer: Tokenizer, file: Path) -> SpecialTokens:
     named = _named_tokens(file.with_name("tokenizer_config.json"))
-    chosen = {}
+    chosen: dict[str, str] = {}
     for role, bert_text in asdict(SpecialTokens()).items():
         candidates = (named.get(role), bert_text, getattr(ROBERTA_TOKENS, role))
         found = next((text for text in candidates if text and tokenizer.token_to_id(text) is not None), None)
@@ -166,5 +167,6 @@ def _named_tokens(config_file: Path) -> dict[str, str]:
     except (json.JSONDecodeError, AttributeError) as error:
         raise HwsearchError(f"{config_file}: not a JSON object: {error}") from error
     # Older files hold {"content": "[CLS]", ...} instead of the plain text.
-    plain = {role: entry.get("content") if isinstance(entry, dict) else entry for role, entry in entries.items()}
-    return {role: text for role, text in plain.items() if isinstance(text, str)}
+    for role, entry in entries.items():
+        entries[role] = entry.get("content") if isinstance(entry, dict) else entry
+    return {role: text for role, text in entries.items() if isinstance(text, str)}

@@ -18,7 +18,9 @@ def checked_lengths(q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, max_seq
         if (x.dtype, x.device) != (q.dtype, q.device):
             raise ValueError(f"{name}: {x.dtype} on {x.device}; accepted: {q.dtype} on {q.device}, as q")
         if (x.shape[0], x.shape[2]) != (q.shape[0], q.shape[2]):
-            raise ValueError(f"{name}: shape {tuple(x.shape)}; q has {tuple(q.shape)}: tokens and head size differ")
+            raise ValueError(
+                f"{name}: shape {tuple(x.shape)}; accepted: tokens and head size of q, {tuple(q.shape)}"
+            )
     if k.shape[1] == 0 or q.shape[1] % k.shape[1]:
         raise ValueError(f"k: {k.shape[1]} heads do not divide the {q.shape[1]} heads of q")
     if v.shape != k.shape:
@@ -29,7 +31,8 @@ def checked_lengths(q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, max_seq
 def _sequence_lengths(cu_seqlens: Tensor, max_seqlen: int, q: Tensor) -> list[int]:
     if cu_seqlens.dim() != 1 or cu_seqlens.numel() == 0 or cu_seqlens.dtype not in (torch.int32, torch.int64):
         raise ValueError(
-            f"cu_seqlens: {cu_seqlens.dtype} {tuple(cu_seqlens.shape)}; accepted: int32 or int64 [sequences + 1]"
+            f"cu_seqlens: {cu_seqlens.dtype} {tuple(cu_seqlens.shape)};"
+            " accepted: int32 or int64 [sequences + 1]"
         )
     if cu_seqlens.device != q.device:
         raise ValueError(f"cu_seqlens: on {cu_seqlens.device}; accepted: {q.device}, as q")

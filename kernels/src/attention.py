@@ -8,10 +8,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hwsearch.kernels.arguments import checked_lengths, checked_rope, checked_window
-from hwsearch.kernels.band import band_attention, band_scores
-from hwsearch.kernels.by_length import attention_by_length
-from hwsearch.kernels.rotation import rotate
+from .arguments import checked_lengths, checked_rope, checked_window
+from .band import band_attention, band_scores
+from .by_length import attention_by_length
+from .rotation import rotate
 
 
 def varlen_attention(
@@ -52,7 +52,7 @@ def varlen_attention(
     if rope is not None:
         cos, sin = checked_rope(rope, max_seqlen, q)
         positions = token_positions(lengths, q.device)
-        q, k = rotate(q, cos[positions], sin[positions]), rotate(k, cos[positions], sin[positions])
+        q, k = (rotate(x, cos[positions], sin[positions]) for x in (q, k))
     if window is not None:
         window = min(window, max(lengths) - 1)
         if band_scores(lengths, window) < sum(s * s for s in lengths):

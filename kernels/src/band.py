@@ -41,7 +41,7 @@ def band_attention(
     """[T, H, D], at the cost of `band_scores` instead of the sum of squared lengths."""
     tokens, block = q_THD.shape[0], _block(window)
     rest = -tokens % block
-    q_NHQD = pad(q_THD, (0, 0, 0, 0, 0, rest)).unflatten(0, (-1, block)).transpose(1, 2)
+    q_NHQD = pad(q_THD, (0, 0, 0, 0, 0, rest)).view(-1, block, *q_THD.shape[1:]).transpose(1, 2)
     k_NGKD, v_NGKD = (
         pad(x, (0, 0, 0, 0, window, rest + window)).unfold(0, block + 2 * window, block).transpose(2, 3)
         for x in (k_TGD, v_TGD)

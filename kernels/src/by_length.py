@@ -50,7 +50,7 @@ def _take(x_THD: Tensor, starts: list[int], length: int) -> Tensor:
     """The sequences at `starts`, [B, S, H, D]; a view where they follow each other."""
     first, last = starts[0], starts[-1] + length
     if last - first == len(starts) * length:
-        return x_THD[first:last].unflatten(0, (len(starts), length))
+        return x_THD[first:last].view(len(starts), length, *x_THD.shape[1:])
     return x_THD[_rows(starts, length, x_THD.device)]
 
 

@@ -13,7 +13,7 @@ from hwsearch.search.study import open_storage
 
 
 def journal_with_trials(path: Path, count: int) -> list[bytes]:
-    study = optuna.create_study(storage=open_storage(None, path), study_name="s")
+    study = optuna.create_study(storage=open_storage(str(path)), study_name="s")
     for number in range(count):
         trial = study.ask({"x": optuna.distributions.IntDistribution(0, 9)})
         study.tell(trial, float(number))
@@ -30,9 +30,9 @@ def test_every_torn_end_is_cut_and_optuna_reads_the_rest(tmp_path: Path) -> None
         assert message is not None and f":{len(lines)}:" in message
         assert path.read_bytes() == whole
     assert mend_journal(path) is None
-    study = optuna.load_study(storage=open_storage(None, path), study_name="s")
+    study = optuna.load_study(storage=open_storage(str(path)), study_name="s")
     study.tell(2, 7.0)
-    again = optuna.load_study(storage=open_storage(None, path), study_name="s")
+    again = optuna.load_study(storage=open_storage(str(path)), study_name="s")
     assert [trial.value for trial in again.trials] == [0.0, 1.0, 7.0]
 
 

@@ -17,13 +17,12 @@ from hwsearch.search.study import open_storage
 from hwsearch.shape import parse_shape
 from hwsearch.shape.parameters import masked_lm_parameters
 from hwsearch.shape.quality_prior import effective_parameters
-from hwsearch.shape.table import ShapeTable
 from hwsearch.space.search_space import load_space
 from tests.conftest import SMALL_SPACE
 
 
 def trials_of(folder: Path) -> list[optuna.trial.FrozenTrial]:
-    return optuna.load_study(storage=open_storage(None, folder / "study.log"), study_name="small").trials
+    return optuna.load_study(storage=open_storage(str(folder / "study.log")), study_name="small").trials
 
 
 def test_the_front_is_exact_and_the_files_agree(small_space: Path, tmp_path: Path) -> None:
@@ -109,7 +108,7 @@ def test_a_stopped_run_goes_on_and_repeats_nothing(small_space: Path, tmp_path: 
     space, out = load_space(str(small_space)), tmp_path / "run"
     assert run(space, out=out, trials=4).recorded == 4
     # What kill -9 leaves: a trial that runs for ever and half a line.
-    study = optuna.load_study(storage=open_storage(None, out / "study.log"), study_name="small")
+    study = optuna.load_study(storage=open_storage(str(out / "study.log")), study_name="small")
     study.ask()
     with open(out / "study.log", "ab") as journal:
         journal.write(b'{"op_code":5,"trial')
@@ -191,7 +190,7 @@ def test_objectives_have_readable_names(tmp_path: Path, over: str, names: list[s
         )
     )
     result = run(load_space(str(path)), out=tmp_path / "run", trials=10)
-    study = optuna.load_study(storage=open_storage(None, tmp_path / "run" / "study.log"), study_name="small")
+    study = optuna.load_study(storage=open_storage(str(tmp_path / "run" / "study.log")), study_name="small")
     assert study.metric_names == names
     assert result.candidates.memory.max() <= result.reference.memory.max()
 
