@@ -39,9 +39,9 @@ MILLION_SHAPES = ShapeSection.model_validate(
 )
 
 
-def seconds(work: Callable[[], object]) -> float:
+def seconds(work: Callable[..., object], *arguments: object) -> float:
     start = time.perf_counter()
-    work()
+    work(*arguments)
     return time.perf_counter() - start
 
 
@@ -86,8 +86,8 @@ def main() -> None:
         )
         whole, single = [], []
         for _ in range(arguments.runs):
-            whole.append(seconds(lambda: judge(part, shapes, reference)))
-            single.append(seconds(lambda: one_by_one(part, sample)))
+            whole.append(seconds(judge, part, shapes, reference))
+            single.append(seconds(one_by_one, part, sample))
         per_million = statistics.median(whole) / len(shapes) * 1e6
         per_million_single = statistics.median(single) / len(sample) * 1e6
         print(

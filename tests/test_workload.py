@@ -15,7 +15,7 @@ def test_fixed() -> None:
 
 
 def test_the_papers_variable_set_has_the_papers_totals() -> None:
-    """ModernBERT's notebooks state totals of 2,096,510 and 33,604,913 tokens, lengths 32..476 and 171..7624."""
+    """ModernBERT's notebooks: 2,096,510 and 33,604,913 tokens, lengths 32..476 and 171..7624."""
     short = parse_workload("normal:256,64,32..512x8192")
     assert (short.tokens, min(short.lengths), max(short.lengths)) == (2_096_510, 32, 476)
     long = parse_workload("normal:4096,1024,32..8192x8192")

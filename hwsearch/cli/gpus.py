@@ -43,7 +43,8 @@ def _list() -> str:
 
 def _describe(gpu: Gpu) -> str:
     facts = [["fact", "value", "source"], *([fact.name, fact.value, fact.source] for fact in gpu_facts(gpu))]
-    lines = [f"{gpu.name}: {gpu.product}", "", *aligned(facts, left=3), "", f"constants: {gpu.calibration.kind}"]
+    lines = [f"{gpu.name}: {gpu.product}", "", *aligned(facts, left=3), ""]
+    lines.append(f"constants: {gpu.calibration.kind}")
     for name, evidence in gpu_evidence(gpu):
         lines.append(f"  {name}: {evidence.kind}; {evidence.data}; {evidence.rows:,} rows")
         errors = []

@@ -116,11 +116,11 @@ def _train(commands: _Commands[argparse.ArgumentParser]) -> None:
     command.add_argument(
         "--tokenizer", metavar="PATH", help="tokenizer.json or its folder (default: train one)"
     )
-    command.add_argument("--steps", type=int, default=200, metavar="N")
-    command.add_argument("--tokens-per-step", type=int, default=4096, metavar="N")
-    command.add_argument("--sequence-length", type=int, default=256, metavar="N")
-    command.add_argument("--learning-rate", type=float, default=1e-3, metavar="X")
-    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--steps", type=int, metavar="N", help="optimizer steps (default 300)")
+    command.add_argument("--tokens-per-step", type=int, metavar="N", help="real tokens a step (default 4096)")
+    command.add_argument("--sequence-length", type=int, metavar="N", help="longest sequence (default 256)")
+    command.add_argument("--learning-rate", type=float, metavar="X", help="at its peak (default 2e-3)")
+    command.add_argument("--seed", type=int, help="of weights, order and masks (default 0)")
 
 
 def _import(commands: _Commands[argparse.ArgumentParser]) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hwsearch.errors import HwsearchError
+from hwsearch.gpu.calibration import AttentionConstants
 from hwsearch.gpu.profile import BYTES_PER_ELEMENT, Gpu
 
 EXPONENTIALS_PER_CLOCK = 16
@@ -64,19 +65,31 @@ def attention_seconds(
             num_heads if key_value_heads is None else key_value_heads,
         )
     )
-    blocks, visited, longest = _tiles_by_window(
-        constants.query_tile, constants.key_tile, lengths, counts, windows, causal
-    )
-    sm_rate = gpu.dense_flops_per_s[dtype] / gpu.sms * constants.compute_fraction
-    exp_rate = EXPONENTIALS_PER_CLOCK * gpu.boost_hz * constants.exponential_fraction
-    key_tile_s = constants.query_tile * constants.key_tile * (4 * size / sm_rate + 1 / exp_rate)
-    all_blocks = blocks * heads
-    mean_block_s = constants.block_overhead_s + visited / np.maximum(blocks, 1) * key_tile_s
-    longest_s = (constants.block_overhead_s + longest * key_tile_s) * (blocks > 0)
-    compute_s = np.maximum(np.ceil(all_blocks / gpu.sms) * mean_block_s, longest_s)
+    tiles = _tiles_by_window(constants.query_tile, constants.key_tile, lengths, counts, windows, causal)
     tokens = int((lengths * counts).sum())
     moved = BYTES_PER_ELEMENT[dtype] * 2 * tokens * (heads + kv_heads) * size
-    bytes_s = moved / (gpu.bandwidth_bytes_per_s * constants.bandwidth_fraction)
+    return seconds_of_tiles(gpu, dtype, constants, *tiles, heads, size, moved)
+
+
+def seconds_of_tiles(
+    gpu: Gpu,
+    dtype: str,
+    constants: AttentionConstants,
+    blocks: NDArray[np.int64],
+    visited: NDArray[np.int64],
+    longest: NDArray[np.int64],
+    heads: NDArray[np.int64],
+    head_size: NDArray[np.int64],
+    bytes_moved: NDArray[np.int64],
+) -> NDArray[np.float64]:
+    """The formula at the top, for `blocks` and `visited` tiles per head, `longest` tiles in one block."""
+    sm_rate = gpu.dense_flops_per_s[dtype] / gpu.sms * constants.compute_fraction
+    exp_rate = EXPONENTIALS_PER_CLOCK * gpu.boost_hz * constants.exponential_fraction
+    key_tile_s = constants.query_tile * constants.key_tile * (4 * head_size / sm_rate + 1 / exp_rate)
+    mean_block_s = constants.block_overhead_s + visited / np.maximum(blocks, 1) * key_tile_s
+    longest_s = (constants.block_overhead_s + longest * key_tile_s) * (blocks > 0)
+    compute_s = np.maximum(np.ceil(blocks * heads / gpu.sms) * mean_block_s, longest_s)
+    bytes_s = bytes_moved / (gpu.bandwidth_bytes_per_s * constants.bandwidth_fraction)
     return np.asarray(constants.floor_s + np.maximum(compute_s, bytes_s))
 
 
@@ -90,12 +103,12 @@ def _tiles_by_window(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Per window: blocks and visited tiles of one head over all sequences, and the longest block's tiles."""
     distinct, place = np.unique(windows, return_inverse=True)
-    rows = [_visited_tiles(query_tile, key_tile, lengths, counts, int(w), causal) for w in distinct]
+    rows = [visited_tiles(query_tile, key_tile, lengths, counts, int(w), causal) for w in distinct]
     table = np.array(rows, dtype=np.int64)[place.reshape(windows.shape)]
     return table[..., 0], table[..., 1], table[..., 2]
 
 
-def _visited_tiles(
+def visited_tiles(
     query_tile: int,
     key_tile: int,
     lengths: NDArray[np.int64],
@@ -103,6 +116,7 @@ def _visited_tiles(
     window: int,
     causal: bool,
 ) -> tuple[int, int, int]:
+    """Blocks and visited score tiles of one head over all sequences, and the most tiles in one block."""
     kept = (lengths > 0) & (counts > 0)
     lengths, counts = lengths[kept], counts[kept]
     if lengths.size == 0:

@@ -4,11 +4,15 @@ For every variant (tm x tn tile, split-K s), with A = tm tn / (tm + tn):
 
     waves     = ceil(ceil(m / tm) ceil(n / tn) s / SMs)
     tile_s    = 2 tm tn ceil(k / s) / (dense rate / SMs x compute_fraction x A / (A + feed_kappa))
-    seconds   = floor + max(waves (tile_overhead + tile_s), bytes / (bandwidth x bandwidth_fraction))
+    compute_s = waves (tile_overhead + tile_s)
+    bytes_s   = bytes of both operands and the result / (bandwidth x bandwidth_fraction)
+    partial_s = 8 m n s bytes / the same rate, if s > 1: partial sums are written and read in fp32
+    seconds   = floor + (compute_s^4 + bytes_s^4)^(1/4) + partial_s
 
 and the fastest variant wins. A / (A + kappa) is the operand feed: a tile of tm x tn loads tm + tn
-elements for tm tn products, so small tiles starve the tensor cores. Operands and result that fit into
-CACHED_SHARE of L2 move CACHED_SPEEDUP times faster. Form and numbers: results/fit_constants.md.
+elements for tm tn products, so small tiles starve the tensor cores. The fourth powers are a maximum
+with a rounded corner: compute and traffic of nearly equal length get in each other's way. A faster
+rate for operands that fit into L2 did not help. Numbers: results/fit_constants.md.
 """
 
 from __future__ import annotations
@@ -23,9 +27,7 @@ from hwsearch.gpu.profile import BYTES_PER_ELEMENT, Gpu
 
 TILES = ((256, 128), (128, 256), (128, 128), (128, 64), (64, 128), (64, 64), (64, 32), (32, 64))
 SPLITS = (1, 2, 4, 8)
-VARIANTS = tuple((tm, tn, split) for split in SPLITS for tm, tn in TILES)
-CACHED_SHARE = 0.8
-CACHED_SPEEDUP = 3.0
+PARTIAL_SUM_BYTES = 8
 
 
 @dataclass(frozen=True)
@@ -56,52 +58,84 @@ def gemm_seconds(gpu: Gpu, dtype: str, m: ArrayLike, n: ArrayLike, k: ArrayLike)
     Returns:
         float64 seconds in the broadcast shape.
     """
-    return _cheapest(gpu, dtype, m, n, k)[0]
+    return _cheapest(gpu, dtype, m, n, k).seconds
 
 
 def gemm_plan(gpu: Gpu, dtype: str, m: ArrayLike, n: ArrayLike, k: ArrayLike) -> GemmPlan:
     """The price of `gemm_seconds` with the variant behind it; arguments as there."""
-    seconds, winner, bytes_s = _cheapest(gpu, dtype, m, n, k)
-    tile_m, tile_n, split_k = np.array(VARIANTS, dtype=np.int64).T[:, winner]
+    best = _cheapest(gpu, dtype, m, n, k)
+    tile_m, tile_n = np.array(TILES, dtype=np.int64).T[:, best.tile]
+    split_k = np.array(SPLITS, dtype=np.int64)[best.split]
     tiles = -(-np.asarray(m) // tile_m) * -(-np.asarray(n) // tile_n) * split_k
     waves = -(-tiles // gpu.sms)
-    busy_s = seconds - gpu.calibration.gemm[dtype].floor_s
     return GemmPlan(
-        seconds,
-        tile_m,
-        tile_n,
-        split_k,
-        waves,
-        tiles / (waves * gpu.sms),
-        np.isclose(busy_s, bytes_s, rtol=1e-9),
+        best.seconds, tile_m, tile_n, split_k, waves, tiles / (waves * gpu.sms), best.bytes_s > best.compute_s
     )
 
 
-def _cheapest(
-    gpu: Gpu, dtype: str, m: ArrayLike, n: ArrayLike, k: ArrayLike
-) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.float64]]:
-    """Seconds, index into VARIANTS and seconds that the bytes alone would take."""
+@dataclass(frozen=True)
+class _Best:
+    """The cheapest variant: seconds in all, of its tiles and of its bytes; indices into TILES and SPLITS."""
+
+    seconds: NDArray[np.float64]
+    compute_s: NDArray[np.float64]
+    bytes_s: NDArray[np.float64]
+    tile: NDArray[np.int64]
+    split: NDArray[np.int64]
+
+
+def _cheapest(gpu: Gpu, dtype: str, m: ArrayLike, n: ArrayLike, k: ArrayLike) -> _Best:
     gpu.check_dtype(dtype)
     constants = gpu.calibration.gemm[dtype]
     m, n, k = (np.asarray(size, dtype=np.float64) for size in np.broadcast_arrays(m, n, k))
-    bytes_s = _bytes_seconds(gpu, constants, BYTES_PER_ELEMENT[dtype] * (m * k + n * k + m * n))
+    byte_s = 1 / (gpu.bandwidth_bytes_per_s * constants.bandwidth_fraction)
+    bytes_s = byte_s * BYTES_PER_ELEMENT[dtype] * (m * k + n * k + m * n)
+    grids = [np.ceil(m / tm) * np.ceil(n / tn) for tm, tn in TILES]
+    best: _Best | None = None
+    for split_index, split in enumerate(SPLITS):
+        compute_s, tile = _fastest_tile(gpu, dtype, constants, grids, np.ceil(k / split), split)
+        seconds = constants.floor_s + _rounded_maximum(compute_s, bytes_s)
+        if split > 1:
+            seconds += byte_s * PARTIAL_SUM_BYTES * split * m * n
+        if best is None:
+            best = _Best(seconds, compute_s, bytes_s, tile, np.zeros_like(tile))
+            continue
+        wins = seconds < best.seconds
+        best = _Best(
+            np.where(wins, seconds, best.seconds),
+            np.where(wins, compute_s, best.compute_s),
+            bytes_s,
+            np.where(wins, tile, best.tile),
+            np.where(wins, split_index, best.split),
+        )
+    assert best is not None
+    return best
+
+
+def _fastest_tile(
+    gpu: Gpu,
+    dtype: str,
+    constants: GemmConstants,
+    grids: list[NDArray[np.float64]],
+    depth: NDArray[np.float64],
+    split: int,
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Seconds of all waves with the best tile, and its index; `grids` holds tiles of one split, by tile."""
     sm_rate = gpu.dense_flops_per_s[dtype] / gpu.sms * constants.compute_fraction
-    # Small chunks keep the 32 variants of a chunk in the CPU's cache.
-    seconds = np.full(m.shape, np.inf)
-    winner = np.zeros(m.shape, dtype=np.int64)
-    grids = {(tm, tn): np.ceil(m / tm) * np.ceil(n / tn) for tm, tn in TILES}
-    for index, (tm, tn, split) in enumerate(VARIANTS):
-        area = tm * tn / (tm + tn)
-        flop_s = 2 * tm * tn / (sm_rate * area / (area + constants.feed_kappa))
-        depth = np.ceil(k / split) if split > 1 else k
-        variant_s = np.ceil(grids[tm, tn] * (split / gpu.sms))
-        variant_s *= constants.tile_overhead_s + depth * flop_s
-        np.putmask(winner, variant_s < seconds, index)
-        np.minimum(seconds, variant_s, out=seconds)
-    return constants.floor_s + np.maximum(seconds, bytes_s), winner, bytes_s
+    fastest = np.full(depth.shape, np.inf)
+    winner = np.zeros(depth.shape, dtype=np.int64)
+    for index, ((tm, tn), grid) in enumerate(zip(TILES, grids, strict=True)):
+        feed = tm * tn / (tm + tn)
+        step_s = 2 * tm * tn / (sm_rate * feed / (feed + constants.feed_kappa))
+        compute_s = np.ceil(grid * (split / gpu.sms)) * (constants.tile_overhead_s + depth * step_s)
+        winner = np.where(compute_s < fastest, index, winner)
+        fastest = np.minimum(fastest, compute_s)
+    return fastest, winner
 
 
-def _bytes_seconds(gpu: Gpu, constants: GemmConstants, footprint: NDArray[np.float64]) -> NDArray[np.float64]:
-    rate = gpu.bandwidth_bytes_per_s * constants.bandwidth_fraction
-    cached = footprint < CACHED_SHARE * gpu.l2_bytes
-    return footprint / np.where(cached, CACHED_SPEEDUP * rate, rate)
+def _rounded_maximum(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+    larger = np.maximum(a, b)
+    ratio = np.minimum(a, b) / larger
+    ratio *= ratio
+    # The fourth root of 1 + ratio^4: squares and square roots are much faster than general powers.
+    return np.asarray(larger * np.sqrt(np.sqrt(1 + ratio * ratio)))

@@ -86,12 +86,14 @@ class StreamConstants:
 
     Attributes:
         floor_s: seconds that even the smallest elementwise kernel takes on the device.
-        bandwidth_fraction: sustained share of the datasheet's memory bandwidth.
+        bandwidth_fraction: sustained share of the datasheet's memory bandwidth, adds and activations.
+        norm_bandwidth_fraction: the same for kernels that reduce over a row: layer norms.
         cached_speedup: how much faster bytes move while all of them fit the L2 cache.
     """
 
     floor_s: float
     bandwidth_fraction: float
+    norm_bandwidth_fraction: float
     cached_speedup: float
     evidence: Evidence
 

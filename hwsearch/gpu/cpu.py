@@ -36,7 +36,7 @@ def measure_cpu() -> Gpu:
     gemm = GemmConstants(1e-6, 0.0, 1.0, 0.0, 1.0, evidence)
     fraction = attention_rate / gemm_rate
     attention = AttentionConstants(64, 64, 2e-6, 0.0, fraction, 1e6, 1.0, evidence)
-    stream = StreamConstants(1e-6, 1.0, cached_speedup, evidence)
+    stream = StreamConstants(1e-6, 1.0, 1.0, cached_speedup, evidence)
     facts = {
         "architecture": "platform.machine()",
         "compute_capability": "a CPU has none: 0.0",
@@ -147,7 +147,9 @@ def _last_cache_bytes() -> tuple[int, str]:
         text = path.read_text(encoding="utf-8").strip()
         if text[:-1].isdigit() and text[-1] in units:
             sizes.append(int(text[:-1]) * units[text[-1]])
-    return (max(sizes), "largest cache in /sys/devices/system/cpu") if sizes else (2**23, "unknown here: 8 MiB assumed")
+    if not sizes:
+        return 2**23, "unknown here: 8 MiB assumed"
+    return max(sizes), "largest cache in /sys/devices/system/cpu"
 
 
 def _memory_bytes() -> int:

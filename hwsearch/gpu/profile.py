@@ -99,6 +99,7 @@ def _profile_paths(folder: Path | None) -> dict[str, Path]:
 
 
 def _unknown(name: str, names: list[str]) -> str:
-    close = difflib.get_close_matches(name.lower().replace("_", "-").replace(" ", "-"), names, n=3, cutoff=0.5)
+    plain = name.lower().replace("_", "-").replace(" ", "-")
+    close = difflib.get_close_matches(plain, names, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(close)}? " if close else ""
     return f"no GPU profile is called {name!r}; {hint}accepted: {', '.join([*names, CPU])}"

@@ -35,9 +35,8 @@ NUMBERS: dict[str, tuple[str, float, type]] = {
     "threads_per_sm": ("threads_per_sm", 1, int),
     "blocks_per_sm": ("blocks_per_sm", 1, int),
 }
-TOP_KEYS = (
-    "name", "product", "nvml_names", "architecture", "compute_capability", "dense_tflops", *NUMBERS, "calibration",
-)  # fmt: skip
+TEXT_KEYS = ("name", "product", "nvml_names", "architecture", "compute_capability")
+TOP_KEYS = (*TEXT_KEYS, "dense_tflops", *NUMBERS, "calibration")
 
 
 def read_profile(path: Path) -> Gpu:
@@ -91,9 +90,20 @@ def _calibration(reader: _Reader, dtypes: tuple[str, ...]) -> Calibration:
     blocks: dict[str, dict[str, Any]] = {}
     for operator, constants in (("gemm", GemmConstants), ("attention", AttentionConstants)):
         reader.mapping(("calibration", operator), dtypes)
-        blocks[operator] = {d: _constants(reader, ("calibration", operator, d), constants) for d in dtypes}
+        blocks[operator] = {d: _constants(reader, _block_of(reader, operator, d), constants) for d in dtypes}
     stream: StreamConstants = _constants(reader, ("calibration", "stream"), StreamConstants)
     return Calibration(kind, blocks["gemm"], blocks["attention"], stream)
+
+
+def _block_of(reader: _Reader, operator: str, dtype: str) -> KeyPath:
+    """Where the constants of `dtype` stand: `fp16: bf16` says that both share one block."""
+    keys: KeyPath = ("calibration", operator, dtype)
+    other = reader.get(keys)
+    if not isinstance(other, str):
+        return keys
+    if not isinstance(reader.get(("calibration", operator)).get(other), dict):
+        reader.fail(keys, f"must be a block of constants or name a dtype that has one, not {other!r}")
+    return ("calibration", operator, other)
 
 
 def constant_key(field_name: str) -> tuple[str, float]:

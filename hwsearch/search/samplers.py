@@ -16,8 +16,6 @@ from hwsearch.search.parameters import NAMES, Key, candidate_values, distributio
 from hwsearch.space.grid import attention_patterns, intermediate_sizes, random_shapes
 from hwsearch.space.search_space import SearchSpace, describe_removals, filter_shapes
 
-# Draws of the inner sampler that may miss the space or repeat a shape before a random one is taken.
-DRAWS_PER_TRIAL = 10
 RANDOM_BATCH = 4096
 RANDOM_BATCHES = 50
 
@@ -85,9 +83,9 @@ class FrontSampler(BaseSampler):
 class ValidSampler(BaseSampler):
     """Lets another sampler explore, but only among valid shapes that the study does not hold yet.
 
-    A draw that misses the parameter budget or repeats a shape moves to the nearest feed-forward size
-    that is valid and new; where there is none the inner sampler draws again, and in the end a random
-    valid shape is taken. So known constraints never reach the storage, and nothing is proposed twice.
+    A draw that misses the parameter budget or repeats a shape moves to the nearest depth and feed-forward
+    size of its width that are valid and new; where there are none, a random valid shape is taken. So known
+    constraints never reach the storage, and nothing is proposed twice.
     """
 
     def __init__(self, inner: BaseSampler, space: SearchSpace, seed: int) -> None:
@@ -110,10 +108,9 @@ class ValidSampler(BaseSampler):
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         proposed = self._proposed.of(study, besides=trial.number)
-        for _ in range(DRAWS_PER_TRIAL):
-            params = self._inner.sample_relative(study, trial, search_space)
-            if set(params) != set(search_space):
-                break  # the inner sampler is still in its random start-up phase
+        params = self._inner.sample_relative(study, trial, search_space)
+        # Fewer parameters come back while the inner sampler is in its random start-up phase.
+        if set(params) == set(search_space):
             key = self._nearest_valid(key_of(params, self._values), proposed)
             if key is not None:
                 return _varying(key, search_space)
@@ -142,14 +139,17 @@ class ValidSampler(BaseSampler):
             return None
         if (every, window) not in attention_patterns(section):
             window = section.local_attention[0]
-        siblings = [
-            (depth, hidden, head, size, every, window, vocab) for size in intermediate_sizes(section, hidden)
-        ]
+        depths, sizes = section.num_hidden_layers, intermediate_sizes(section, hidden)
+        siblings = [(d, hidden, head, size, every, window, vocab) for d in depths for size in sizes]
         if not siblings:
             return None
         valid, _ = filter_shapes(shapes_of(siblings, section), self._space.constraints)
         fresh = [sibling for sibling in keys(valid) if sibling not in proposed]
-        return min(fresh, key=lambda sibling: abs(sibling[3] - intermediate), default=None)
+
+        def distance(sibling: Key) -> float:
+            return abs(sibling[0] - depth) / max(depths) + abs(sibling[3] - intermediate) / max(sizes)
+
+        return min(fresh, key=distance, default=None)
 
     def _random_valid(self, proposed: set[Key]) -> Key:
         for _ in range(RANDOM_BATCHES):

@@ -94,16 +94,10 @@ def read_hf_config(path: Path) -> EncoderShape:
     if not isinstance(config, dict) or config.get("model_type") != "modernbert":
         found = config.get("model_type") if isinstance(config, dict) else None
         raise HwsearchError(f"{path}: model_type: found {found!r}; accepted: 'modernbert'")
-    names = (
-        "num_hidden_layers",
-        "hidden_size",
-        "num_attention_heads",
-        "intermediate_size",
-        "vocab_size",
-        "local_attention",
-        "max_position_embeddings",
-    )
-    values = {name: config[name] for name in names if name in config}
+    for key, expected in _MODERNBERT_WIRING.items():
+        if config.get(key, expected) is not expected:
+            raise HwsearchError(f"{path}: {key}: found {config[key]!r}; accepted: {expected}")
+    values = {name: config[name] for name in _HF_SIZES if name in config}
     values["global_attn_every_n_layers"] = _global_every(config, path)
     try:
         return EncoderShape.from_dict(values)
@@ -111,12 +105,39 @@ def read_hf_config(path: Path) -> EncoderShape:
         raise HwsearchError(f"{path}: {error}") from error
 
 
-def _global_every(config: dict[str, Any], path: Path) -> int:
-    layer_types = config.get("layer_types")
+_HF_SIZES = (
+    "num_hidden_layers",
+    "hidden_size",
+    "num_attention_heads",
+    "intermediate_size",
+    "vocab_size",
+    "local_attention",
+    "max_position_embeddings",
+)
+# Switches of ModernBertConfig that would change the parameters; only the released wiring has a shape here.
+_MODERNBERT_WIRING = {
+    "attention_bias": False,
+    "mlp_bias": False,
+    "norm_bias": False,
+    "decoder_bias": True,
+    "tie_word_embeddings": True,
+}
+
+
+def _global_every(config: dict[str, Any], path: Path) -> Any:
+    layer_types, default = config.get("layer_types"), EncoderShape.global_attn_every_n_layers
     if layer_types is None:
-        return int(config.get("global_attn_every_n_layers", 3))
+        return config.get("global_attn_every_n_layers", default)
+    depth = config.get("num_hidden_layers")
+    if not isinstance(layer_types, list) or len(layer_types) != depth:
+        raise HwsearchError(f"{path}: layer_types: accepted: a list with one entry for each of {depth} layers")
+    if unknown := [kind for kind in layer_types if kind not in ("full_attention", "sliding_attention")]:
+        raise HwsearchError(
+            f"{path}: layer_types: found {unknown[0]!r}; accepted: full_attention, sliding_attention"
+        )
     spots = [i for i, kind in enumerate(layer_types) if kind == "full_attention"]
-    every = spots[1] if len(spots) > 1 else max(len(layer_types), 1)
+    # One global layer fits every n from the depth up: the same encoder, so ModernBERT's 3 where it does.
+    every = spots[1] if len(spots) > 1 else max(len(layer_types), default)
     if spots != list(range(0, len(layer_types), every)):
         raise HwsearchError(
             f"{path}: layer_types: full attention in layers {spots}; accepted: layers 0, n, 2n, ... for one n"

@@ -6,11 +6,12 @@ import math
 
 import pytest
 import torch
-from hwsearch.kernels import varlen_attention
-from hwsearch.kernels.band import band_scores
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+
+from hwsearch.kernels import varlen_attention
+from hwsearch.kernels.band import band_scores
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 2e-6, torch.bfloat16: 2e-2}
 

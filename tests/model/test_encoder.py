@@ -144,7 +144,11 @@ def test_other_wirings_are_refused(text, word):
 
 def test_weights_of_another_shape_are_refused(tmp_path):
     save_weights(MaskedLanguageModel(parse_shape(SHAPES[0])), tmp_path / "w.safetensors")
-    for other in (SHAPES[0].replace("i80", "i96"), SHAPES[0].replace("L5", "L6"), SHAPES[0].replace("L5", "L4")):
+    for other in (
+        SHAPES[0].replace("i80", "i96"),
+        SHAPES[0].replace("L5", "L6"),
+        SHAPES[0].replace("L5", "L4"),
+    ):
         with pytest.raises(HwsearchError, match=r"model\.layers\."):
             load_weights(MaskedLanguageModel(parse_shape(other)), tmp_path / "w.safetensors")
     (tmp_path / "broken.safetensors").write_bytes(b"\x07")

@@ -82,7 +82,7 @@ def test_a_wrong_shape_says_what_is_accepted(text: str, said: str) -> None:
 def test_a_shape_file_names_the_line(tmp_path) -> None:
     path = tmp_path / "shape.yaml"
     path.write_text("num_hidden_layers: 2\nhidden_size: 64\nnum_attention_heads: 1\nintermediat_size: 9\n")
-    with pytest.raises(HwsearchError, match="intermediat_size.*accepted"):
+    with pytest.raises(HwsearchError, match=r"intermediat_size.*accepted"):
         read_shape_yaml(path)
     path.write_text("num_hidden_layers: 2\nhidden_size: wide\nnum_attention_heads: 1\nintermediate_size: 9\n")
     with pytest.raises(HwsearchError, match=r"shape\.yaml:2: hidden_size: 'wide' is not"):
@@ -107,9 +107,21 @@ def test_hugging_face_configs_of_both_layouts(tmp_path) -> None:
     path.write_text(json.dumps({**sizes, "layer_types": kinds}))
     assert parse_shape(str(tmp_path)) == four
     assert (four.global_attn_every_n_layers, four.num_global_layers, four.window) == (2, 3, 32)
-    path.write_text(json.dumps({**sizes, "layer_types": kinds[::-1][:4] + ["sliding_attention"]}))
+    path.write_text(json.dumps({**sizes, "layer_types": [*kinds[::-1][:4], "sliding_attention"]}))
     with pytest.raises(HwsearchError, match="layer_types"):
         read_hf_config(path)
+    for change, said in (
+        ({"layer_types": kinds[:3]}, "one entry for each of 5"),
+        ({"layer_types": 5}, "one entry for each of 5"),
+        ({"layer_types": ["dense"] * 5}, "found 'dense'"),
+        ({"global_attn_every_n_layers": "abc"}, "'abc' is not a positive integer"),
+        ({"global_attn_every_n_layers": 2.7}, r"2\.7 is not"),
+        ({"mlp_bias": True}, "mlp_bias: found True; accepted: False"),
+        ({"tie_word_embeddings": False}, "tie_word_embeddings"),
+    ):
+        path.write_text(json.dumps({**sizes, **change}))
+        with pytest.raises(HwsearchError, match=said):
+            read_hf_config(path)
     path.write_text(json.dumps({"model_type": "bert"}))
     with pytest.raises(HwsearchError, match="found 'bert'"):
         read_hf_config(path)

@@ -1,0 +1,301 @@
+"""Turn fits into the calibration section of every profile: own fit, sustained-rate anchor or transfer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, fields, replace
+from typing import Any
+
+import numpy as np
+import yaml
+from fit_results import (
+    CARDS_WITH_SAME_KERNEL,
+    TILES,
+    Fit,
+    Results,
+    Vector,
+    attention_constants,
+    gemm_constants,
+    stream_constants,
+)
+
+from hwsearch import files
+from hwsearch.cost.gemm import gemm_seconds
+from hwsearch.gpu.calibration import (
+    AttentionConstants,
+    Calibration,
+    CalibrationKind,
+    Evidence,
+    GemmConstants,
+    StreamConstants,
+)
+from hwsearch.gpu.profile import Gpu, gpu_names, load_gpu
+from hwsearch.gpu.profile_file import constant_key
+
+TENSOR = ("bf16", "fp16", "tf32")
+# Same chip, other board: these take the constants of the card that was timed.
+SIBLINGS = {
+    "a100-sxm-40": "a100-sxm-80",
+    "a100-pcie-40": "a100-sxm-80",
+    "a100-pcie-80": "a100-sxm-80",
+    "h100-pcie": "h100-sxm",
+    "h200-sxm": "h100-sxm",
+}
+FP32_SIBLINGS = {"a100-sxm-40": "a100-pcie-40", "a100-sxm-80": "a100-pcie-80"}
+BEST_MATMUL = "best measured matmul, mag-/gpu_benchmark README"
+END_TO_END = (
+    "best share of the dense rate that public end-to-end encoder runs reach, times 0.859 / 0.665 "
+    "(the A100's share in matmuls over its share end to end)"
+)
+# Sustained TFLOP/s of a large product over the dense rate, where no GEMM table exists, and its source.
+ANCHORS = {
+    "l4": (91.4 / 121, BEST_MATMUL),
+    "rtx3090": (78.0 / 71, BEST_MATMUL),
+    "rtx4090": (178.8 / 165.2, BEST_MATMUL),
+    "t4": (0.375 * 0.859 / 0.665, END_TO_END),
+    "a30": (0.58 * 0.859 / 0.665, END_TO_END),
+    **dict.fromkeys(
+        ("rtx2080", "rtx3080", "rtx5090"), (0.84 * 0.859 / 0.665, f"{END_TO_END}; half-rate GeForce")
+    ),
+}
+ANCHOR_SIZE = 8192
+# The highest compute_fraction that an anchor may ask for.
+HIGHEST_FRACTION = 2.0
+
+
+def write_calibrations(results: Results) -> None:
+    """Rewrite the calibration section, and nothing else, of every shipped profile."""
+    folder = files.data_folder("profiles")
+    for name in gpu_names(folder):
+        path = folder / f"{name}.yaml"
+        facts, _, _ = files.read_text(path).partition("\ncalibration:")
+        calibration = calibrate(load_gpu(name, folder), results)
+        block = yaml.safe_dump(
+            {"calibration": plain(calibration)}, sort_keys=False, width=110, allow_unicode=True
+        )
+        files.write_whole(path, f"{facts}\n{block}")
+
+
+def plain(calibration: Calibration) -> dict[str, Any]:
+    def block(constants: Any) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        for field in fields(constants):
+            if field.name == "evidence":
+                continue
+            key, factor = constant_key(field.name)
+            value = getattr(constants, field.name)
+            values[key] = value if isinstance(value, int) else float(f"{value / factor:.4g}")
+        evidence = {k: v for k, v in asdict(constants.evidence).items() if v not in (None, (), "")}
+        for key in ("own_error_percent", "transfer_error_percent"):
+            if key in evidence:
+                evidence[key] = round(evidence[key], 1)
+        if "from_gpus" in evidence:
+            evidence["from_gpus"] = list(evidence["from_gpus"])
+        return {**values, "evidence": evidence}
+
+    def by_dtype(constants: dict[str, Any]) -> dict[str, Any]:
+        blocks = {d: block(c) for d, c in constants.items()}
+        same = "bf16" in blocks and _numbers(blocks["bf16"]) == _numbers(blocks["fp16"])
+        return {**blocks, "fp16": "bf16"} if same else blocks
+
+    return {
+        "kind": calibration.kind,
+        "gemm": by_dtype(calibration.gemm),
+        "attention": by_dtype(calibration.attention),
+        "stream": block(calibration.stream),
+    }
+
+
+def _numbers(block: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in block.items() if key != "evidence"}
+
+
+def calibrate(gpu: Gpu, results: Results) -> Calibration:
+    """All constants of one GPU, with the evidence for each block."""
+    gemm = {d: gemm_block(gpu, d, results) for d in gpu.dense_flops_per_s}
+    attention = {d: attention_block(gpu, d, gemm, results) for d in gpu.dense_flops_per_s}
+    stream = stream_block(gpu, results)
+    kinds = [gemm[gpu.default_dtype].evidence.kind, attention[gpu.default_dtype].evidence.kind]
+    every = {c.evidence.kind for c in gemm.values()} | {c.evidence.kind for c in attention.values()}
+    kind: CalibrationKind = "partly fitted"
+    if kinds == ["fitted", "fitted"]:
+        kind = "fitted"
+    elif every | {stream.evidence.kind} == {"transferred"}:
+        kind = "transferred"
+    return Calibration(kind, gemm, attention, stream)
+
+
+def find(fits: Sequence[Fit], name: str) -> Fit | None:
+    return next((f for f in fits if f.cases.gpu.name == name), None)
+
+
+def mean_left_out(fits: Sequence[Fit]) -> float:
+    return float(np.mean([f.left_out_error for f in fits]))
+
+
+def fitted(fit: Fit, note: str = "") -> Evidence:
+    return Evidence(
+        "fitted",
+        f"{fit.cases.source}, {fit.cases.dtype}",
+        len(fit.cases.frame),
+        fit.own_error,
+        fit.left_out_error,
+        note=note,
+    )
+
+
+def transferred(fits: Sequence[Fit], note: str) -> Evidence:
+    """Evidence of constants that come from the GPUs of `fits`."""
+    data = "; ".join(dict.fromkeys(f"{f.cases.source}, {f.cases.dtype}" for f in fits))
+    rows = sum(len(f.cases.frame) for f in fits)
+    names = tuple(f.cases.gpu.name for f in fits)
+    return Evidence("transferred", data, rows, None, mean_left_out(fits), names, note)
+
+
+def class_error(fits: Sequence[Fit], evidence: Evidence) -> Evidence:
+    """A transfer from one card is as uncertain as transfers were found to be over all of them."""
+    return replace(evidence, transfer_error_percent=mean_left_out(fits))
+
+
+def gemm_block(gpu: Gpu, dtype: str, results: Results) -> GemmConstants:
+    tensor_fp16 = gpu.compute_capability >= (7, 0)
+    if dtype == "fp32" or (dtype == "fp16" and not tensor_fp16):
+        return simt_block(gpu, dtype, results)
+    own = find(results.gemm, gpu.name)
+    if own is not None:
+        return own_tensor_block(own, dtype, results)
+    sibling = find(results.gemm, SIBLINGS.get(gpu.name, ""))
+    if sibling is not None:
+        note = "same chip, other board: memory and power limits differ"
+        evidence = class_error(results.gemm, transferred([sibling], note))
+        return gemm_constants(sibling.vector, evidence)
+    everywhere = transferred(results.gemm, "one set of constants for all GPUs that were timed")
+    if gpu.name not in ANCHORS:
+        return gemm_constants(results.gemm_joint, everywhere)
+    share, source = ANCHORS[gpu.name]
+    note = f"compute_fraction gives a product of {ANCHOR_SIZE}^3 {share:.2f} of the dense rate: {source}"
+    evidence = replace(everywhere, kind="anchored", note=note)
+    return anchored(gpu, dtype, gemm_constants(results.gemm_joint, evidence), share)
+
+
+def own_tensor_block(own: Fit, dtype: str, results: Results) -> GemmConstants:
+    vector, notes = own.vector.copy(), []
+    if "DeepBench" in own.cases.source:
+        # Timed from the host: launches are in the smallest rows, so the device's floor is not.
+        vector[0] = results.gemm_joint[0]
+        notes.append("burst clocks; floor_us from the other GPUs, as DeepBench's rows include launches")
+    if dtype == own.cases.dtype:
+        return gemm_constants(vector, fitted(own, "; ".join(notes)))
+    if dtype == "fp16":
+        return gemm_constants(vector, fitted(own, "timed in bf16, which runs at the same rate"))
+    note = "no tf32 timings: constants of this GPU's bf16, with 4-byte operands"
+    return gemm_constants(vector, class_error(results.gemm, transferred([own], note)))
+
+
+def anchored(gpu: Gpu, dtype: str, constants: GemmConstants, share: float) -> GemmConstants:
+    """`constants` with the compute_fraction at which a large product reaches `share` of the dense rate."""
+    seconds = 2 * ANCHOR_SIZE**3 / (share * gpu.dense_flops_per_s[dtype])
+    low, high = 0.01, HIGHEST_FRACTION
+    for _ in range(50):
+        middle = (low + high) / 2
+        trial = replace(constants, compute_fraction=middle)
+        tried = replace(gpu, calibration=replace(gpu.calibration, gemm={dtype: trial}))
+        slower = gemm_seconds(tried, dtype, ANCHOR_SIZE, ANCHOR_SIZE, ANCHOR_SIZE) > seconds
+        low, high = (middle, high) if slower else (low, middle)
+    return replace(constants, compute_fraction=high)
+
+
+def simt_block(gpu: Gpu, dtype: str, results: Results) -> GemmConstants:
+    own = find(results.gemm_fp32, gpu.name)
+    notes = ["rows above 0.3 ms: floor and bandwidth are those of tensor-core products"]
+    if own is not None and dtype == "fp32":
+        if gpu.name == "v100":
+            notes.append("timed on the PCIe card, against its 14.0 TFLOP/s")
+        return gemm_constants(own.vector, fitted(own, "; ".join(notes)))
+    source = own or find(results.gemm_fp32, FP32_SIBLINGS.get(gpu.name, ""))
+    if source is not None:
+        reason = "no fp16 timings: constants of fp32" if own else "same chip, other board"
+        evidence = class_error(results.gemm_fp32, transferred([source], reason))
+        return gemm_constants(source.vector, evidence)
+    evidence = transferred(results.gemm_fp32, "one set of constants; sustained fp32 clocks differ widely")
+    return gemm_constants(results.gemm_fp32_joint, evidence)
+
+
+def attention_block(
+    gpu: Gpu, dtype: str, gemm: dict[str, GemmConstants], results: Results
+) -> AttentionConstants:
+    fits = results.attention
+    same_kernel = [f for f in fits if f.cases.gpu.name in CARDS_WITH_SAME_KERNEL]
+    own = find(fits, gpu.name)
+    source = own or find(fits, SIBLINGS.get(gpu.name, ""))
+    if source is not None:
+        vector, tile = source.vector, TILES[source.cases.gpu.name]
+        evidence = fitted(source)
+        if "causal" in source.cases.source:
+            evidence = replace(evidence, note="timed causal and with head size 128 only")
+        if own is None:
+            evidence = class_error(fits, transferred([source], "same chip, other board"))
+    else:
+        vector, tile = results.attention_joint, TILES[CARDS_WITH_SAME_KERNEL[0]]
+        note = "FlashAttention-2 on two other GPUs; no flash kernel is known to be timed here"
+        if gpu.compute_capability < (8, 0):
+            note = "FlashAttention-2 on two other GPUs; this GPU cannot run it, its kernels may be slower"
+        evidence = transferred(same_kernel, note)
+    constants = attention_constants(vector, tile, evidence)
+    if dtype in ("bf16", "fp16") and gpu.compute_capability >= (7, 0):
+        return scaled(constants, gemm[dtype], results) if source is None else constants
+    # No public flash timings: the share of the product's rate that the 16-bit kernel reaches is kept.
+    share = constants.compute_fraction / sustained(results.gemm_joint)
+    note = f"no {dtype} timings: {share:.2f} of this GPU's GEMM fraction, as 16-bit attention reaches"
+    kept = source.cases if source else None
+    names = (kept.gpu.name,) if kept else CARDS_WITH_SAME_KERNEL
+    return replace(
+        constants,
+        compute_fraction=share * sustained_of(gemm[dtype]),
+        evidence=replace(
+            class_error(fits, evidence),
+            kind="transferred",
+            own_error_percent=None,
+            from_gpus=names,
+            note=note,
+        ),
+    )
+
+
+def sustained(gemm: Vector) -> float:
+    """Share of the dense rate in a large product with the biggest tile."""
+    feed = 256 * 128 / (256 + 128)
+    return float(gemm[2] * feed / (feed + gemm[3]))
+
+
+def sustained_of(gemm: GemmConstants) -> float:
+    return sustained(np.array([0, 0, gemm.compute_fraction, gemm.feed_kappa, 0]))
+
+
+def scaled(constants: AttentionConstants, gemm: GemmConstants, results: Results) -> AttentionConstants:
+    """A GPU whose products sustain more or less than the others' does so in attention too."""
+    if gemm.evidence.kind != "anchored":
+        return constants
+    factor = sustained_of(gemm) / sustained(results.gemm_joint)
+    note = f"{constants.evidence.note}; compute_fraction x {factor:.2f} as in this GPU's GEMM anchor"
+    fraction = constants.compute_fraction * factor
+    return replace(constants, compute_fraction=fraction, evidence=replace(constants.evidence, note=note))
+
+
+def stream_block(gpu: Gpu, results: Results) -> StreamConstants:
+    own = find(results.stream, gpu.name)
+    if own is not None:
+        note = "rows above 0.3 ms; floor_us and cached_speedup from fp16 adds on A100 and H100 (Vidur)"
+        if gpu.name == "v100":
+            note += "; timed on the PCIe card"
+        return stream_constants(own.vector, fitted(own, note))
+    adds = find(results.adds, gpu.name)
+    if adds is not None:
+        vector = adds.vector.copy()
+        vector[2] = results.stream_joint[2]
+        note = "adds only; norm_bandwidth_fraction from the fp32 layernorms of other GPUs (NeuSight)"
+        return stream_constants(vector, fitted(adds, note))
+    evidence = transferred(
+        results.stream, "floor_us and cached_speedup from fp16 adds on A100 and H100 (Vidur)"
+    )
+    return stream_constants(results.stream_joint, evidence)
