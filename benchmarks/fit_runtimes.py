@@ -109,16 +109,16 @@ def predict(cell: pd.Series) -> tuple[float, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, required=True)
     found = cells(parser.parse_args().data)
     device, kernels = zip(*(predict(cell) for _, cell in found.iterrows()), strict=True)
     found = found.assign(device_ms=device, kernels=kernels)
     print("host time per kernel, launch-bound cells (batch 1, at most 128 tokens)")
     for runtime in ("eager", "compile"):
-        small = found[
-            (found["runtime"] == runtime) & (found["batch"] * found["seq"] <= LAUNCH_BOUND_TOKENS)
-        ]
+        small = found[(found["runtime"] == runtime) & (found["batch"] * found["seq"] <= LAUNCH_BOUND_TOKENS)]
         if len(small):
             each = 1e3 * small["median"] / small["kernels"]
             print(
@@ -132,11 +132,16 @@ def main() -> None:
     error = np.maximum(found["device_ms"], host) / found["median"] - 1
     found = found.assign(error=error)
     print(f"\n{'runtime':<10}{'GPU':<20}{'dtype':<7}{'cells':>6}{'median |error| %':>18}{'bias %':>9}")
-    for (runtime, gpu, dtype), group in found.groupby(["runtime", "profile", "dtype"]):
-        absolute, bias = 100 * group["error"].abs().median(), 100 * group["error"].median()
-        print(f"{runtime:<10}{gpu:<20}{dtype:<7}{len(group):>6}{absolute:>18.1f}{bias:>+9.1f}")
-    for runtime, group in found.groupby("runtime"):
-        print(f"{runtime:<37}{len(group):>6}{100 * group['error'].abs().median():>18.1f}")
+    for cell, group in found.groupby(["runtime", "profile", "dtype"]):
+        _print(cell, group["error"])
+    for kind, group in found.groupby("runtime"):
+        _print((kind, "all", ""), group["error"])
+
+
+def _print(cell: tuple[object, ...], error: pd.Series) -> None:
+    runtime, gpu, dtype = cell
+    absolute, bias = 100 * error.abs().median(), 100 * error.median()
+    print(f"{runtime:<10}{gpu:<20}{dtype:<7}{len(error):>6}{absolute:>18.1f}{bias:>+9.1f}")
 
 
 if __name__ == "__main__":

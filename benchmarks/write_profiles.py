@@ -295,7 +295,11 @@ def stream_block(gpu: Gpu, results: Results) -> StreamConstants:
         vector[2] = results.stream_joint[2]
         note = "adds only; norm_bandwidth_fraction from the fp32 layernorms of other GPUs (NeuSight)"
         return stream_constants(vector, fitted(adds, note))
-    evidence = transferred(
-        results.stream, "floor_us and cached_speedup from fp16 adds on A100 and H100 (Vidur)"
-    )
-    return stream_constants(results.stream_joint, evidence)
+    sibling = find(results.adds, SIBLINGS.get(gpu.name, ""))
+    if sibling is not None:
+        vector = sibling.vector.copy()
+        vector[2] = results.stream_joint[2]
+        note = "same chip, other board; norm_bandwidth_fraction from fp32 layernorms (NeuSight)"
+        return stream_constants(vector, class_error(results.adds, transferred([sibling], note)))
+    note = "floor_us and cached_speedup from fp16 adds on A100 and H100 (Vidur)"
+    return stream_constants(results.stream_joint, transferred(results.stream, note))

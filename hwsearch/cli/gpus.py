@@ -65,4 +65,10 @@ def _detect() -> None:
     from hwsearch.gpu.detect import detect
 
     for found in detect():
-        print(found.describe())
+        where = "CPU" if found.index < 0 else f"GPU {found.index}"
+        profile = found.gpu.name if found.gpu is not None else "no profile"
+        print(f"{where}: {found.nvml_name}: {profile}")
+        for name, fact in found.facts.items():
+            print(f"  {name}: {fact}")
+        if found.note:
+            print(f"  {found.note}")

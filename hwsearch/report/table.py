@@ -37,7 +37,7 @@ def answer_table(summary: Summary) -> str:
             " faster on every GPU."
         )
     if any(mark(gpu) for gpu in gpus):
-        lines.append("* constants not all fitted on this GPU; `hwsearch gpus show` says where they come from.")
+        lines.append("* constants not all fitted on this GPU; `hwsearch gpus show` tells their source.")
     return "\n".join(lines)
 
 

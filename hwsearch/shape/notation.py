@@ -130,7 +130,7 @@ def _global_every(config: dict[str, Any], path: Path) -> Any:
         return config.get("global_attn_every_n_layers", default)
     depth = config.get("num_hidden_layers")
     if not isinstance(layer_types, list) or len(layer_types) != depth:
-        raise HwsearchError(f"{path}: layer_types: accepted: a list with one entry for each of {depth} layers")
+        raise HwsearchError(f"{path}: layer_types: accepted: a list, one entry for each of {depth} layers")
     if unknown := [kind for kind in layer_types if kind not in ("full_attention", "sliding_attention")]:
         raise HwsearchError(
             f"{path}: layer_types: found {unknown[0]!r}; accepted: full_attention, sliding_attention"
