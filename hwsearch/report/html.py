@@ -9,7 +9,7 @@ import pandas as pd
 from hwsearch.errors import HwsearchError
 from hwsearch.files import write_whole
 from hwsearch.report.summary import Summary, read_summary
-from hwsearch.report.table import mark
+from hwsearch.report.table import mark, verdicts
 from hwsearch.search.run_folder import RunFolder
 
 WIDTH, HEIGHT, MARGIN = 760, 420, 60
@@ -42,6 +42,7 @@ def report_html(summary: Summary, front: pd.DataFrame) -> str:
         f" {escape(', '.join(summary['workloads']))}.</p>",
         "<h2>Winners against the reference</h2>",
         _winners(summary).to_html(index=False, border=0),
+        *(f"<p>{escape(line)}</p>" for line in verdicts(summary)),
         "<p>x is the reference's latency over the shape's. * constants not all fitted on this GPU.</p>",
     ]
     upward = [o["name"] for o in summary["objectives"] if o["direction"] == "maximize"]
@@ -62,8 +63,9 @@ def report_html(summary: Summary, front: pd.DataFrame) -> str:
 def _winners(summary: Summary) -> pd.DataFrame:
     rows = [("reference", summary["reference"])]
     rows += [(f"winner {rank}", shape) for rank, shape in enumerate(summary["winners"])]
-    if summary["like_for_like"] is not None:
-        rows.append(("like for like", summary["like_for_like"]))
+    for label, key in (("no worse", "fastest_no_worse"), ("like for like", "like_for_like")):
+        if summary[key] is not None:
+            rows.append((label, summary[key]))
     records = []
     for label, shape in rows:
         record = {"": label, "shape": shape["shape"], "parameters": f"{shape['parameters']:,}"}

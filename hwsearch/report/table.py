@@ -9,7 +9,7 @@ from hwsearch.report.summary import Summary
 
 
 def answer_table(summary: Summary) -> str:
-    """The reference, the winners and the like-for-like shape, each with its speedup on every GPU."""
+    """The reference, the winners and what beats the reference, each with its speedup on every GPU."""
     counts, gpus = summary["counts"], summary["gpus"]
     workloads = ", ".join(summary["workloads"])
     lines = [
@@ -22,23 +22,37 @@ def answer_table(summary: Summary) -> str:
     header = ["", "shape", "params", "basket ms", *(gpu["name"] + mark(gpu) for gpu in gpus)]
     rows = [_row("reference", summary["reference"], milliseconds=True)]
     rows += [_row(f"winner {rank}", shape) for rank, shape in enumerate(summary["winners"])]
-    if summary["like_for_like"] is not None:
-        rows.append(_row("like for like", summary["like_for_like"]))
-    lines += aligned([header, *rows])
-    lines.append("")
-    if summary["like_for_like"] is None:
-        lines.append(
-            "No shape with the reference's parameters (within 1 %) and at least its depth is predicted faster"
-            " on every GPU."
-        )
-    else:
-        lines.append(
-            "like for like: parameters within 1 % of the reference's, at least as many layers,"
-            " faster on every GPU."
-        )
+    for label, key in (("no worse", "fastest_no_worse"), ("like for like", "like_for_like")):
+        if summary[key] is not None:
+            rows.append(_row(label, summary[key]))
+    lines += [*aligned([header, *rows]), "", *verdicts(summary)]
     if any(mark(gpu) for gpu in gpus):
         lines.append("* constants not all fitted on this GPU; `hwsearch gpus show` tells their source.")
     return "\n".join(lines)
+
+
+def verdicts(summary: Summary) -> list[str]:
+    """Where the reference lands against the front, and whether a shape beats it like for like."""
+    name, front, like = summary["reference"]["shape"], summary["fastest_no_worse"], summary["like_for_like"]
+    if front is None:
+        first = (
+            f"The reference {name} lies on the front: no candidate is faster and no worse in any objective."
+        )
+    else:
+        gain = 100 * (front["basket_speedup"] - 1)
+        first = f"no worse: {front['shape']} is {gain:.1f} % faster than {name} and worse in no objective."
+    if like is None:
+        second = (
+            "like for like: no candidate with the reference's parameters (within 1 %) and at least its depth"
+            " is predicted faster on every GPU."
+        )
+    else:
+        gains = [100 * (speedup - 1) for speedup in like["speedup"]]
+        second = (
+            f"like for like: {like['shape']} has the reference's parameters (within 1 %), at least its depth,"
+            f" and is faster on every GPU, by {min(gains):.1f} to {max(gains):.1f} %."
+        )
+    return [first, second]
 
 
 def mark(gpu: dict[str, Any]) -> str:

@@ -39,7 +39,10 @@ def write(result: RunResult, report: Report) -> None:
 def summary(result: RunResult) -> dict[str, Any]:
     """The run's answer as plain data: what the terminal's table and the report are made from."""
     space, reference = result.space, result.reference
-    like = result.like_for_like
+
+    def candidate(row: int | None) -> dict[str, Any] | None:
+        return None if row is None else _row(result.candidates, row, reference)
+
     return {
         "space": space.name,
         "source": "predicted",
@@ -65,7 +68,8 @@ def summary(result: RunResult) -> dict[str, Any]:
         ],
         "reference": _row(reference, 0, reference),
         "winners": [_row(result.front, row, reference) for row in result.winners],
-        "like_for_like": None if like is None else _row(result.candidates, like, reference),
+        "fastest_no_worse": candidate(result.fastest_no_worse),
+        "like_for_like": candidate(result.like_for_like),
     }
 
 

@@ -33,7 +33,7 @@ from hwsearch.search.study import (
     record,
     without_password,
 )
-from hwsearch.search.winners import best_by_weight, like_for_like
+from hwsearch.search.winners import best_by_weight, fastest_no_worse, like_for_like
 from hwsearch.shape.table import ShapeTable
 from hwsearch.space.search_space import LARGEST_GRID, Removal, SearchSpace, valid_shapes
 
@@ -52,7 +52,7 @@ class RunResult:
         front: those that no other dominates, with `objectives` over them.
         reference: the space's reference shape, priced alike.
         winners: rows of `front`, best first.
-        like_for_like: row of `candidates`, see `winners.like_for_like`.
+        fastest_no_worse, like_for_like: rows of `candidates`, see `search/winners.py`.
         removals: what each constraint removed; empty where the space was explored, not enumerated.
         recorded: complete trials in the study.
     """
@@ -64,6 +64,7 @@ class RunResult:
     objectives: list[Objective]
     reference: Candidates
     winners: list[int]
+    fastest_no_worse: int | None
     like_for_like: int | None
     removals: list[Removal]
     recorded: int
@@ -239,7 +240,8 @@ def _result(
     removals: list[Removal],
     recorded: int,
 ) -> RunResult:
-    front = candidates.take(front_rows(_losses(objectives(space, candidates, reference))))
+    all_objectives = objectives(space, candidates, reference)
+    front = candidates.take(front_rows(_losses(all_objectives)))
     found = objectives(space, front, reference)
     return RunResult(
         space=space,
@@ -249,6 +251,7 @@ def _result(
         objectives=found,
         reference=reference,
         winners=best_by_weight(front, found, space.file.winners),
+        fastest_no_worse=fastest_no_worse(candidates, all_objectives, reference),
         like_for_like=like_for_like(candidates, reference),
         removals=removals,
         recorded=recorded,

@@ -43,5 +43,20 @@ def like_for_like(candidates: Candidates, reference: Candidates) -> int | None:
     return int(np.argmin(np.where(passes, candidates.basket_latency, np.inf)))
 
 
+def fastest_no_worse(candidates: Candidates, found: list[Objective], reference: Candidates) -> int | None:
+    """Row of the candidate that dominates the reference shape and is fastest over the basket: no objective
+    worse, the basket faster. None where the reference lies on the front.
+
+    `found` are the objectives over the candidates.
+    """
+    passes = candidates.basket_latency < reference.basket_latency
+    for objective in found:
+        sign = 1.0 if objective.direction == "minimize" else -1.0
+        passes &= objective.losses <= sign * objective.reference
+    if not passes.any():
+        return None
+    return int(np.argmin(np.where(passes, candidates.basket_latency, np.inf)))
+
+
 def _size(shapes: ShapeTable) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     return np.asarray(masked_lm_parameters(shapes))
