@@ -5,8 +5,9 @@
 DIR holds the measurements as CSV, one folder per source (aiconfigurator, neusight, deepbench, vidur).
 Own error: fitted on two thirds of the (n, k) groups of a GPU, judged on the others, three times.
 Left out: fitted on all other GPUs together, judged on this one. All errors are medians of
-|predicted / measured - 1| over every row, though fits see a sample. Nothing is chosen on these errors
-but the form of the model; results/fit_constants.md says what was compared.
+|predicted / measured - 1| over every row, though fits see a sample. The form of the GEMM model was
+chosen on these left-out errors among seven (a faster rate within L2, per-GPU L2 rates, partial-sum
+traffic, a rounded maximum, several blocks per SM), so they are a little optimistic.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from optuna.samplers import TPESampler
 from optuna.study import Study
 
 from hwsearch.errors import HwsearchError
+from hwsearch.interrupt import StopOnInterrupt
 from hwsearch.search import results
 from hwsearch.search.candidates import Candidates, Report, price, silent
 from hwsearch.search.journal import mend_journal
@@ -95,7 +96,8 @@ def run(
         storage: any Optuna storage URL; the folder's journal by default.
         report, warn: called with progress and with warnings.
 
-    Raises HwsearchError for an infeasible space, a folder or a study of another run, and a full disk.
+    Raises HwsearchError for an infeasible space, a folder or a study of another run, and a full disk;
+    KeyboardInterrupt after the trial in progress.
     """
     if trials is not None and trials < 1:
         raise HwsearchError(f"--trials: {trials}; accepted: 1 or more")
@@ -109,7 +111,9 @@ def run(
     else:
         search = _Exploration.plan(space, reference, trials or DEFAULT_TPE_TRIALS, seed)
     shared = None if storage is None else open_storage(storage)
-    with claim(out or Path("runs") / space.name, _inputs(space, sampler, seed, storage)) as folder:
+    # Interrupts wait for the end of a trial: Optuna's journal must not be left in the middle of a write.
+    inputs = _inputs(space, sampler, seed, storage)
+    with claim(out or Path("runs") / space.name, inputs) as folder, StopOnInterrupt() as stop:
         if shared is None and (message := mend_journal(folder.journal)):
             warn(message)
         try:
@@ -122,7 +126,7 @@ def run(
             )
             if shared is None:
                 fail_stale_trials(study)
-            candidates, removals = search.record(study, report)
+            candidates, removals = search.record(study, report, stop)
             result = _result(space, folder, candidates, reference, removals, len(complete_trials(study)))
             results.write(result, report)
         except OSError as error:
@@ -156,7 +160,7 @@ class _FrontSearch:
         sampler = FrontSampler(list(rows), candidate_values(space.file.shape))
         return cls(space, reference, candidates, removals + limited, rows, sampler)
 
-    def record(self, study: Study, report: Report) -> tuple[Candidates, list[Removal]]:
+    def record(self, study: Study, report: Report, stop: StopOnInterrupt) -> tuple[Candidates, list[Removal]]:
         values, total = candidate_values(self.space.file.shape), len(self.rows)
         left = self.sampler.remaining(study)
         for done in range(total - left, total):
@@ -164,6 +168,7 @@ class _FrontSearch:
             trial = study.ask(distributions(values))
             row = self.rows[key_of(trial.params, values)]
             _record(self.space, study, trial, self.candidates.take(np.array([row])), self.reference)
+            stop.check()
         report("recording the front", total, total)
         return self.candidates, self.removals
 
@@ -183,7 +188,7 @@ class _Exploration:
         sampler.require_valid_shapes()
         return cls(space, reference, goal, sampler)
 
-    def record(self, study: Study, report: Report) -> tuple[Candidates, list[Removal]]:
+    def record(self, study: Study, report: Report, stop: StopOnInterrupt) -> tuple[Candidates, list[Removal]]:
         section = self.space.file.shape
         values = candidate_values(section)
         while (done := len(complete_trials(study))) < self.goal:
@@ -191,6 +196,7 @@ class _Exploration:
             trial = study.ask(distributions(values))
             shapes = shapes_of([key_of(trial.params, values)], section)
             _record(self.space, study, trial, price(self.space, shapes), self.reference)
+            stop.check()
         report("exploring", self.goal, self.goal)
         shapes = shapes_of([key_of(trial.params, values) for trial in complete_trials(study)], section)
         return _within_limits(self.space, price(self.space, shapes), self.reference)

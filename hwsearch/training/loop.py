@@ -17,11 +17,11 @@ from torch.nn import functional as F
 from hwsearch.errors import HwsearchError
 from hwsearch.export.hf import hf_config_text
 from hwsearch.files import make_folder, write_whole
+from hwsearch.interrupt import StopOnInterrupt
 from hwsearch.model import MaskedLanguageModel, save_weights
 from hwsearch.model.encoder import check_wiring
 from hwsearch.shape import EncoderShape
 from hwsearch.shape.parameters import masked_lm_parameters
-from hwsearch.training.interrupt import StopOnInterrupt
 from hwsearch.training.log import MetricsLog
 from hwsearch.training.masking import MaskedRow, mask_row
 from hwsearch.training.packing import Row, endless, pack

@@ -9,6 +9,7 @@ import pytest
 from hwsearch.gpu.profile import gpu_names
 from tests.conftest import Cli
 
+
 def test_every_gpu_is_listed(cli: Cli) -> None:
     done = cli("gpus")
     listed = [line.split()[0] for line in done.stdout.splitlines()[1:]]

@@ -1,4 +1,4 @@
-"""Ctrl-C between steps."""
+"""Ctrl-C between steps, never in the middle of one."""
 
 from __future__ import annotations
 
@@ -26,7 +26,11 @@ class StopOnInterrupt:
         if self._installed:
             signal.signal(signal.SIGINT, self._previous)
 
-    def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
+    def check(self) -> None:
+        """Raise KeyboardInterrupt here if Ctrl-C was pressed."""
         if self.requested:
             raise KeyboardInterrupt
+
+    def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
+        self.check()
         self.requested = True
