@@ -11,7 +11,8 @@ from hwsearch.export import write_export as export_shape
 from hwsearch.gpu.profile import load_gpu
 from hwsearch.report.html import write_report
 from hwsearch.search.candidates import Report, silent
-from hwsearch.search.run import RunResult, SamplerName
+from hwsearch.search.result import RunResult
+from hwsearch.search.run import SamplerName
 from hwsearch.search.run import run as search
 from hwsearch.search.run_folder import shape_of_run
 from hwsearch.shape import EncoderShape, parse_shape

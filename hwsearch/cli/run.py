@@ -25,9 +25,9 @@ def main(arguments: argparse.Namespace) -> None:
             warn=lambda message: print(f"hwsearch: warning: {message}", file=sys.stderr),
         )
     if arguments.json:
-        print(json.dumps(result.summary))
+        print(json.dumps(result.summary()))
     else:
-        print(answer_table(result.summary))
+        print(answer_table(result.summary()))
         print(
             f"\nEverything is in {result.folder.path}: front.csv, candidates.parquet, winners/, report.html"
         )

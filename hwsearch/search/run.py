@@ -14,7 +14,6 @@ from optuna.study import Study
 
 from hwsearch.errors import HwsearchError
 from hwsearch.interrupt import StopOnInterrupt
-from hwsearch.search import results
 from hwsearch.search.candidates import Candidates, Report, price, silent
 from hwsearch.search.journal import mend_journal
 from hwsearch.search.objectives import Objective, limits, objectives, scores
@@ -24,6 +23,8 @@ from hwsearch.search.pareto import (
     front_rows,
     most_covering_first,
 )
+from hwsearch.search.result import RunResult
+from hwsearch.search.run_files import write_run
 from hwsearch.search.run_folder import RunFolder, claim
 from hwsearch.search.samplers import FrontSampler, ValidSampler
 from hwsearch.search.study import (
@@ -42,37 +43,6 @@ SamplerName = Literal["front", "tpe"]
 # A front is recorded whole up to this many shapes; front.csv always holds all of it.
 DEFAULT_FRONT_TRIALS = 1000
 DEFAULT_TPE_TRIALS = 200
-
-
-@dataclass(frozen=True, eq=False)
-class RunResult:
-    """What a run found.
-
-    Attributes:
-        candidates: every priced shape that keeps to the limits.
-        front: those that no other dominates, with `objectives` over them.
-        reference: the space's reference shape, priced alike.
-        winners: rows of `front`, best first.
-        fastest_no_worse, like_for_like: rows of `candidates`, see `search/winners.py`.
-        removals: what each constraint removed; empty where the space was explored, not enumerated.
-        recorded: complete trials in the study.
-    """
-
-    space: SearchSpace
-    folder: RunFolder
-    candidates: Candidates
-    front: Candidates
-    objectives: list[Objective]
-    reference: Candidates
-    winners: list[int]
-    fastest_no_worse: int | None
-    like_for_like: int | None
-    removals: list[Removal]
-    recorded: int
-
-    @property
-    def summary(self) -> dict[str, Any]:
-        return results.summary(self)
 
 
 def run(
@@ -128,7 +98,7 @@ def run(
                 fail_stale_trials(study)
             candidates, removals = search.record(study, report, stop)
             result = _result(space, folder, candidates, reference, removals, len(complete_trials(study)))
-            results.write(result, report)
+            write_run(result, report)
         except OSError as error:
             raise HwsearchError(
                 f"{folder.path}: cannot write: {error.strerror or error}; finished trials are kept"

@@ -13,9 +13,10 @@ from typing import Literal
 from hwsearch.errors import HwsearchError
 from hwsearch.gpu.profile import Gpu, load_gpu
 from hwsearch.shape import PRESETS, EncoderShape
+from hwsearch.shape.architecture import MODERNBERT
 from hwsearch.shape.table import ShapeTable
 from hwsearch.space.constraints import Constraint, known_constraints
-from hwsearch.space.grid import enumerate_grid, grid_size
+from hwsearch.space.grid import enumerate_grid, grid_size, intermediate_sizes
 from hwsearch.space.schema import SpaceFile, find_space, read_space_file
 from hwsearch.workload import Workload, parse_workload
 
@@ -142,7 +143,7 @@ def preset_obstacles(space: SearchSpace) -> dict[str, list[str]]:
     obstacles: dict[str, list[str]] = {}
     for name, shape in PRESETS.items():
         found = []
-        if shape.architecture != space.reference.architecture:
+        if shape.architecture != MODERNBERT:
             found.append(f"architecture ({shape.architecture.name})")
         for field, value in (
             ("num_hidden_layers", shape.num_hidden_layers),
@@ -153,6 +154,8 @@ def preset_obstacles(space: SearchSpace) -> dict[str, list[str]]:
         ):
             if value not in getattr(section, field):
                 found.append(f"{field} ({value})")
+        if shape.intermediate_size not in intermediate_sizes(section, shape.hidden_size):
+            found.append(f"intermediate_size ({shape.intermediate_size})")
         table = ShapeTable.of([shape])
         found += [c.name for c in space.constraints if not c.passes(table)[0]]
         obstacles[name] = found

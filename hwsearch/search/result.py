@@ -1,0 +1,93 @@
+"""What a run found, as data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from hwsearch.search.candidates import Candidates
+from hwsearch.search.objectives import Objective
+from hwsearch.search.run_folder import RunFolder
+from hwsearch.shape.parameters import body_parameters, masked_lm_parameters
+from hwsearch.space.search_space import Removal, SearchSpace
+
+
+@dataclass(frozen=True, eq=False)
+class RunResult:
+    """What a run found.
+
+    Attributes:
+        candidates: every priced shape that keeps to the limits.
+        front: those that no other dominates, with `objectives` over them.
+        reference: the space's reference shape, priced alike.
+        winners: rows of `front`, best first.
+        fastest_no_worse, like_for_like: rows of `candidates`, see `search/winners.py`.
+        removals: what each constraint removed; empty where the space was explored, not enumerated.
+        recorded: complete trials in the study.
+    """
+
+    space: SearchSpace
+    folder: RunFolder
+    candidates: Candidates
+    front: Candidates
+    objectives: list[Objective]
+    reference: Candidates
+    winners: list[int]
+    fastest_no_worse: int | None
+    like_for_like: int | None
+    removals: list[Removal]
+    recorded: int
+
+    def summary(self) -> dict[str, Any]:
+        """The run's answer as plain data: what the terminal's table and the report are made from."""
+        space, reference = self.space, self.reference
+
+        def candidate(row: int | None) -> dict[str, Any] | None:
+            return None if row is None else _row(self.candidates, row, reference)
+
+        return {
+            "space": space.name,
+            "source": "predicted",
+            "gpus": [
+                {"name": gpu.name, "weight": weight, "calibration": gpu.calibration.kind}
+                for gpu, weight in zip(space.gpus, space.weights, strict=True)
+            ],
+            "workloads": [workload.spec for workload in space.workloads],
+            "mode": space.file.mode,
+            "runtime": space.file.runtime,
+            "objectives": [
+                {"name": o.name, "direction": o.direction, "weight": o.weight, "reference": o.reference}
+                for o in self.objectives
+            ],
+            "counts": {
+                "grid": space.size,
+                "candidates": len(self.candidates),
+                "front": len(self.front),
+                "recorded": self.recorded,
+            },
+            "removals": [
+                {"constraint": r.constraint, "removed": r.removed, "left": r.left} for r in self.removals
+            ],
+            "reference": _row(reference, 0, reference),
+            "winners": [_row(self.front, row, reference) for row in self.winners],
+            "fastest_no_worse": candidate(self.fastest_no_worse),
+            "like_for_like": candidate(self.like_for_like),
+        }
+
+
+def _row(candidates: Candidates, row: int, reference: Candidates) -> dict[str, Any]:
+    """One shape in a summary; speedups are the reference's latency over its own."""
+    shape = candidates.shapes.shape(row)
+    return {
+        "shape": str(shape),
+        "parameters": int(masked_lm_parameters(shape)),
+        "body_parameters": int(body_parameters(shape)),
+        "basket_latency_ms": 1e3 * float(candidates.basket_latency[row]),
+        "basket_speedup": float(reference.basket_latency[0] / candidates.basket_latency[row]),
+        "latency_ms": [1e3 * float(seconds) for seconds in candidates.latency[:, row]],
+        "speedup": [
+            float(own / seconds)
+            for own, seconds in zip(reference.latency[:, 0], candidates.latency[:, row], strict=True)
+        ],
+        "peak_memory_bytes": float(candidates.memory[:, row].max()),
+    }
