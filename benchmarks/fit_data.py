@@ -11,7 +11,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hwsearch.cost.attention import visited_tiles
-from hwsearch.gpu.profile import BYTES_PER_ELEMENT, Gpu, load_gpu
+from hwsearch.gpu.catalog import load_gpu
+from hwsearch.gpu.profile import BYTES_PER_ELEMENT, Gpu
 
 AICONFIGURATOR = "ai-dynamo/aiconfigurator 095f58a"
 NEUSIGHT = "sitar-lab/NeuSight 6945927"

@@ -22,7 +22,7 @@ from hwsearch.cost.distinct import DistinctLayers
 from hwsearch.cost.encoder import encoder_time
 from hwsearch.cost.runtime import RUNTIMES
 from hwsearch.cost.settings import RuntimeName, Settings
-from hwsearch.gpu.profile import load_gpu
+from hwsearch.gpu.catalog import load_gpu
 from hwsearch.shape import EncoderShape
 from hwsearch.shape.architecture import BERT
 from hwsearch.shape.table import ShapeTable

@@ -29,7 +29,8 @@ from hwsearch.gpu.calibration import (
     GemmConstants,
     StreamConstants,
 )
-from hwsearch.gpu.profile import Gpu, gpu_names, load_gpu
+from hwsearch.gpu.catalog import gpu_names, load_gpu
+from hwsearch.gpu.profile import Gpu
 from hwsearch.gpu.profile_file import constant_key
 
 TENSOR = ("bf16", "fp16", "tf32")

@@ -8,7 +8,7 @@ from pathlib import Path
 from hwsearch.cost.prediction import Prediction, predict_shape
 from hwsearch.cost.settings import Head, Mode, RuntimeName
 from hwsearch.export import write_export as export_shape
-from hwsearch.gpu.profile import load_gpu
+from hwsearch.gpu.catalog import load_gpu
 from hwsearch.report.html import write_report
 from hwsearch.search.candidates import Report, silent
 from hwsearch.search.result import RunResult

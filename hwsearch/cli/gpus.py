@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 
+from hwsearch.gpu.catalog import gpu_names, load_gpu
 from hwsearch.gpu.facts import gpu_evidence, gpu_facts
-from hwsearch.gpu.profile import Gpu, gpu_names, load_gpu
+from hwsearch.gpu.profile import Gpu
 from hwsearch.report.columns import aligned
 
 

@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict
 
 from hwsearch.cost.prediction import Prediction, predict_shape
-from hwsearch.gpu.profile import load_gpu
+from hwsearch.gpu.catalog import load_gpu
 from hwsearch.shape import parse_shape
 from hwsearch.workload import parse_workload
 

@@ -56,12 +56,14 @@ class Batch:
         weight_gradient = gemm_seconds(self.gpu, self.dtype, outputs, inputs, rows)
         return np.asarray(forward + data_gradient + weight_gradient)
 
-    def streams(self, rows: int, width: Column, passes: tuple[int, ...]) -> Seconds:
+    def streams(self, rows: int, width: Column, passes: tuple[int, ...], *, norm: bool = False) -> Seconds:
         """One kernel per entry of `passes`, which reads and writes that many times rows x width elements."""
         factor = STREAM_TRAINING_FACTOR if self.settings.training else 1.0
         seconds = np.zeros(len(width))
         for count in passes:
-            seconds += factor * stream_seconds(self.gpu, rows * width * count * BYTES_PER_ELEMENT[self.dtype])
+            seconds += factor * stream_seconds(
+                self.gpu, rows * width * count * BYTES_PER_ELEMENT[self.dtype], norm
+            )
         return seconds
 
     def attention(self, sizes: Distinct, window: Column | None = None) -> Seconds:

@@ -82,9 +82,11 @@ def encoder_time(layers: DistinctLayers, gpu: Gpu, workload: Workload, settings:
     fused = intermediate * (1 + architecture.gated_mlp)
     activation = runtime.gated_streams if architecture.gated_mlp else runtime.plain_streams
     depth, global_layers = shapes.num_hidden_layers, shapes.num_global_layers
-    residuals_and_norms = 2 * batch.streams(tokens, hidden, runtime.residual_norm_streams)
+    embedding = batch.streams(tokens, hidden, (2,)) + batch.streams(tokens, hidden, (2,), norm=True)
+    residuals = 2 * batch.streams(tokens, hidden, runtime.residual_streams)
+    norms = 2 * batch.streams(tokens, hidden, runtime.norm_streams, norm=True)
     parts = [
-        Part("embedding", w, batch.streams(tokens, hidden, (2, 2)), 1),
+        Part("embedding", w, embedding, 1),
         Part("attention Wqkv", w, batch.gemm(tokens, hidden + 2 * key_rows, hidden), depth),
         Part("attention global", w, batch.attention(w), global_layers),
         Part("attention local", local, batch.attention(local, local["window"]), depth - global_layers),
@@ -92,7 +94,7 @@ def encoder_time(layers: DistinctLayers, gpu: Gpu, workload: Workload, settings:
         Part("feed-forward Wi", ff, batch.gemm(tokens, fused, ff["hidden"]), depth),
         Part("feed-forward activation", ff, batch.streams(tokens, intermediate, activation), depth),
         Part("feed-forward Wo", ff, batch.gemm(tokens, ff["hidden"], intermediate), depth),
-        Part("residuals and norms", w, residuals_and_norms, depth),
+        Part("residuals and norms", w, residuals + norms, depth),
     ]
     kernels = EMBEDDING_KERNELS + depth * runtime.kernels_per_layer(architecture.gated_mlp)
     if architecture.position == "rope":
@@ -119,5 +121,5 @@ def _head(layers: DistinctLayers, batch: Batch, rows: int) -> Seconds:
         decoder = decoder + batch.streams(rows, v["vocab"], (2,))
     if not layers.shapes.architecture.mlm_transform:
         return decoder
-    transform = batch.gemm(rows, v["hidden"], v["hidden"]) + batch.streams(rows, v["hidden"], (2, 2))
-    return decoder + transform
+    transform = batch.gemm(rows, v["hidden"], v["hidden"]) + batch.streams(rows, v["hidden"], (2,))
+    return decoder + transform + batch.streams(rows, v["hidden"], (2,), norm=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from hwsearch.gpu.profile import CPU, Gpu, gpu_names, load_gpu
+from hwsearch.gpu.catalog import gpu_names, load_gpu
+from hwsearch.gpu.profile import CPU, Gpu
 
 # FP32 cores per SM by compute capability, CUDA Programming Guide, arithmetic throughput.
 CORES_PER_SM = {

@@ -9,7 +9,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from hwsearch.errors import HwsearchError
 from hwsearch.files import YamlDocument, data_folder, read_yaml
-from hwsearch.gpu.profile import load_gpu
+from hwsearch.gpu.catalog import load_gpu
+from hwsearch.gpu.profile import CPU, Gpu
 from hwsearch.shape import EncoderShape, parse_shape
 from hwsearch.space.values import Count, Values
 from hwsearch.workload import parse_workload
@@ -73,9 +74,16 @@ class Budget(_Section):
         return self
 
 
+def load_basket_gpu(name: str) -> Gpu:
+    """A profile that a basket may hold; HwsearchError for an unknown name and for `cpu`."""
+    if name == CPU:
+        raise HwsearchError("cpu is measured anew by every process, so a predicted basket cannot hold it")
+    return load_gpu(name)
+
+
 def _known_gpu(name: Any) -> Any:
     try:
-        return load_gpu(name).name if isinstance(name, str) else name
+        return load_basket_gpu(name).name if isinstance(name, str) else name
     except HwsearchError as error:
         raise ValueError(str(error)) from error
 

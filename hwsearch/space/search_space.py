@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Literal
 
 from hwsearch.errors import HwsearchError
-from hwsearch.gpu.profile import Gpu, load_gpu
+from hwsearch.gpu.profile import Gpu
 from hwsearch.shape import PRESETS, EncoderShape
 from hwsearch.shape.architecture import MODERNBERT
 from hwsearch.shape.table import ShapeTable
 from hwsearch.space.constraints import Constraint, known_constraints
 from hwsearch.space.grid import enumerate_grid, grid_size, intermediate_sizes
-from hwsearch.space.schema import SpaceFile, find_space, read_space_file
+from hwsearch.space.schema import SpaceFile, find_space, load_basket_gpu, read_space_file
 from hwsearch.workload import Workload, parse_workload
 
 # Above this a space is explored by a sampler, not enumerated.
@@ -84,7 +84,7 @@ class SearchSpace:
         known = dict(self._basket())
         return replace(
             self,
-            gpus=tuple(load_gpu(name) for name in names),
+            gpus=tuple(load_basket_gpu(name) for name in names),
             weights=tuple(known.get(name, 1.0) for name in names),
         )
 
@@ -99,7 +99,7 @@ def load_space(name: str) -> SearchSpace:
     return SearchSpace(
         name=path.stem,
         file=file,
-        gpus=tuple(load_gpu(gpu) for gpu in file.basket),
+        gpus=tuple(load_basket_gpu(gpu) for gpu in file.basket),
         weights=tuple(file.basket.values()),
         workloads=tuple(parse_workload(w.lengths) for w in file.workloads),
         workload_weights=tuple(w.weight for w in file.workloads),

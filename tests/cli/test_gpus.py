@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hwsearch.gpu.profile import gpu_names
+from hwsearch.gpu.catalog import gpu_names
 from tests.conftest import Cli
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from hwsearch.cost.attention import attention_seconds, visited_tiles
 from hwsearch.errors import HwsearchError
-from hwsearch.gpu.profile import gpu_names, load_gpu
+from hwsearch.gpu.catalog import gpu_names, load_gpu
 
 GPUS = {name: load_gpu(name) for name in gpu_names()}
 PAIRS = [(name, dtype) for name, gpu in GPUS.items() for dtype in gpu.dense_flops_per_s]

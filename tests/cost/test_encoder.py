@@ -15,7 +15,7 @@ from hwsearch.cost.runtime import RUNTIMES
 from hwsearch.cost.settings import Settings
 from hwsearch.cost.stream import stream_seconds
 from hwsearch.errors import HwsearchError
-from hwsearch.gpu.profile import load_gpu
+from hwsearch.gpu.catalog import load_gpu
 from hwsearch.shape import PRESETS, EncoderShape
 from hwsearch.shape.table import ShapeTable
 from hwsearch.space.grid import enumerate_grid
@@ -34,19 +34,19 @@ def by_operators(shape: EncoderShape, spec: str) -> float:
     def gemm(n: int, k: int) -> float:
         return float(gemm_seconds(L4, "bf16", t, n, k))
 
-    def stream(width: int, passes: int) -> float:
-        return float(stream_seconds(L4, 2 * t * width * passes))
+    def stream(width: int, passes: int, norm: bool = False) -> float:
+        return float(stream_seconds(L4, 2 * t * width * passes, norm))
 
     def attention(window: int | None) -> float:
         return float(attention_seconds(L4, "bf16", lengths, ones, a, h // a, window=window))
 
-    total = 2 * stream(h, 2)
+    total = stream(h, 2) + stream(h, 2, norm=True)
     for layer in range(shape.num_hidden_layers):
         total += gemm(3 * h, h) + gemm(h, h) + gemm(2 * i, h) + gemm(h, i)
         total += attention(
             None if layer % shape.global_attn_every_n_layers == 0 else shape.local_attention // 2
         )
-        total += 2 * (stream(h, 3) + stream(h, 2)) + stream(2 * h, 2) + stream(i, 2) + stream(i, 3)
+        total += 2 * (stream(h, 3) + stream(h, 2, norm=True)) + stream(2 * h, 2) + stream(i, 2) + stream(i, 3)
     return total
 
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from hwsearch.cost.gemm import gemm_plan, gemm_seconds
 from hwsearch.errors import HwsearchError
-from hwsearch.gpu.profile import Gpu, gpu_names, load_gpu
+from hwsearch.gpu.catalog import gpu_names, load_gpu
+from hwsearch.gpu.profile import Gpu
 
 GPUS = {name: load_gpu(name) for name in gpu_names()}
 PAIRS = [(name, dtype) for name, gpu in GPUS.items() for dtype in gpu.dense_flops_per_s]

@@ -6,7 +6,7 @@ import pytest
 
 from hwsearch.cost.memory import CONTEXT_BYTES, encoder_memory
 from hwsearch.cost.settings import Settings
-from hwsearch.gpu.profile import load_gpu
+from hwsearch.gpu.catalog import load_gpu
 from hwsearch.shape import PRESETS, EncoderShape
 from hwsearch.shape.table import ShapeTable
 from hwsearch.workload import parse_workload

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hwsearch.cost.stream import stream_seconds
-from hwsearch.gpu.profile import gpu_names, load_gpu
+from hwsearch.gpu.catalog import gpu_names, load_gpu
 
 GPUS = {name: load_gpu(name) for name in gpu_names()}
 names = st.sampled_from(sorted(GPUS))

@@ -3,8 +3,8 @@ import os
 from hwsearch.cost.attention import attention_seconds
 from hwsearch.cost.gemm import gemm_seconds
 from hwsearch.cost.stream import stream_seconds
+from hwsearch.gpu.catalog import load_gpu
 from hwsearch.gpu.facts import gpu_facts
-from hwsearch.gpu.profile import load_gpu
 
 
 def test_the_machine_at_hand_behaves_as_a_gpu() -> None:

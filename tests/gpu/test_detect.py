@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from hwsearch.gpu.catalog import load_gpu
 from hwsearch.gpu.detect import Detected, detect
-from hwsearch.gpu.profile import load_gpu
 
 GIB = 2**30
 

@@ -8,8 +8,8 @@ import pytest
 
 from hwsearch.errors import HwsearchError
 from hwsearch.files import data_folder
+from hwsearch.gpu.catalog import gpu_names, load_gpu
 from hwsearch.gpu.facts import gpu_evidence, gpu_facts
-from hwsearch.gpu.profile import gpu_names, load_gpu
 
 NAMES = (
     "p100 v100 t4 rtx2080 a2 a10 a30 a40 a100-sxm-40 a100-pcie-40 a100-pcie-80 a100-sxm-80 l4 l40s rtx3080 "
@@ -160,7 +160,7 @@ def test_the_file_name_is_the_gpu_name(tmp_path: Path) -> None:
 
 def test_profiles_load_without_numpy() -> None:
     code = (
-        "import sys; from hwsearch.gpu.profile import gpu_names, load_gpu; "
+        "import sys; from hwsearch.gpu.catalog import gpu_names, load_gpu; "
         "[load_gpu(n) for n in gpu_names()]; sys.exit('numpy' in sys.modules or 'pydantic' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, env=dict(os.environ))
