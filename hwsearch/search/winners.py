@@ -11,6 +11,8 @@ from hwsearch.shape.table import ShapeTable
 
 # Parameters within 1 % count as equal.
 EQUAL_SIZE = 0.01
+# Sums over a whole grid and over one shape differ in their last bits; a shape is not faster than itself.
+ROUNDING = 1e-9
 
 
 def best_by_weight(front: Candidates, found: list[Objective], count: int) -> list[int]:
@@ -37,7 +39,7 @@ def like_for_like(candidates: Candidates, reference: Candidates) -> int | None:
     passes &= shapes.num_hidden_layers >= own.num_hidden_layers[0]
     passes &= shapes.global_attn_every_n_layers <= own.global_attn_every_n_layers[0]
     passes &= shapes.local_attention >= own.local_attention[0]
-    passes &= (candidates.latency < reference.latency).all(axis=0)
+    passes &= (candidates.latency < reference.latency * (1 - ROUNDING)).all(axis=0)
     if not passes.any():
         return None
     return int(np.argmin(np.where(passes, candidates.basket_latency, np.inf)))
@@ -49,10 +51,10 @@ def fastest_no_worse(candidates: Candidates, found: list[Objective], reference: 
 
     `found` are the objectives over the candidates.
     """
-    passes = candidates.basket_latency < reference.basket_latency
+    passes = candidates.basket_latency < reference.basket_latency * (1 - ROUNDING)
     for objective in found:
         sign = 1.0 if objective.direction == "minimize" else -1.0
-        passes &= objective.losses <= sign * objective.reference
+        passes &= objective.losses <= sign * objective.reference + ROUNDING * abs(objective.reference)
     if not passes.any():
         return None
     return int(np.argmin(np.where(passes, candidates.basket_latency, np.inf)))

@@ -104,6 +104,21 @@ def test_like_for_like_is_what_it_says(small_space: Path, tmp_path: Path) -> Non
         assert result.candidates.basket_latency[result.like_for_like] == fastest
 
 
+def test_the_reference_does_not_beat_itself(tmp_path: Path) -> None:
+    """A space that holds the reference alone: on the front, nothing like for like."""
+    path = tmp_path / "small.yaml"
+    path.write_text(
+        SMALL_SPACE.replace("{min: 2, max: 9}", "4")
+        .replace("{min: 128, max: 320, step: 64}", "192")
+        .replace("{min: 128, max: 1024, step: 64}", "512")
+        .replace("[1, 3]", "3")
+        .replace("[64, 128]", "128")
+    )
+    result = run(load_space(str(path)), out=tmp_path / "run")
+    assert len(result.candidates) == 1
+    assert result.fastest_no_worse is None and result.like_for_like is None
+
+
 def test_a_stopped_run_goes_on_and_repeats_nothing(small_space: Path, tmp_path: Path) -> None:
     space, out = load_space(str(small_space)), tmp_path / "run"
     assert run(space, out=out, trials=4).recorded == 4
