@@ -1,0 +1,1 @@
+"""Shape x workload x GPU to seconds and bytes. No torch."""

@@ -1,0 +1,1 @@
+"""Searching a space: candidates, fronts, the Optuna study, the run folder."""

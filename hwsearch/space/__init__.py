@@ -1,0 +1,1 @@
+"""Search spaces: the file, its grid, the constraints that are known beforehand."""
