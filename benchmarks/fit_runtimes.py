@@ -21,8 +21,8 @@ import pandas as pd
 from hwsearch.cost.distinct import DistinctLayers
 from hwsearch.cost.encoder import encoder_time
 from hwsearch.cost.runtime import RUNTIMES
-from hwsearch.cost.settings import RuntimeName, Settings
 from hwsearch.gpu.catalog import load_gpu
+from hwsearch.settings import RuntimeName, Settings
 from hwsearch.shape import EncoderShape
 from hwsearch.shape.architecture import BERT
 from hwsearch.shape.table import ShapeTable
@@ -104,7 +104,7 @@ def predict(cell: pd.Series) -> tuple[float, float]:
     workload = parse_workload(f"fixed:{int(cell['seq'])}x{int(cell['batch'])}")
     layers = DistinctLayers(ShapeTable.of([shape]))
     time = encoder_time(layers, gpu, workload, Settings(runtime=cell["runtime"], dtype=dtype))
-    kernels = 2 + shape.num_hidden_layers * RUNTIMES[cell["runtime"]].kernels_per_layer(gated=False)
+    kernels = 2 + shape.num_hidden_layers * RUNTIMES[cell["runtime"]].kernels_per_layer(BERT)
     return 1e3 * float(time.device[0]), float(kernels)
 
 

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hwsearch.cost.prediction import Prediction, predict_shape
-from hwsearch.cost.settings import Head, Mode, RuntimeName
 from hwsearch.export import write_export as export_shape
 from hwsearch.gpu.catalog import load_gpu
 from hwsearch.report.html import write_report
@@ -15,6 +14,7 @@ from hwsearch.search.result import RunResult
 from hwsearch.search.run import SamplerName
 from hwsearch.search.run import run as search
 from hwsearch.search.run_folder import shape_of_run
+from hwsearch.settings import Head, Mode, RuntimeName
 from hwsearch.shape import EncoderShape, parse_shape
 from hwsearch.space.search_space import load_space
 from hwsearch.workload import parse_workload

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import secrets
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,6 +55,24 @@ def make_folder(path: Path) -> None:
         in_the_way = next((p for p in (path, *path.parents) if p.exists() and not p.is_dir()), None)
         reason = f"{in_the_way} is a file" if in_the_way else error.strerror
         raise HwsearchError(f"{path}: cannot create this folder: {reason}") from error
+
+
+@contextmanager
+def hold(lock: Path, busy: str) -> Iterator[None]:
+    """Hold an exclusive lock on the file `lock`, created if need be; a killed process lets go of it.
+
+    Raises HwsearchError with the message `busy` where another process holds it.
+    """
+    try:
+        file = lock.open("a")
+    except OSError as error:
+        raise HwsearchError(f"{lock}: cannot write: {error.strerror}") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise HwsearchError(busy) from error
+        yield
 
 
 def read_text(path: Path, max_bytes: int | None = None) -> str:

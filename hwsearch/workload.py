@@ -61,8 +61,8 @@ class Workload:
         return values, counts.astype(np.int64)
 
 
-def parse_workload(spec: str) -> Workload:
-    """Read `fixed:LxB`, `normal:MEAN,STD,MIN..MAXxB` or a file of lengths.
+def parse_workload(spec: str, folder: Path = Path()) -> Workload:
+    """Read `fixed:LxB`, `normal:MEAN,STD,MIN..MAXxB` or a file of lengths, its path relative to `folder`.
 
     Normal lengths are those of the ModernBERT paper's notebooks (`torch.normal` with seed 42, rounded
     down, then clamped), drawn here without torch; the same on every machine. Raises HwsearchError.
@@ -82,9 +82,9 @@ def parse_workload(spec: str) -> Workload:
         drawn = mean + deviation * _torch_normal(batch)
         lengths = np.clip(drawn.astype(np.int64), low, high)
         return Workload(spec, tuple(lengths.tolist()), high)
-    if not spec or not Path(spec).exists():
+    if not spec or not (folder / spec).exists():
         raise HwsearchError(f"workload {spec}: not understood; accepted: {ACCEPTED}")
-    return _read_lengths(Path(spec))
+    return _read_lengths(folder / spec)
 
 
 def _torch_normal(count: int) -> NDArray[np.float32]:

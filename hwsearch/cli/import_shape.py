@@ -5,16 +5,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import yaml
-
 from hwsearch.files import write_whole
-from hwsearch.shape.notation import read_hf_config
+from hwsearch.shape.notation import read_hf_config, shape_yaml
 
 
 def main(arguments: argparse.Namespace) -> None:
     path = Path(arguments.folder)
     shape = read_hf_config(path / "config.json" if path.is_dir() else path)
-    text = yaml.safe_dump(shape.to_dict(), sort_keys=False)
+    text = shape_yaml(shape)
     if arguments.out is None:
         print(text, end="")
     else:

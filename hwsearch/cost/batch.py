@@ -10,9 +10,9 @@ import numpy as np
 from hwsearch.cost.attention import BACKWARD_FACTOR, attention_seconds
 from hwsearch.cost.distinct import Distinct, Seconds
 from hwsearch.cost.gemm import gemm_seconds
-from hwsearch.cost.settings import Settings
 from hwsearch.cost.stream import stream_seconds
 from hwsearch.gpu.profile import BYTES_PER_ELEMENT, Gpu
+from hwsearch.settings import Settings
 from hwsearch.shape.table import Column
 from hwsearch.workload import Workload
 
@@ -83,7 +83,8 @@ class Batch:
 
     def disentangled(self, sizes: Distinct, position_rows: int) -> Seconds:
         """What DeBERTa's relative positions add to a layer: projected tables, two products, and the
-        score matrix moved through memory instead of a flash kernel. An estimate: no shared data has it."""
+        score matrix moved through memory, on top of the attention that every model has. An estimate:
+        no data that we know of has it."""
         lengths, counts = self.workload.computed_lengths(unpads=self.unpads)
         hidden, heads = sizes["hidden"], sizes["heads"]
         seconds = 2 * self.gemm(position_rows, hidden, hidden)

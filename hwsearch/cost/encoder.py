@@ -10,8 +10,8 @@ import numpy as np
 from hwsearch.cost.batch import Batch
 from hwsearch.cost.distinct import Distinct, DistinctLayers, Seconds
 from hwsearch.cost.runtime import RUNTIMES
-from hwsearch.cost.settings import Settings
 from hwsearch.gpu.profile import Gpu
+from hwsearch.settings import Settings
 from hwsearch.shape.table import Column
 from hwsearch.workload import Workload
 
@@ -96,7 +96,7 @@ def encoder_time(layers: DistinctLayers, gpu: Gpu, workload: Workload, settings:
         Part("feed-forward Wo", ff, batch.gemm(tokens, ff["hidden"], intermediate), depth),
         Part("residuals and norms", w, residuals + norms, depth),
     ]
-    kernels = EMBEDDING_KERNELS + depth * runtime.kernels_per_layer(architecture.gated_mlp)
+    kernels = EMBEDDING_KERNELS + depth * runtime.kernels_per_layer(architecture)
     if architecture.position == "rope":
         parts.append(Part("rotary embedding", w, batch.streams(tokens, hidden + key_rows, (2,)), depth))
     if architecture.position == "relative":

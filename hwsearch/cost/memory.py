@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hwsearch.cost.settings import Settings
 from hwsearch.gpu.profile import BYTES_PER_ELEMENT, Gpu
+from hwsearch.settings import Settings
 from hwsearch.shape.parameters import backbone_parameters, masked_lm_parameters
 from hwsearch.shape.table import ShapeTable
 from hwsearch.workload import Workload

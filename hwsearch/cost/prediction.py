@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from hwsearch.cost.distinct import DistinctLayers
 from hwsearch.cost.encoder import encoder_time
 from hwsearch.cost.memory import encoder_memory
-from hwsearch.cost.settings import Head, Mode, RuntimeName, Settings
 from hwsearch.gpu.profile import Gpu
+from hwsearch.settings import Head, Mode, RuntimeName, Settings
 from hwsearch.shape.encoder_shape import EncoderShape
 from hwsearch.shape.table import ShapeTable
 from hwsearch.workload import Workload

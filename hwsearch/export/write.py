@@ -5,23 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import yaml
-
 from hwsearch.errors import HwsearchError
 from hwsearch.export.flexbert import flexbert_text
 from hwsearch.export.hf import hf_config_text
 from hwsearch.files import write_whole
 from hwsearch.shape import EncoderShape
-
-
-def _shape_yaml(shape: EncoderShape) -> str:
-    return yaml.safe_dump(shape.to_dict(), sort_keys=False)
-
+from hwsearch.shape.notation import shape_yaml
 
 FORMATS: dict[str, tuple[str, Callable[[EncoderShape], str]]] = {
     "hf": ("config.json", hf_config_text),
     "flexbert": ("flexbert.yaml", flexbert_text),
-    "yaml": ("shape.yaml", _shape_yaml),
+    "yaml": ("shape.yaml", shape_yaml),
 }
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from hwsearch.cost.distinct import DistinctLayers
 from hwsearch.cost.encoder import encoder_time
 from hwsearch.cost.memory import encoder_memory
-from hwsearch.cost.settings import Settings
+from hwsearch.settings import Settings
 from hwsearch.shape.table import ShapeTable
 from hwsearch.space.search_space import SearchSpace
 

@@ -4,20 +4,34 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from hwsearch.errors import HwsearchError
+from hwsearch.files import hold
+
+
+@contextmanager
+def claim_journal(path: Path, warn: Callable[[str], None]) -> Iterator[None]:
+    """Hold a journal file for this process alone, mended; HwsearchError where it is in use or broken."""
+    with hold(path.with_name(f".{path.name}.claim"), f"{path}: another hwsearch run is using this journal"):
+        if message := mend_journal(path):
+            warn(message)
+        yield
 
 
 def mend_journal(path: Path) -> str | None:
     """Cut off a torn last line, which is what a killed process leaves; say so if there was one.
 
-    The caller holds the run folder's lock, so a lock that the killed writer left is removed too.
+    The caller has claimed the journal, so a lock that the killed writer left is removed too.
     Raises HwsearchError, and leaves the file as it is, where any other line is broken.
     """
     path.with_name(path.name + ".lock").unlink(missing_ok=True)
     if not path.exists():
         return None
+    if not path.is_file():
+        raise HwsearchError(f"{path}: is not a file; accepted: a journal file, or none yet")
     whole = 0
     with open(path, "rb") as file:
         lines = file.readlines()

@@ -8,6 +8,7 @@ from typing import Any
 from hwsearch.search.candidates import Candidates
 from hwsearch.search.objectives import Objective
 from hwsearch.search.run_folder import RunFolder
+from hwsearch.shape import EncoderShape
 from hwsearch.shape.parameters import body_parameters, masked_lm_parameters
 from hwsearch.space.search_space import Removal, SearchSpace
 
@@ -20,9 +21,9 @@ class RunResult:
         candidates: every priced shape that keeps to the limits.
         front: those that no other dominates, with `objectives` over them.
         reference: the space's reference shape, priced alike.
-        winners: rows of `front`, best first.
-        fastest_no_worse, like_for_like: rows of `candidates`, see `search/winners.py`.
-        removals: what each constraint removed; empty where the space was explored, not enumerated.
+        winner_rows: rows of `front`, best first.
+        fastest_no_worse_row, like_for_like_row: rows of `candidates`, see `search/winners.py`.
+        removals: what each constraint and limit removed; limits alone where the space was explored.
         recorded: complete trials in the study.
     """
 
@@ -32,11 +33,16 @@ class RunResult:
     front: Candidates
     objectives: list[Objective]
     reference: Candidates
-    winners: list[int]
-    fastest_no_worse: int | None
-    like_for_like: int | None
+    winner_rows: list[int]
+    fastest_no_worse_row: int | None
+    like_for_like_row: int | None
     removals: list[Removal]
     recorded: int
+
+    @property
+    def winners(self) -> list[EncoderShape]:
+        """The winners as shapes, best first."""
+        return [self.front.shapes.shape(row) for row in self.winner_rows]
 
     def summary(self) -> dict[str, Any]:
         """The run's answer as plain data: what the terminal's table and the report are made from."""
@@ -69,9 +75,9 @@ class RunResult:
                 {"constraint": r.constraint, "removed": r.removed, "left": r.left} for r in self.removals
             ],
             "reference": _row(reference, 0, reference),
-            "winners": [_row(self.front, row, reference) for row in self.winners],
-            "fastest_no_worse": candidate(self.fastest_no_worse),
-            "like_for_like": candidate(self.like_for_like),
+            "winners": [_row(self.front, row, reference) for row in self.winner_rows],
+            "fastest_no_worse": candidate(self.fastest_no_worse_row),
+            "like_for_like": candidate(self.like_for_like_row),
         }
 
 

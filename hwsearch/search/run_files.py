@@ -6,12 +6,12 @@ import io
 import json
 
 import pandas as pd
-import yaml
 
 from hwsearch.files import write_whole
 from hwsearch.search.candidates import Candidates, Report
 from hwsearch.search.objectives import scores
 from hwsearch.search.result import RunResult
+from hwsearch.shape.notation import shape_yaml
 from hwsearch.shape.parameters import body_parameters, masked_lm_parameters
 from hwsearch.shape.table import COLUMNS
 from hwsearch.space.search_space import SearchSpace
@@ -25,10 +25,15 @@ def write_run(result: RunResult, report: Report) -> None:
     candidate_frame(result.space, result.candidates).to_parquet(buffer, index=False)
     write_whole(folder.candidates, buffer.getvalue())
     write_whole(folder.front, front_frame(result).to_csv(index=False))
-    for rank, row in enumerate(result.winners):
+    written = {str(rank) for rank in range(len(result.winner_rows))}
+    for rank, row in enumerate(result.winner_rows):
         _write_shape(result, result.front, row, str(rank))
-    if result.like_for_like is not None:
-        _write_shape(result, result.candidates, result.like_for_like, "like-for-like")
+    if result.like_for_like_row is not None:
+        written.add("like-for-like")
+        _write_shape(result, result.candidates, result.like_for_like_row, "like-for-like")
+    for stale in folder.path.glob("winners/*/shape.yaml"):
+        if stale.parent.name not in written:
+            stale.unlink()
     write_whole(folder.summary, json.dumps(result.summary(), indent=1) + "\n")
     report("writing results", 1, 1)
 
@@ -60,5 +65,5 @@ def front_frame(result: RunResult) -> pd.DataFrame:
 
 def _write_shape(result: RunResult, candidates: Candidates, row: int, name: int | str) -> None:
     shape = candidates.shapes.shape(row)
-    text = yaml.safe_dump(shape.to_dict(), sort_keys=False)
-    write_whole(result.folder.winner(name), f"# {shape}, from a predicted run of {result.space.name}\n{text}")
+    title = f"# {shape}, from a predicted run of {result.space.name}\n"
+    write_whole(result.folder.winner(name), title + shape_yaml(shape))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import platform
 import subprocess
@@ -16,7 +15,7 @@ from typing import Any
 import yaml
 
 from hwsearch.errors import HwsearchError
-from hwsearch.files import make_folder, read_yaml, write_whole
+from hwsearch.files import hold, make_folder, read_yaml, write_whole
 from hwsearch.shape import EncoderShape, parse_shape
 from hwsearch.shape.notation import read_shape_yaml
 
@@ -68,11 +67,7 @@ def claim(path: Path, inputs: dict[str, Any]) -> Iterator[RunFolder]:
     if path.is_dir():
         _check_owner(folder, inputs)
     make_folder(path)
-    with open(path / ".lock", "a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise HwsearchError(f"{path}: another hwsearch run is using this folder") from error
+    with hold(path / ".lock", f"{path}: another hwsearch run is using this folder"):
         _check_owner(folder, inputs)
         if not folder.run_yaml.exists():
             content = {"inputs": inputs, "environment": environment()}
@@ -82,7 +77,7 @@ def claim(path: Path, inputs: dict[str, Any]) -> Iterator[RunFolder]:
 
 def _check_owner(folder: RunFolder, inputs: dict[str, Any]) -> None:
     if not folder.run_yaml.exists():
-        if strangers := [p.name for p in folder.path.iterdir() if p.name != ".lock"]:
+        if strangers := [p.name for p in folder.path.iterdir() if not p.name.startswith(".")]:
             raise HwsearchError(
                 f"{folder.path}: holds {strangers[0]!r} but no run.yaml, so it is not a run's folder;"
                 " accepted: a new or empty folder, or one of an earlier run"
@@ -95,15 +90,18 @@ def _check_owner(folder: RunFolder, inputs: dict[str, Any]) -> None:
     for name, value in inputs.items():
         if earlier.get(name) != value:
             raise HwsearchError(
-                f"{folder.path}: belongs to a run with another {name}"
-                f" ({_short(earlier.get(name))}; now {_short(value)})."
+                f"{folder.path}: belongs to a run with {_difference(name, earlier.get(name), value)}."
                 " Take another --out, or remove the folder"
             )
 
 
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+def _difference(name: str, earlier: Any, now: Any) -> str:
+    if name == "identity":
+        return "other GPU profiles, lengths of a workload, or version of the cost model"
+    if isinstance(earlier, dict) and isinstance(now, dict):
+        key = next(key for key in now if earlier.get(key) != now[key])
+        return f"another {name}: {key} was {earlier.get(key)} and is {now[key]} now"
+    return f"another {name} ({earlier}; now {now})"
 
 
 def environment() -> dict[str, Any]:

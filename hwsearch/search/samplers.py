@@ -101,6 +101,14 @@ class ValidSampler(BaseSampler):
         """Raise HwsearchError, with what each constraint removed, where random draws find no valid shape."""
         self._pool.append(self._random_valid(set()))
 
+    def has_new_shape(self, study: Study) -> bool:
+        """Whether random draws still find a valid shape that the study does not hold."""
+        try:
+            self._pool.append(self._random_valid(self._proposed.of(study)))
+        except HwsearchError:
+            return False
+        return True
+
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         return self._distributions
 

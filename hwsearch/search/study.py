@@ -5,20 +5,27 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
 import optuna
+from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalRedisBackend
 from optuna.study import Study
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from hwsearch.errors import HwsearchError
 
 Direction = Literal["minimize", "maximize"]
-IDENTITY = "hwsearch space"
+JOURNAL_SUFFIX = ".log"
+IDENTITY = "hwsearch identity"
+OWNER = "owner"
+UNMARKED_TRIAL_S = 60.0
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 
 def open_storage(url: str) -> BaseStorage:
@@ -27,7 +34,7 @@ def open_storage(url: str) -> BaseStorage:
     Raises HwsearchError without the URL's password where it cannot be opened.
     """
     try:
-        if url.endswith(".log"):
+        if url.endswith(JOURNAL_SUFFIX):
             # Absolute, since Optuna's lock is a link to this very path.
             return JournalStorage(JournalFileBackend(str(Path(url).resolve())))
         if url.startswith("redis"):
@@ -45,6 +52,23 @@ def without_password(text: str) -> str:
     return re.sub(r"(://[^:/@\s]*):[^@\s]*@", r"\1:***@", text)
 
 
+def check_study(storage: BaseStorage, name: str, identity: str) -> None:
+    """Raise HwsearchError where `storage` holds a study of this name that is not of `identity`, or cannot
+    be replayed."""
+    try:
+        if name not in optuna.get_all_study_names(storage):
+            return
+        study = optuna.load_study(study_name=name, storage=storage)
+        found, trials = study.user_attrs.get(IDENTITY), study.get_trials(deepcopy=False)
+    except (KeyError, TypeError, ValueError, AttributeError, AssertionError) as error:
+        raise HwsearchError(f"study {name}: its storage cannot be replayed: {error!r}") from error
+    if found != identity and (found is not None or trials):
+        raise HwsearchError(
+            f"study {name}: belongs to another space, other GPU profiles or another version of the cost model"
+            f" ({found}, this run is {identity}); take another --storage, or another name for the space"
+        )
+
+
 def open_study(
     storage: BaseStorage,
     name: str,
@@ -52,39 +76,29 @@ def open_study(
     objectives: Mapping[str, Direction],
     sampler: BaseSampler,
 ) -> Study:
-    """Create the study, or load it where it exists and belongs to the same space.
+    """Create the study, or load it where it exists and has the same identity.
 
     Args:
         objectives: direction by name, in order.
 
-    Raises HwsearchError for a study of another space.
+    Raises HwsearchError as `check_study` does.
     """
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    try:
-        if name in optuna.get_all_study_names(storage):
-            study = optuna.load_study(study_name=name, storage=storage, sampler=sampler)
-        else:
-            study = optuna.create_study(
-                study_name=name,
-                storage=storage,
-                sampler=sampler,
-                directions=list(objectives.values()),
-                load_if_exists=True,
-            )
-        found = study.user_attrs.get(IDENTITY)
-        if found is None and not study.get_trials(deepcopy=False):
-            study.set_user_attr(IDENTITY, identity)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-                study.set_metric_names(list(objectives))
-            found = identity
-    except (KeyError, TypeError, AssertionError) as error:
-        raise HwsearchError(f"study {name}: its storage cannot be replayed: {error!r}") from error
-    if found != identity:
-        raise HwsearchError(
-            f"study {name}: belongs to another space ({found}, this one is {identity});"
-            " take another --storage, or another name for the space"
+    check_study(storage, name, identity)
+    if name in optuna.get_all_study_names(storage):
+        study = optuna.load_study(study_name=name, storage=storage, sampler=sampler)
+    else:
+        study = optuna.create_study(
+            study_name=name,
+            storage=storage,
+            sampler=sampler,
+            directions=list(objectives.values()),
+            load_if_exists=True,
         )
+    if IDENTITY not in study.user_attrs:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            study.set_metric_names(list(objectives))
+        study.set_user_attr(IDENTITY, identity)
     return study
 
 
@@ -92,17 +106,30 @@ def complete_trials(study: Study) -> list[FrozenTrial]:
     return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
 
 
-def fail_stale_trials(study: Study) -> int:
-    """Fail trials that a killed coordinator left running; only for a storage that nobody shares."""
-    stale = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-    for trial in stale:
-        study.tell(trial.number, state=TrialState.FAIL)
-    return len(stale)
+def ask(study: Study, distributions: dict[str, BaseDistribution], owner: str) -> Trial:
+    """A new trial, marked with who runs it."""
+    trial = study.ask(distributions)
+    trial.set_user_attr(OWNER, owner)
+    return trial
 
 
-def record(
+def fail_stale_trials(study: Study, owner: str | None) -> None:
+    """Fail the trials that an earlier, killed process left running.
+
+    `owner` is the run folder, which one process at a time can hold; None where nobody else can use the
+    storage. A trial that was killed before it was marked belongs to nobody; after a while nobody can be
+    about to mark it.
+    """
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        found = trial.user_attrs.get(OWNER)
+        age_s = (datetime.now() - trial.datetime_start).total_seconds() if trial.datetime_start else 0.0
+        if owner is None or found == owner or (found is None and age_s > UNMARKED_TRIAL_S):
+            study.tell(trial.number, state=TrialState.FAIL)
+
+
+def tell(
     study: Study,
-    trial: optuna.Trial,
+    trial: Trial,
     values: Sequence[float],
     constraints: Mapping[str, float],
     facts: Mapping[str, Any],

@@ -10,6 +10,9 @@ from typing import Any
 from hwsearch.errors import HwsearchError
 from hwsearch.shape.architecture import ARCHITECTURES, MODERNBERT, Architecture
 
+# Far beyond any encoder; keeps every count of a table inside 64 bits.
+LARGEST_SIZE = 1_000_000
+
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderShape:
@@ -24,7 +27,8 @@ class EncoderShape:
         global_attn_every_n_layers: layer i attends globally where i % n == 0, else locally.
         local_attention: 128 means |i - j| <= 64, so up to 129 visible keys.
 
-    Raises HwsearchError where a size is not a positive integer or heads do not divide the width.
+    Raises HwsearchError where a size is not an integer from 1 to LARGEST_SIZE or heads do not divide the
+    width.
     """
 
     num_hidden_layers: int
@@ -40,8 +44,8 @@ class EncoderShape:
 
     def __post_init__(self) -> None:
         for name, value in self.sizes().items():
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise HwsearchError(f"{name}: {value!r} is not a positive integer")
+            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= LARGEST_SIZE:
+                raise HwsearchError(f"{name}: {value!r} is not an integer from 1 to {LARGEST_SIZE:,}")
         if self.num_key_value_heads is None:
             object.__setattr__(self, "num_key_value_heads", self.num_attention_heads)
         if self.hidden_size % self.num_attention_heads:
@@ -105,7 +109,8 @@ class EncoderShape:
 
     def __str__(self) -> str:
         """Short notation, as `hwsearch.shape.notation.parse_shape` reads it."""
-        text = f"L{self.num_hidden_layers}-h{self.hidden_size}"
+        text = "" if self.architecture == MODERNBERT else f"{self.architecture.name}:"
+        text += f"L{self.num_hidden_layers}-h{self.hidden_size}"
         text += f"-a{self.num_attention_heads}-i{self.intermediate_size}"
         if self.key_value_heads != self.num_attention_heads:
             text += f"-kv{self.num_key_value_heads}"

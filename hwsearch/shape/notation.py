@@ -7,8 +7,11 @@ import re
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from hwsearch.errors import HwsearchError
 from hwsearch.files import read_text, read_yaml
+from hwsearch.shape.architecture import MODERNBERT
 from hwsearch.shape.encoder_shape import EncoderShape
 from hwsearch.shape.presets import PRESETS
 
@@ -33,8 +36,9 @@ def parse_shape(text: str) -> EncoderShape:
     """
     if text in PRESETS:
         return PRESETS[text]
-    if _NOTATION.fullmatch(text):
-        return _from_notation(text)
+    architecture, _, sizes = text.rpartition(":")
+    if _NOTATION.fullmatch(sizes):
+        return _from_notation(text, architecture or MODERNBERT.name, sizes)
     path = Path(text)
     if path.is_dir():
         return _from_folder(path)
@@ -44,13 +48,14 @@ def parse_shape(text: str) -> EncoderShape:
         return read_shape_yaml(path)
     raise HwsearchError(
         f"{text}: no such shape; accepted: a preset ({', '.join(PRESETS)}), the notation"
-        " L28-h1024-a16-i2624[-g3][-w128][-v50368], a shape.yaml, or a Hugging Face config.json or its folder"
+        " [ARCHITECTURE:]L28-h1024-a16-i2624[-g3][-w128][-v50368], a shape.yaml,"
+        " or a Hugging Face config.json or its folder"
     )
 
 
-def _from_notation(text: str) -> EncoderShape:
-    values: dict[str, int] = {}
-    for part in text.split("-"):
+def _from_notation(text: str, architecture: str, sizes: str) -> EncoderShape:
+    values: dict[str, Any] = {"architecture": architecture}
+    for part in sizes.split("-"):
         letter = part.rstrip("0123456789")
         name = _LETTERS[letter]
         if name in values:
@@ -60,6 +65,11 @@ def _from_notation(text: str) -> EncoderShape:
         return EncoderShape.from_dict(values)
     except HwsearchError as error:
         raise HwsearchError(f"{text}: {error}") from error
+
+
+def shape_yaml(shape: EncoderShape) -> str:
+    """The text of a shape.yaml, which `read_shape_yaml` reads back."""
+    return yaml.safe_dump(shape.to_dict(), sort_keys=False)
 
 
 def _from_folder(path: Path) -> EncoderShape:

@@ -2,12 +2,18 @@
 
 Kaplan et al. 2020 (arXiv 2001.08361): at a fixed count N of parameters outside the embedding the
 loss falls as N^-0.076 and depends on the aspect ratio hidden_size / num_hidden_layers only weakly;
-their Fig. 5 has (6 layers, 4288 wide) within 3 % of (48 layers, 1600 wide). A parabola in the
-logarithm of the aspect ratio through these two points gives the loss penalty of any other shape,
-and the power law turns the penalty into the parameters that would make up for it:
+their Fig. 5 has (6 layers, 4288 wide) within 3 % of (48 layers, 1600 wide). Our own assumptions turn
+these two points into a penalty for any shape: that the second is the best aspect ratio (published
+encoders stand near it: ModernBERT 35 and 37, NeoBERT 27), and that the loss rises as a parabola in the
+logarithm of the ratio, alike on both sides. The power law then gives the parameters that would make up
+for it:
 
     penalty             = 0.03 * (ln(aspect / 33.3) / ln(714.7 / 33.3))^2
     effective parameters = N * (1 + penalty)^(-1 / 0.076)
+
+The penalty is small: 0.003 % of loss for ModernBERT-large, 0.4 % for 12 layers of 1280. Within a
+parameter budget the prior is mostly the parameters outside the embedding, and does little against
+shallow shapes; a floor on depth does.
 
 What it rests on: decoder language models and their training loss. What it leaves out: head size,
 feed-forward ratio and attention pattern (so bound them in the space, to what is known to be equal),

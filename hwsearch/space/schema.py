@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
 
 from hwsearch.errors import HwsearchError
 from hwsearch.files import YamlDocument, data_folder, read_yaml
 from hwsearch.gpu.catalog import load_gpu
 from hwsearch.gpu.profile import CPU, Gpu
+from hwsearch.settings import Head, Mode, RuntimeName
 from hwsearch.shape import EncoderShape, parse_shape
-from hwsearch.space.values import Count, Values
-from hwsearch.workload import parse_workload
+from hwsearch.space.values import Count, Values, parse_count
+from hwsearch.workload import Workload, parse_workload
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Weight = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
@@ -88,9 +98,11 @@ def _known_gpu(name: Any) -> Any:
         raise ValueError(str(error)) from error
 
 
-def _known_workload(spec: Any) -> Any:
+def _known_workload(spec: Any, information: ValidationInfo) -> Any:
+    if not isinstance(spec, str):
+        return spec
     try:
-        return parse_workload(spec).spec if isinstance(spec, str) else spec
+        return parse_workload(spec, (information.context or {})["folder"])
     except HwsearchError as error:
         raise ValueError(str(error)) from error
 
@@ -104,20 +116,35 @@ def _known_shape(text: Any) -> Any:
         raise ValueError(str(error)) from error
 
 
+def _bound(found: Any) -> Any:
+    if found == "reference" or (isinstance(found, int | float) and not isinstance(found, bool)):
+        if isinstance(found, float) and not math.isfinite(found):
+            raise ValueError(f"found {found}; accepted: a finite number")
+        return float(found) if found != "reference" else found
+    try:
+        return float(parse_count(found))
+    except ValueError as error:
+        raise ValueError(f"found {found!r}; accepted: a number, a text such as 300M, or reference") from error
+
+
 GpuName = Annotated[str, BeforeValidator(_known_gpu)]
-WorkloadSpec = Annotated[str, BeforeValidator(_known_workload)]
+Lengths = Annotated[Workload, BeforeValidator(_known_workload)]
 Reference = Annotated[EncoderShape, BeforeValidator(_known_shape)]
 # `reference` stands for the reference shape's own value.
-Bound = Annotated[float, Field(allow_inf_nan=False)] | Literal["reference"]
+Bound = Annotated[float | Literal["reference"], BeforeValidator(_bound)]
 
 
 class WeightedWorkload(_Section):
-    lengths: WorkloadSpec
+    lengths: Lengths
     weight: Positive = 1.0
 
 
 class Objective(_Section):
-    """Weight 0 keeps the bounds and drops the objective."""
+    """Weight 0 keeps the bounds and drops the objective.
+
+    Bounds are in layers (depth), parameters (quality_prior, body_parameters), GiB (memory) or
+    milliseconds of the basket's mean (latency).
+    """
 
     weight: Weight = 1.0
     min: Bound | None = None
@@ -125,10 +152,16 @@ class Objective(_Section):
 
 
 class LatencyObjective(Objective):
-    """basket: weighted geometric mean; worst: the GPU that loses most against the reference;
-    each: one objective a GPU."""
+    """basket: weighted geometric mean; worst: the GPU that loses most against the reference, whatever
+    its weight; each: one objective a GPU."""
 
     over: Literal["basket", "worst", "each"] = "basket"
+
+    @model_validator(mode="after")
+    def _bounds_have_a_meaning(self) -> LatencyObjective:
+        if self.over != "basket" and (self.min is not None or self.max is not None):
+            raise ValueError("min and max bound the basket's mean; with over: each or worst use limits")
+        return self
 
 
 class Objectives(_Section):
@@ -137,6 +170,13 @@ class Objectives(_Section):
     body_parameters: Objective | None = None
     depth: Objective | None = None
     memory: Objective | None = None
+
+    @model_validator(mode="after")
+    def _something_to_optimise(self) -> Objectives:
+        given = [getattr(self, name) for name in type(self).model_fields]
+        if not any(objective is not None and objective.weight > 0 for objective in given):
+            raise ValueError("every weight is 0; at least one objective needs a weight above 0")
+        return self
 
 
 Tile = Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=2, max_length=2)]
@@ -182,20 +222,27 @@ class SpaceFile(_Section):
     budget: Budget
     basket: Annotated[dict[GpuName, Positive], Field(min_length=1)]
     workloads: Annotated[list[WeightedWorkload], Field(min_length=1)]
-    mode: Literal["inference", "training"] = "inference"
-    runtime: Literal["eager", "graph", "compile", "tensorrt"] = "graph"
-    head: Literal["none", "mlm"] | None = None
+    mode: Mode = "inference"
+    runtime: RuntimeName = "graph"
+    head: Head | None = None
     objectives: Objectives = Objectives()
     constraints: Constraints = Constraints()
     limits: Limits = Limits()
     reference: Reference
     winners: Annotated[int, Field(ge=1, le=100)] = 5
 
+    @model_validator(mode="after")
+    def _limits_are_of_the_basket(self) -> SpaceFile:
+        for name in (*self.limits.latency_ms, *self.limits.memory_gib):
+            if name not in self.basket:
+                raise ValueError(f"limits: {name} is not in the basket; accepted: {', '.join(self.basket)}")
+        return self
+
 
 def find_space(name: str) -> Path:
     """A space's path from a path, or from the name of a shipped space."""
     path = Path(name)
-    if path.suffix in (".yaml", ".yml") or path.exists():
+    if path.suffix in (".yaml", ".yml") or path.is_file():
         return path
     shipped = data_folder("spaces") / f"{name}.yaml"
     if not shipped.is_file():
@@ -210,7 +257,7 @@ def read_space_file(path: Path) -> SpaceFile:
     if not isinstance(document.data, dict):
         raise HwsearchError(f"{path}: a space is a mapping; accepted keys: {_keys(SpaceFile)}")
     try:
-        return SpaceFile.model_validate(document.data)
+        return SpaceFile.model_validate(document.data, context={"folder": path.parent})
     except ValidationError as error:
         raise HwsearchError("\n".join(_mistakes(document, error))) from error
 

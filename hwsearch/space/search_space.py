@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 from hwsearch.errors import HwsearchError
 from hwsearch.gpu.profile import Gpu
+from hwsearch.settings import Head
 from hwsearch.shape import PRESETS, EncoderShape
 from hwsearch.shape.architecture import MODERNBERT
 from hwsearch.shape.table import ShapeTable
 from hwsearch.space.constraints import Constraint, known_constraints
 from hwsearch.space.grid import enumerate_grid, grid_size, intermediate_sizes
 from hwsearch.space.schema import SpaceFile, find_space, load_basket_gpu, read_space_file
-from hwsearch.workload import Workload, parse_workload
+from hwsearch.workload import Workload
 
 # Above this a space is explored by a sampler, not enumerated.
 LARGEST_GRID = 5_000_000
@@ -51,7 +50,7 @@ class SearchSpace:
     workload_weights: tuple[float, ...]
 
     @property
-    def head(self) -> Literal["none", "mlm"]:
+    def head(self) -> Head:
         return self.file.head or ("mlm" if self.file.mode == "training" else "none")
 
     @property
@@ -67,13 +66,17 @@ class SearchSpace:
         """Shapes in the grid before any constraint."""
         return grid_size(self.file.shape)
 
-    def identity(self) -> str:
-        """Digest of everything that decides a run's answer, for telling runs of other spaces apart."""
-        content = json.dumps(
-            [self.file.model_dump(mode="json", exclude={"reference"}), str(self.reference), *self._basket()],
-            sort_keys=True,
-        )
-        return hashlib.sha256(content.encode()).hexdigest()[:16]
+    def description(self) -> dict[str, Any]:
+        """The space in plain data, every default spelled out; how many winners are written is no part."""
+        return {
+            **self.file.model_dump(mode="json", exclude={"basket", "workloads", "reference", "winners"}),
+            "basket": dict(self._basket()),
+            "workloads": [
+                {"lengths": workload.spec, "weight": weight}
+                for workload, weight in zip(self.workloads, self.workload_weights, strict=True)
+            ],
+            "reference": self.reference.to_dict(),
+        }
 
     def with_gpus(self, names: Sequence[str]) -> SearchSpace:
         """The same space over another basket; a GPU keeps its weight, a new one gets 1."""
@@ -101,7 +104,7 @@ def load_space(name: str) -> SearchSpace:
         file=file,
         gpus=tuple(load_basket_gpu(gpu) for gpu in file.basket),
         weights=tuple(file.basket.values()),
-        workloads=tuple(parse_workload(w.lengths) for w in file.workloads),
+        workloads=tuple(w.lengths for w in file.workloads),
         workload_weights=tuple(w.weight for w in file.workloads),
     )
 
@@ -151,9 +154,13 @@ def preset_obstacles(space: SearchSpace) -> dict[str, list[str]]:
             ("head_size", shape.head_size),
             ("global_attn_every_n_layers", shape.global_attn_every_n_layers),
             ("vocab_size", shape.vocab_size),
+            ("max_position_embeddings", shape.max_position_embeddings),
         ):
-            if value not in getattr(section, field):
+            candidates = getattr(section, field)
+            if value not in (candidates if isinstance(candidates, tuple) else (candidates,)):
                 found.append(f"{field} ({value})")
+        if shape.global_attn_every_n_layers > 1 and shape.local_attention not in section.local_attention:
+            found.append(f"local_attention ({shape.local_attention})")
         if shape.intermediate_size not in intermediate_sizes(section, shape.hidden_size):
             found.append(f"intermediate_size ({shape.intermediate_size})")
         table = ShapeTable.of([shape])

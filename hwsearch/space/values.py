@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 
+from hwsearch.shape.encoder_shape import LARGEST_SIZE
+
 MAX_VALUES = 100_000
 _COUNT = re.compile(r"(\d+(?:\.\d+)?)([KMGB]?)")
 _FACTORS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "B": 10**9}
@@ -35,12 +37,12 @@ def _values(found: Any) -> tuple[int, ...]:
 def _integer(found: Any, accepted: str) -> int:
     if isinstance(found, bool) or not isinstance(found, int):
         raise ValueError(f"found {found!r}; {accepted}")
-    if not 1 <= found <= 10**9:
-        raise ValueError(f"found {found}; accepted: integers from 1 to 10^9")
+    if not 1 <= found <= LARGEST_SIZE:
+        raise ValueError(f"found {found}; accepted: integers from 1 to {LARGEST_SIZE:,}")
     return found
 
 
-def _count(found: Any) -> int:
+def parse_count(found: Any) -> int:
     """A count such as 395881664, 350M or 1.5B."""
     if isinstance(found, int) and not isinstance(found, bool) and found > 0:
         return found
@@ -51,4 +53,4 @@ def _count(found: Any) -> int:
 
 
 Values = Annotated[tuple[int, ...], BeforeValidator(_values)]
-Count = Annotated[int, BeforeValidator(_count)]
+Count = Annotated[int, BeforeValidator(parse_count)]

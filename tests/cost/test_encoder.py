@@ -12,10 +12,10 @@ from hwsearch.cost.encoder import encoder_time
 from hwsearch.cost.gemm import gemm_seconds
 from hwsearch.cost.prediction import predict_shape
 from hwsearch.cost.runtime import RUNTIMES
-from hwsearch.cost.settings import Settings
 from hwsearch.cost.stream import stream_seconds
 from hwsearch.errors import HwsearchError
 from hwsearch.gpu.catalog import load_gpu
+from hwsearch.settings import Settings
 from hwsearch.shape import PRESETS, EncoderShape
 from hwsearch.shape.table import ShapeTable
 from hwsearch.space.grid import enumerate_grid

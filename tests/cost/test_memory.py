@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from hwsearch.cost.memory import CONTEXT_BYTES, encoder_memory
-from hwsearch.cost.settings import Settings
 from hwsearch.gpu.catalog import load_gpu
+from hwsearch.settings import Settings
 from hwsearch.shape import PRESETS, EncoderShape
 from hwsearch.shape.table import ShapeTable
 from hwsearch.workload import parse_workload

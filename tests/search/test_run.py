@@ -96,12 +96,12 @@ def test_like_for_like_is_what_it_says(small_space: Path, tmp_path: Path) -> Non
         & (shapes.local_attention >= 128)
         & (result.candidates.latency < result.reference.latency).all(axis=0)
     )
-    if result.like_for_like is None:
+    if result.like_for_like_row is None:
         assert not fits.any()
     else:
-        assert fits[result.like_for_like]
+        assert fits[result.like_for_like_row]
         fastest = result.candidates.basket_latency[fits].min()
-        assert result.candidates.basket_latency[result.like_for_like] == fastest
+        assert result.candidates.basket_latency[result.like_for_like_row] == fastest
 
 
 def test_the_reference_does_not_beat_itself(tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ def test_the_reference_does_not_beat_itself(tmp_path: Path) -> None:
     )
     result = run(load_space(str(path)), out=tmp_path / "run")
     assert len(result.candidates) == 1
-    assert result.fastest_no_worse is None and result.like_for_like is None
+    assert result.fastest_no_worse_row is None and result.like_for_like_row is None
 
 
 def test_a_stopped_run_goes_on_and_repeats_nothing(small_space: Path, tmp_path: Path) -> None:
@@ -221,3 +221,61 @@ def test_any_optuna_storage(small_space: Path, tmp_path: Path) -> None:
     with pytest.raises(HwsearchError, match="cannot be opened") as told:
         run(space, out=tmp_path / "third", storage="nosuchdb://user:secret@host/x")
     assert "secret" not in str(told.value)
+
+
+def test_a_torn_journal_given_as_storage_is_mended_too(small_space: Path, tmp_path: Path) -> None:
+    space, journal = load_space(str(small_space)), tmp_path / "own.log"
+    assert run(space, out=tmp_path / "run", storage=str(journal), trials=3).recorded == 3
+    with open(journal, "ab") as file:
+        file.write(b'{"op_code":4,"tri')
+    warned: list[str] = []
+    assert run(space, out=tmp_path / "run", storage=str(journal), trials=5, warn=warned.append).recorded == 5
+    assert len(warned) == 1
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"".join([*lines[:4], b"torn\n", *lines[4:]]))
+    with pytest.raises(HwsearchError, match=r"own\.log:5: not a record"):
+        run(space, out=tmp_path / "run", storage=str(journal))
+
+
+def test_a_shape_that_a_killed_process_had_in_a_database_is_tried_again(
+    small_space: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space, url = load_space(str(small_space)), f"sqlite:///{tmp_path}/study.db"
+
+    def killed(*_: object) -> None:
+        raise SystemExit("killed between ask and tell")
+
+    with monkeypatch.context() as patched, pytest.raises(SystemExit):
+        patched.setattr("hwsearch.search.plans.tell", killed)
+        run(space, out=tmp_path / "run", storage=url)
+    result = run(space, out=tmp_path / "run", storage=url)
+    assert result.recorded == len(result.front)
+    states = [trial.state for trial in optuna.load_study(storage=url, study_name="small").trials]
+    assert optuna.trial.TrialState.RUNNING not in states
+
+
+def test_a_refused_storage_leaves_no_folder(small_space: Path, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/study.db"
+    run(load_space(str(small_space)), out=tmp_path / "run", storage=url, trials=2)
+    small_space.write_text(SMALL_SPACE.replace("4M", "5M"))
+    with pytest.raises(HwsearchError, match="belongs to another space"):
+        run(load_space(str(small_space)), out=tmp_path / "other", storage=url)
+    assert not (tmp_path / "other").exists()
+
+
+def test_exploring_a_used_up_space_still_answers(tmp_path: Path) -> None:
+    path = tmp_path / "small.yaml"
+    path.write_text(SMALL_SPACE.replace("{min: 2, max: 9}", "4").replace("[1, 3]", "3"))
+    space = load_space(str(path))
+    result = run(space, out=tmp_path / "run", sampler="tpe", trials=10_000)
+    assert 0 < result.recorded < 200 and result.winners
+    states = {trial.state for trial in trials_of(tmp_path / "run")}
+    assert states == {optuna.trial.TrialState.COMPLETE}
+
+
+def test_fewer_winners_leave_no_stale_files(small_space: Path, tmp_path: Path) -> None:
+    run(load_space(str(small_space)), out=tmp_path / "run")
+    small_space.write_text(SMALL_SPACE + "winners: 2\n")
+    result = run(load_space(str(small_space)), out=tmp_path / "run")
+    ranked = sorted(p.parent.name for p in (tmp_path / "run").glob("winners/[0-9]*/shape.yaml"))
+    assert ranked == ["0", "1"] and len(result.winners) == 2

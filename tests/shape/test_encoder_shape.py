@@ -68,10 +68,12 @@ def test_presets_are_named_and_hash_apart(name: str) -> None:
         ("L28-h1024-a16", "intermediate_size is missing"),
         ("L28-h1024-a16-i2624-L3", "L stands here twice"),
         ("L28-h1000-a16-i2624", "16 does not divide"),
-        ("L0-h1024-a16-i2624", "0 is not a positive integer"),
+        ("L0-h1024-a16-i2624", "0 is not an integer from 1"),
         ("L28-h1024-a16-i2624-w127", "127 is odd"),
         ("L28-h1024-a16-i2624-kv5", "5 does not divide"),
         ("nowhere/config.json", "cannot read"),
+        ("L2-h1000000000000000000000-a1-i8", "is not an integer from 1 to 1,000,000"),
+        ("tower:L2-h64-a1-i64", "architecture: 'tower' is unknown; accepted: modernbert, bert"),
     ],
 )
 def test_a_wrong_shape_says_what_is_accepted(text: str, said: str) -> None:
@@ -114,7 +116,7 @@ def test_hugging_face_configs_of_both_layouts(tmp_path) -> None:
         ({"layer_types": kinds[:3]}, "one entry for each of 5"),
         ({"layer_types": 5}, "one entry for each of 5"),
         ({"layer_types": ["dense"] * 5}, "found 'dense'"),
-        ({"global_attn_every_n_layers": "abc"}, "'abc' is not a positive integer"),
+        ({"global_attn_every_n_layers": "abc"}, "'abc' is not an integer"),
         ({"global_attn_every_n_layers": 2.7}, r"2\.7 is not"),
         ({"mlp_bias": True}, "mlp_bias: found True; accepted: False"),
         ({"tie_word_embeddings": False}, "tie_word_embeddings"),

@@ -1,0 +1,28 @@
+"""What a run is of: two runs with the same identity may share a folder and a study."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import hwsearch.cost
+import hwsearch.shape
+from hwsearch.space.search_space import SearchSpace
+
+
+def identity(space: SearchSpace) -> str:
+    """Digest of everything that decides the numbers: the space, the GPUs' facts and constants, the lengths
+    of each workload, and the code that prices. Predictions of two identities must not be mixed."""
+    content = [
+        json.dumps(space.description(), sort_keys=True),
+        repr([(gpu, gpu.calibration) for gpu in space.gpus]),
+        repr([(workload.lengths, workload.padded_length) for workload in space.workloads]),
+        *_sources(hwsearch.cost.__path__[0]),
+        *_sources(hwsearch.shape.__path__[0]),
+    ]
+    return hashlib.sha256("\0".join(content).encode()).hexdigest()[:16]
+
+
+def _sources(folder: str) -> list[str]:
+    return [path.read_text() for path in sorted(Path(folder).glob("*.py"))]
