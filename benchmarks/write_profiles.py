@@ -116,10 +116,10 @@ def calibrate(gpu: Gpu, results: Results) -> Calibration:
     gemm = {d: gemm_block(gpu, d, results) for d in gpu.dense_flops_per_s}
     attention = {d: attention_block(gpu, d, gemm, results) for d in gpu.dense_flops_per_s}
     stream = stream_block(gpu, results)
-    kinds = [gemm[gpu.default_dtype].evidence.kind, attention[gpu.default_dtype].evidence.kind]
+    kinds = {c.evidence.kind for c in (gemm[gpu.default_dtype], attention[gpu.default_dtype], stream)}
     every = {c.evidence.kind for c in gemm.values()} | {c.evidence.kind for c in attention.values()}
     kind: CalibrationKind = "partly fitted"
-    if kinds == ["fitted", "fitted"]:
+    if kinds == {"fitted"}:
         kind = "fitted"
     elif every | {stream.evidence.kind} == {"transferred"}:
         kind = "transferred"

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hwsearch.cost.prediction import Prediction, predict_shape
+from hwsearch.errors import HwsearchError
+from hwsearch.export import exports
 from hwsearch.export import write_export as export_shape
 from hwsearch.gpu.catalog import load_gpu
 from hwsearch.report.html import write_report
@@ -13,9 +15,10 @@ from hwsearch.search.candidates import Report, silent
 from hwsearch.search.result import RunResult
 from hwsearch.search.run import SamplerName
 from hwsearch.search.run import run as search
-from hwsearch.search.run_folder import shape_of_run
+from hwsearch.search.run_folder import shape_of_run, winners_of_run
 from hwsearch.settings import Head, Mode, RuntimeName
 from hwsearch.shape import EncoderShape, parse_shape
+from hwsearch.shape.notation import read_shape_yaml
 from hwsearch.space.search_space import load_space
 from hwsearch.workload import parse_workload
 
@@ -72,4 +75,12 @@ def run(
 
 def write_export(shape: EncoderShape | str, format: str, out: str | Path) -> list[Path]:
     """Write a shape, or a run's first winner, for other tools; the paths written. Raises HwsearchError."""
-    return export_shape(shape if isinstance(shape, EncoderShape) else shape_of_run(shape), format, Path(out))
+    if isinstance(shape, EncoderShape):
+        return export_shape(shape, format, Path(out))
+    try:
+        return export_shape(shape_of_run(shape), format, Path(out))
+    except HwsearchError as error:
+        hint = [str(path) for path in winners_of_run(shape) if exports(read_shape_yaml(path), format)]
+        if not hint:
+            raise
+        raise HwsearchError(f"{error}. Of this run's winners {', '.join(hint)} can be exported so") from error

@@ -26,4 +26,7 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:
         # The reader of a pipe has left; Python would complain once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        print(f"hwsearch: {error.filename or 'files'}: {error.strerror or error}", file=sys.stderr)
+        return 2
     return 0

@@ -10,6 +10,7 @@ from hwsearch.cost.memory import encoder_memory
 from hwsearch.gpu.profile import Gpu
 from hwsearch.settings import Head, Mode, RuntimeName, Settings
 from hwsearch.shape.encoder_shape import EncoderShape
+from hwsearch.shape.flops import count_flops
 from hwsearch.shape.table import ShapeTable
 from hwsearch.workload import Workload
 
@@ -22,6 +23,7 @@ class Prediction:
         latency_s: one batch, seconds; the longer of the device's work and the host's launches.
         device_s: the device's work, `parts_s` summed.
         parts_s: seconds by operator, all layers together.
+        flops: of one batch, padding included where the model computes it.
         tokens_per_s: real tokens, never padding.
         peak_bytes: predicted peak memory.
         largest_batch: sequences like the workload's that fit the GPU at once.
@@ -38,6 +40,7 @@ class Prediction:
     latency_s: float
     device_s: float
     parts_s: dict[str, float]
+    flops: int
     tokens_per_s: float
     peak_bytes: float
     largest_batch: int
@@ -74,8 +77,16 @@ def predict_shape(
         latency_s=latency,
         device_s=float(time.device[0]),
         parts_s={part.name: float(part.seconds[0]) for part in time.parts},
+        flops=_flops(shape, workload, settings),
         tokens_per_s=workload.tokens / latency,
         peak_bytes=float(memory.peak_bytes[0]),
         largest_batch=int(memory.largest_batch(gpu, workload)[0]),
         calibration=gpu.calibration.kind,
     )
+
+
+def _flops(shape: EncoderShape, workload: Workload, settings: Settings) -> int:
+    unpads = shape.architecture.unpads
+    lengths = workload.lengths if unpads else (workload.padded_length,) * workload.batch_size
+    flops = count_flops(shape, lengths, head_tokens=settings.head_tokens(sum(lengths)))
+    return flops.training if settings.training else flops.forward

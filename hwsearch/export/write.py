@@ -19,6 +19,15 @@ FORMATS: dict[str, tuple[str, Callable[[EncoderShape], str]]] = {
 }
 
 
+def exports(shape: EncoderShape, format: str) -> bool:
+    """Whether the format can hold the shape."""
+    try:
+        FORMATS[format][1](shape)
+    except (HwsearchError, KeyError):
+        return False
+    return True
+
+
 def write_export(shape: EncoderShape, format: str, out: Path) -> list[Path]:
     """Write `shape` into the folder `out` and return the files written.
 

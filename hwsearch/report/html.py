@@ -9,7 +9,7 @@ import pandas as pd
 from hwsearch.errors import HwsearchError
 from hwsearch.files import write_whole
 from hwsearch.report.summary import Summary, read_summary
-from hwsearch.report.table import mark, verdicts
+from hwsearch.report.table import footnotes, mark, shown, verdicts
 from hwsearch.search.run_folder import RunFolder
 
 WIDTH, HEIGHT, MARGIN = 760, 420, 60
@@ -43,7 +43,8 @@ def report_html(summary: Summary, front: pd.DataFrame) -> str:
         "<h2>Winners against the reference</h2>",
         _winners(summary).to_html(index=False, border=0),
         *(f"<p>{escape(line)}</p>" for line in verdicts(summary)),
-        "<p>x is the reference's latency over the shape's. * constants not all fitted on this GPU.</p>",
+        "<p>x is the reference's latency over the shape's.</p>",
+        *(f"<p>{escape(line)}</p>" for line in footnotes(summary)),
     ]
     upward = [o["name"] for o in summary["objectives"] if o["direction"] == "maximize"]
     for name in upward:
@@ -61,14 +62,10 @@ def report_html(summary: Summary, front: pd.DataFrame) -> str:
 
 
 def _winners(summary: Summary) -> pd.DataFrame:
-    rows = [("reference", summary["reference"])]
-    rows += [(f"winner {rank}", shape) for rank, shape in enumerate(summary["winners"])]
-    for label, key in (("no worse", "fastest_no_worse"), ("like for like", "like_for_like")):
-        if summary[key] is not None:
-            rows.append((label, summary[key]))
     records = []
-    for label, shape in rows:
+    for label, shape in shown(summary):
         record = {"": label, "shape": shape["shape"], "parameters": f"{shape['parameters']:,}"}
+        record["prior"] = f"{shape['quality_prior'] / summary['reference']['quality_prior']:.3f}x"
         record["basket ms"] = f"{shape['basket_latency_ms']:.3f}"
         for gpu, ms, speedup in zip(summary["gpus"], shape["latency_ms"], shape["speedup"], strict=True):
             record[gpu["name"] + mark(gpu)] = f"{ms:.2f} ms ({speedup:.3f}x)"

@@ -113,7 +113,8 @@ def limits(space: SearchSpace, candidates: Candidates, reference: Candidates) ->
     asked, found = space.file.limits, {}
     for row, gpu in enumerate(space.gpus):
         if gpu.name in asked.latency_ms:
-            found[f"latency_ms[{gpu.name}]"] = 1e3 * candidates.slowest[row] - asked.latency_ms[gpu.name]
+            excess_ms = 1e3 * candidates.slowest[row] - asked.latency_ms[gpu.name]
+            found[f"slowest_latency_ms[{gpu.name}]"] = excess_ms
         most = asked.memory_gib.get(gpu.name, np.inf) * GIB
         if asked.fits_memory:
             most = min(most, gpu.memory_bytes)
@@ -122,7 +123,7 @@ def limits(space: SearchSpace, candidates: Candidates, reference: Candidates) ->
     bounded = (
         (
             "basket_latency_ms",
-            asked_latency_bounds(space),
+            _bounds(space, "latency"),
             candidates.basket_latency,
             reference.basket_latency,
             1e3,
@@ -141,10 +142,6 @@ def limits(space: SearchSpace, candidates: Candidates, reference: Candidates) ->
         if high is not None:
             found[f"{name}.max"] = values * unit - _value(high, own, unit)
     return found
-
-
-def asked_latency_bounds(space: SearchSpace) -> tuple[Bound | None, Bound | None]:
-    return _bounds(space, "latency")
 
 
 def _bounds(space: SearchSpace, name: str) -> tuple[Bound | None, Bound | None]:

@@ -5,11 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
+from hwsearch.cost.runtime import RUNTIMES
 from hwsearch.search.candidates import Candidates
-from hwsearch.search.objectives import Objective
+from hwsearch.search.objectives import Objective, scores
 from hwsearch.search.run_folder import RunFolder
 from hwsearch.shape import EncoderShape
 from hwsearch.shape.parameters import body_parameters, masked_lm_parameters
+from hwsearch.shape.quality_prior import effective_parameters
 from hwsearch.space.search_space import Removal, SearchSpace
 
 
@@ -47,6 +51,7 @@ class RunResult:
     def summary(self) -> dict[str, Any]:
         """The run's answer as plain data: what the terminal's table and the report are made from."""
         space, reference = self.space, self.reference
+        found = scores(self.objectives)
 
         def candidate(row: int | None) -> dict[str, Any] | None:
             return None if row is None else _row(self.candidates, row, reference)
@@ -61,6 +66,7 @@ class RunResult:
             "workloads": [workload.spec for workload in space.workloads],
             "mode": space.file.mode,
             "runtime": space.file.runtime,
+            "end_to_end_error_percent": RUNTIMES[space.file.runtime].end_to_end_error_percent,
             "objectives": [
                 {"name": o.name, "direction": o.direction, "weight": o.weight, "reference": o.reference}
                 for o in self.objectives
@@ -75,7 +81,9 @@ class RunResult:
                 {"constraint": r.constraint, "removed": r.removed, "left": r.left} for r in self.removals
             ],
             "reference": _row(reference, 0, reference),
-            "winners": [_row(self.front, row, reference) for row in self.winner_rows],
+            "winners": [
+                {**_row(self.front, row, reference), "score": float(found[row])} for row in self.winner_rows
+            ],
             "fastest_no_worse": candidate(self.fastest_no_worse_row),
             "like_for_like": candidate(self.like_for_like_row),
         }
@@ -88,6 +96,7 @@ def _row(candidates: Candidates, row: int, reference: Candidates) -> dict[str, A
         "shape": str(shape),
         "parameters": int(masked_lm_parameters(shape)),
         "body_parameters": int(body_parameters(shape)),
+        "quality_prior": float(effective_parameters(candidates.shapes.take(np.array([row])))[0]),
         "basket_latency_ms": 1e3 * float(candidates.basket_latency[row]),
         "basket_speedup": float(reference.basket_latency[0] / candidates.basket_latency[row]),
         "latency_ms": [1e3 * float(seconds) for seconds in candidates.latency[:, row]],

@@ -131,6 +131,12 @@ def _git_revision() -> str | None:
         return None
 
 
+def winners_of_run(text: str) -> list[Path]:
+    """The ranked winners' files, best first; none where `text` is not a run's folder."""
+    ranked = Path(text).glob("winners/[0-9]*/shape.yaml")
+    return sorted(ranked, key=lambda path: (len(path.parent.name), path.parent.name))
+
+
 def shape_of_run(text: str) -> EncoderShape:
     """A SHAPE as typed, or a run folder's first winner.
 

@@ -26,12 +26,15 @@ class Constraint:
     passes: Callable[[ShapeTable], Mask]
 
 
-def gemm_outputs(shapes: ShapeTable) -> tuple[Column, ...]:
-    """Rows of each real weight matrix, the N of its GEMM: fused Wqkv, Wo, fused Wi, mlp Wo, decoder."""
+def layer_outputs(shapes: ShapeTable) -> dict[str, Column]:
+    """Rows of each weight matrix of a layer, the N of its GEMM in the forward pass."""
     h = shapes.hidden_size
-    qkv = h + 2 * shapes.key_value_heads * shapes.head_size
-    fused = shapes.intermediate_size * (1 + shapes.architecture.gated_mlp)
-    return qkv, h, fused, h, shapes.vocab_size
+    return {
+        "Wqkv": h + 2 * shapes.key_value_heads * shapes.head_size,
+        "attention Wo": h,
+        "Wi": shapes.intermediate_size * (1 + shapes.architecture.gated_mlp),
+        "mlp Wo": h,
+    }
 
 
 def known_constraints(
@@ -50,7 +53,8 @@ def known_constraints(
         rules.append(Constraint("gemm_dims_multiple_of_64", _gemm_dims_multiple_of_64))
     if switches.head_size_multiple_of_64:
         rules.append(Constraint("head_size_multiple_of_64", lambda s: s.head_size % 64 == 0))
-    tokens = [_computed_tokens(workload) for workload in workloads]
+    # Every architecture that a space holds unpads, so M is the count of real tokens.
+    tokens = [workload.tokens for workload in workloads]
     if (tiles := switches.output_tile_divisibility) is not None:
         rules.append(Constraint("output_tile_divisibility", lambda s: _whole_tiles(s, tokens, tiles.tile)))
     if (waves := switches.wave_utilisation) is not None:
@@ -81,12 +85,12 @@ MEASURES: dict[str, Callable[[ShapeTable], NDArray[np.float64]]] = {
 def lowest_wave_utilisation(
     shapes: ShapeTable, tokens: Sequence[int], gpus: Sequence[Gpu], tile: Sequence[int]
 ) -> NDArray[np.float64]:
-    """Share of SM slots that hold a tile, blocks / (SMs * waves), [N]: the worst over GEMMs, GPUs and
-    workloads, each in the better of the tile's two orientations."""
+    """Share of SM slots that hold a tile, blocks / (SMs * waves), [N]: the worst over the layers' forward
+    GEMMs, the GPUs and the workloads, each in the better of the tile's two orientations."""
     lowest = np.ones(len(shapes))
     sms = sorted({gpu.sms for gpu in gpus})
     for rows in set(tokens):
-        for outputs in gemm_outputs(shapes)[:4]:
+        for outputs in layer_outputs(shapes).values():
             for count in sms:
                 best = np.zeros(len(shapes))
                 for tile_m, tile_n in (tile, tile[::-1]):
@@ -94,11 +98,6 @@ def lowest_wave_utilisation(
                     best = np.maximum(best, blocks / (count * -(-blocks // count)))
                 lowest = np.minimum(lowest, best)
     return lowest
-
-
-def _computed_tokens(workload: Workload) -> int:
-    # Every architecture that a space holds unpads.
-    return workload.tokens
 
 
 def _within_budget(shapes: ShapeTable, space: SpaceFile) -> Mask:
@@ -123,16 +122,16 @@ def _bounds(
 
 
 def _gemm_dims_multiple_of_64(shapes: ShapeTable) -> Mask:
-    # The K of every GEMM is the width or the unfused feed-forward size.
-    sizes = (*gemm_outputs(shapes), shapes.hidden_size, shapes.intermediate_size)
+    # The K of every GEMM is the width or the unfused feed-forward size; the decoder's N is the vocabulary.
+    sizes = [*layer_outputs(shapes).values(), shapes.hidden_size, shapes.intermediate_size, shapes.vocab_size]
     return np.asarray(np.logical_and.reduce([size % 64 == 0 for size in sizes]))
 
 
 def _whole_tiles(shapes: ShapeTable, tokens: Sequence[int], tile: Sequence[int]) -> Mask:
-    """Every M x N output of a layer divides into whole tiles, in one orientation or the other."""
+    """Each M x N output of a layer's forward GEMMs divides into whole tiles, in one orientation."""
     passes = np.ones(len(shapes), dtype=bool)
     for rows in set(tokens):
-        for outputs in gemm_outputs(shapes)[:4]:
+        for outputs in layer_outputs(shapes).values():
             passes &= np.logical_or.reduce(
                 [(rows % tile_m == 0) & (outputs % tile_n == 0) for tile_m, tile_n in (tile, tile[::-1])]
             )

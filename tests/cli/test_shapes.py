@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from hwsearch.shape import parse_shape
+from hwsearch.shape.notation import shape_yaml
 from tests.conftest import Cli
 
 
@@ -43,6 +44,25 @@ def test_a_runs_winner_is_exported_and_imported_again(cli: Cli, small_space: Pat
     assert parse_shape(str(tmp_path / "hf")) == winner
     other = cli("export", run / "winners" / "1" / "shape.yaml", "--format", "yaml", "--out", tmp_path / "one")
     assert other.returncode == 0 and parse_shape(str(tmp_path / "one")) != winner
+
+
+def test_a_winner_that_flexbert_refuses_names_one_that_it_takes(cli: Cli, tmp_path: Path) -> None:
+    """FlexBERT wants a global last layer: (L - 1) % 3 == 0."""
+    run = tmp_path / "run"
+    for rank, depth in enumerate((6, 5, 7)):
+        path = run / "winners" / str(rank) / "shape.yaml"
+        path.parent.mkdir(parents=True)
+        path.write_text(shape_yaml(parse_shape(f"L{depth}-h128-a2-i192")))
+    (run / "run.yaml").write_text("inputs: {}\n")
+    done = cli("export", run, "--format", "flexbert", "--out", tmp_path / "out")
+    assert done.returncode == 2 and not (tmp_path / "out").exists()
+    assert f"winners {run}/winners/2/shape.yaml can be exported" in done.stderr
+    assert (
+        cli(
+            "export", run / "winners" / "2" / "shape.yaml", "--format", "flexbert", "--out", tmp_path / "out"
+        ).returncode
+        == 0
+    )
 
 
 def test_export_of_an_unfinished_run_says_so(cli: Cli, small_space: Path, tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def test_the_verdicts_follow_the_summary(folder: RunFolder) -> None:
     first, second = verdicts(ahead)
     assert "25.0 % faster" in first and "by 10.0 to 30.0 %" in second
     first, second = verdicts({**summary, "fastest_no_worse": None, "like_for_like": None})
-    assert "lies on the front" in first and "no candidate" in second
+    assert "No candidate dominates" in first and "no candidate" in second
 
 
 def test_the_page_escapes_what_it_shows(folder: RunFolder) -> None:

@@ -171,19 +171,19 @@ def test_limits_are_constraints_of_the_study(tmp_path: Path, small_space: Path) 
     assert 1e3 * kept.candidates.slowest[0].max() <= slowest
     assert len(kept.candidates) < len(free.candidates)
     removed = {removal.constraint: removal.removed for removal in kept.removals}
-    assert removed["latency_ms[t4]"] == len(free.candidates) - len(kept.candidates)
+    assert removed["slowest_latency_ms[t4]"] == len(free.candidates) - len(kept.candidates)
     for trial in trials_of(tmp_path / "kept"):
-        assert set(trial.constraints) == {"latency_ms[t4]", "memory_gib[t4]", "memory_gib[l4]"}
+        assert set(trial.constraints) == {"slowest_latency_ms[t4]", "memory_gib[t4]", "memory_gib[l4]"}
         assert all(excess <= 0 for excess in trial.constraints.values())
     explored = run(load_space(str(path)), out=tmp_path / "tpe", sampler="tpe", trials=20)
-    assert any(trial.constraints["latency_ms[t4]"] > 0 for trial in trials_of(tmp_path / "tpe"))
+    assert any(trial.constraints["slowest_latency_ms[t4]"] > 0 for trial in trials_of(tmp_path / "tpe"))
     assert 1e3 * explored.candidates.slowest[0].max() <= slowest
 
 
 def test_limits_that_nothing_keeps_to(tmp_path: Path) -> None:
     path = with_text(tmp_path, "limits: {latency_ms: {l4: 0.000001}}")
     with pytest.raises(
-        HwsearchError, match=r"none of .* keeps to the limits[\s\S]*latency_ms\[l4\]: removed"
+        HwsearchError, match=r"none of .* keeps to the limits[\s\S]*slowest_latency_ms\[l4\]: removed"
     ):
         run(load_space(str(path)), out=tmp_path / "run")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from hwsearch.shape.table import ShapeTable
 from hwsearch.space.constraints import lowest_wave_utilisation
 from hwsearch.space.grid import enumerate_grid, grid_size, intermediate_sizes, random_shapes
 from hwsearch.space.schema import ShapeSection
-from hwsearch.space.search_space import load_space, preset_obstacles, valid_shapes
+from hwsearch.space.search_space import SearchSpace, load_space, preset_obstacles, valid_shapes
 from tests.conftest import SMALL_SPACE
 
 multiples = st.lists(st.integers(1, 12).map(lambda n: 32 * n), min_size=1, max_size=4)
@@ -124,11 +125,11 @@ def test_each_constraint_removes_what_it_names(tmp_path: Path) -> None:
 
 
 def test_wave_utilisation_on_true_sm_counts() -> None:
-    """Base's Wqkv on 4096 tokens: 32 x 9 tiles of 128 x 256 on L4's 58 SMs are 5 waves of 58."""
+    """ModernBERT-large's four GEMMs on 4096 tokens and the L4's 58 SMs, each in its better orientation."""
     space = load_space("modernbert-authors")
     l4 = [gpu for gpu in space.gpus if gpu.name == "l4"]
-    base = ShapeTable.of([space.reference])
-    lowest = lowest_wave_utilisation(base, [4096], l4, [128, 256])[0]
+    large = ShapeTable.of([space.reference])
+    lowest = lowest_wave_utilisation(large, [4096], l4, [128, 256])[0]
     expected = 1.0
     for outputs in (3072, 1024, 5248):
         best = 0.0
@@ -156,3 +157,49 @@ def test_an_infeasible_space_says_which_constraint_removed_what(tmp_path: Path) 
     path.write_text(SMALL_SPACE.replace("{min: 1M, max: 4M}", "{min: 900M, max: 901M}"))
     with pytest.raises(HwsearchError, match=r"no shape is left[\s\S]*parameter_budget +-2,880 +0 left"):
         valid_shapes(load_space(str(path)))
+
+
+def switched_on(folder: Path, switch: str, workload: str = "fixed:128x32", **sizes: str) -> SearchSpace:
+    """The small space on one workload, with one more constraint and other sizes."""
+    text = SMALL_SPACE.replace("fixed:128x32", workload).replace(
+        "reference:", f"constraints: {{{switch}}}\nreference:"
+    )
+    text = text.replace('  - {lengths: "normal:256,64,32..512x16", weight: 0.5}\n', "")
+    for name, value in sizes.items():
+        text = re.sub(rf"  {name}: .*", f"  {name}: {value}", text)
+    path = folder / "s.yaml"
+    path.write_text(text)
+    return load_space(str(path))
+
+
+@pytest.mark.parametrize("workload", ["fixed:128x32", "fixed:100x32", "fixed:128x33"])
+def test_tile_divisibility_takes_m_from_the_workload(tmp_path: Path, workload: str) -> None:
+    space = switched_on(tmp_path, "output_tile_divisibility: true", workload)
+    (rule,) = [c for c in space.constraints if c.name == "output_tile_divisibility"]
+    shapes = enumerate_grid(space.file.shape)
+    tokens = space.workloads[0].tokens
+    expected = []
+    for hidden, ffn in zip(shapes.hidden_size.tolist(), shapes.intermediate_size.tolist(), strict=True):
+        outputs = (3 * hidden, hidden, 2 * ffn, hidden)
+        whole = [
+            (tokens % 128 == 0 and n % 256 == 0) or (tokens % 256 == 0 and n % 128 == 0) for n in outputs
+        ]
+        expected.append(all(whole))
+    assert rule.passes(shapes).tolist() == expected
+    assert any(expected) == (tokens % 128 == 0)
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"vocab_size": "4100"},
+        {"hidden_size": "[160, 224]", "head_size": "32"},
+        {"intermediate_size": "[160, 480]"},
+    ],
+)
+def test_multiples_of_64_are_asked_of_every_gemm_dimension(tmp_path: Path, sizes: dict[str, str]) -> None:
+    space = switched_on(tmp_path, "head_size_multiple_of_64: false", **sizes)
+    (rule,) = [c for c in space.constraints if c.name == "gemm_dims_multiple_of_64"]
+    assert not rule.passes(enumerate_grid(space.file.shape)).any()
+    off = switched_on(tmp_path, "head_size_multiple_of_64: false, gemm_dims_multiple_of_64: false", **sizes)
+    assert "gemm_dims_multiple_of_64" not in [c.name for c in off.constraints]
