@@ -174,6 +174,13 @@ def siblings(a: Cases, b: Cases) -> bool:
     return a.gpu.name.split("-")[0] == b.gpu.name.split("-")[0]
 
 
+def at_bound(value: float, low: float, high: float) -> str:
+    """A mark for a constant that was held, or that the data did not pull away from a bound of the fit."""
+    if low == high:
+        return " held"
+    return " !" if value < 1.01 * low or value > 0.99 * high else ""
+
+
 def table(operator: Operator, fits: Sequence[Fit], constants: Sequence[str]) -> str:
     head = ["GPU", "dtype", "rows", "own %", "own p90 %", "left out %", "bias %", *constants]
     rows = [
@@ -181,8 +188,8 @@ def table(operator: Operator, fits: Sequence[Fit], constants: Sequence[str]) -> 
         + [f"{x:.1f}" for x in (f.own_error, f.own_p90, f.left_out_error)]
         + [f"{f.bias:+.1f}"]
         + [
-            f"{v * 1e6:.2f} us" if name.endswith("_s") else f"{v:.3g}"
-            for name, v in zip(constants, f.vector, strict=True)
+            (f"{v * 1e6:.2f} us" if name.endswith("_s") else f"{v:.3g}") + at_bound(v, *bounds)
+            for name, v, bounds in zip(constants, f.vector, operator.bounds, strict=True)
         ]
         for f in fits
     ]
@@ -217,6 +224,7 @@ def main() -> None:
         f"# Constants of the cost model\n\n{today}, Python {platform.python_version()}, "
         f"numpy {np.__version__}, scipy {scipy.__version__}. Printed by benchmarks/fit_constants.py; "
         "errors are medians in percent.\n"
+        "A constant marked ! sits on a bound of the fit: the data do not determine it.\n"
     )
     names = list(GemmConstants.__dataclass_fields__)[:-1]
     gemm = fit_all(GEMM, tensor, lambda a, b: True)
@@ -225,7 +233,7 @@ def main() -> None:
     show("All of them together: " + describe(names, joint) + "\n")
     show(vidur_check(arguments.data, gemm))
     simt = fit_all(GEMM_FP32, fp32, lambda a, b: not siblings(a, b))
-    show(table(replace(GEMM, name="gemm, fp32 (rows above 0.3 ms)"), simt, names))
+    show(table(replace(GEMM_FP32, name="gemm, fp32 (rows above 0.3 ms)"), simt, names))
     joint_fp32 = fit(GEMM_FP32, fp32)
     show("All of them together: " + describe(names, joint_fp32) + "\n")
     names = list(AttentionConstants.__dataclass_fields__)[2:-1]
@@ -237,7 +245,7 @@ def main() -> None:
     show(table(ATTENTION, attention, names))
     names = list(StreamConstants.__dataclass_fields__)[:-1]
     adds = fit_all(STREAM_ADDS, list(vidur_add_cases(arguments.data)), lambda a, b: True)
-    show(table(replace(STREAM, name="stream, fp16 adds (norms not measured: 0.6 is held)"), adds, names))
+    show(table(replace(STREAM_ADDS, name="stream, fp16 adds (norms not measured: 0.6 is held)"), adds, names))
     large = streams_above_the_floor(fit(STREAM_ADDS, [f.cases for f in adds]))
     streams = list(stream_cases(arguments.data))
     stream = fit_all(large, streams, lambda a, b: not siblings(a, b))

@@ -2,7 +2,7 @@
 
     import hwsearch
     hwsearch.predict("modernbert-large", gpu="l4", workload="fixed:512x64").latency_s
-    hwsearch.run("large").winners
+    hwsearch.run("large").winners[0]
     hwsearch.write_export("runs/large", "hf", "exported")
 
 Names are loaded when they are first used, so that `import hwsearch` costs nothing.

@@ -1,4 +1,4 @@
-"""Optuna samplers that propose only shapes the space holds, each at most once."""
+"""Optuna samplers that propose only shapes the space holds, none that is complete or running."""
 
 from __future__ import annotations
 
