@@ -1,5 +1,8 @@
 import sys
 
-from hwsearch.cli import main
+try:
+    from hwsearch.cli import main
+except KeyboardInterrupt:
+    sys.exit(130)
 
 sys.exit(main())

@@ -6,7 +6,7 @@ import fcntl
 import os
 import secrets
 from collections.abc import Hashable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,8 @@ def write_whole(path: Path, content: str | bytes) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise HwsearchError(f"{path}: cannot write: {error.strerror}") from error
 
 
@@ -77,9 +78,11 @@ def hold(lock: Path, busy: str) -> Iterator[None]:
 
 def read_text(path: Path, max_bytes: int | None = None) -> str:
     try:
-        if max_bytes is not None and path.stat().st_size > max_bytes:
+        with path.open("rb") as file:
+            content = file.read() if max_bytes is None else file.read(max_bytes + 1)
+        if max_bytes is not None and len(content) > max_bytes:
             raise HwsearchError(f"{path}: larger than the {max_bytes:,} bytes accepted here")
-        return path.read_text(encoding="utf-8")
+        return content.decode("utf-8")
     except UnicodeDecodeError as error:
         raise HwsearchError(f"{path}: not UTF-8 text (byte {error.start})") from error
     except OSError as error:
@@ -159,10 +162,13 @@ def _plain(loader: Any, node: yaml.Node, path: Path, keys: KeyPath, lines: dict[
             line = key_node.start_mark.line + 1
             if not isinstance(key_node, yaml.ScalarNode):
                 raise HwsearchError(f"{path}:{line}: a key must be a plain word")
-            key = loader.construct_object(key_node)
+            key = _plain(loader, key_node, path, keys, lines)
             if key in result:
                 raise HwsearchError(f"{path}:{line}: the key {key!r} stands here twice")
             lines[(*keys, key)] = line
             result[key] = _plain(loader, value_node, path, (*keys, key), lines)
         return result
-    return loader.construct_object(node)
+    try:
+        return loader.construct_object(node)
+    except (IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
+        raise HwsearchError(f"{path}:{node.start_mark.line + 1}: {node.value!r} is no {node.tag}") from error

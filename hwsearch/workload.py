@@ -18,8 +18,9 @@ MAX_LENGTH = 1_048_576
 # The seed of the ModernBERT paper's own efficiency notebooks.
 LENGTH_SEED = 42
 
-_FIXED = re.compile(r"fixed:(\d+)x(\d+)")
-_NORMAL = re.compile(r"normal:(\d+(?:\.\d+)?),(\d+(?:\.\d+)?),(\d+)\.\.(\d+)x(\d+)")
+_INTEGER, _NUMBER = r"([0-9]{1,9})", r"([0-9]{1,9}(?:\.[0-9]{1,9})?)"
+_FIXED = re.compile(f"fixed:{_INTEGER}x{_INTEGER}")
+_NORMAL = re.compile(rf"normal:{_NUMBER},{_NUMBER},{_INTEGER}\.\.{_INTEGER}x{_INTEGER}")
 ACCEPTED = (
     "fixed:512x64 (64 sequences of 512), normal:256,64,32..512x512 (512 lengths drawn from"
     " Normal(256, 64), clamped to 32..512), or a text file with one length a line"
@@ -113,7 +114,7 @@ def _read_lengths(path: Path) -> Workload:
     for number, line in enumerate(read_text(path, max_bytes=100 << 20).splitlines(), start=1):
         if not (text := line.strip()):
             continue
-        if not text.isascii() or not text.isdigit():
+        if not text.isascii() or not text.isdigit() or len(text) > 9:
             raise HwsearchError(
                 f"{path}:{number}: {text[:40]!r} is not a length; accepted: one integer a line"
             )

@@ -16,7 +16,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         command = import_module(f"hwsearch.cli.{arguments.module}")
         command.main(arguments)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # a caller may have closed it
+            sys.stdout.flush()
     except HwsearchError as error:
         print(f"hwsearch: {error}", file=sys.stderr)
         return 2
@@ -27,6 +28,8 @@ def main(argv: list[str] | None = None) -> int:
         # The reader of a pipe has left; Python would complain once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
-        print(f"hwsearch: {error.filename or 'files'}: {error.strerror or error}", file=sys.stderr)
+        print(f"hwsearch: {error.filename or 'output'}: {error.strerror or error}", file=sys.stderr)
+        if error.filename is None and sys.stdout is not None:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 2
     return 0

@@ -62,7 +62,7 @@ class Batch:
         seconds = np.zeros(len(width))
         for count in passes:
             seconds += factor * stream_seconds(
-                self.gpu, rows * width * count * BYTES_PER_ELEMENT[self.dtype], norm
+                self.gpu, float(rows) * width * count * BYTES_PER_ELEMENT[self.dtype], norm
             )
         return seconds
 
@@ -89,7 +89,7 @@ class Batch:
         hidden, heads = sizes["hidden"], sizes["heads"]
         seconds = 2 * self.gemm(position_rows, hidden, hidden)
         seconds += 2 * self.gemm(self.tokens, np.full_like(hidden, position_rows), hidden)
-        scores = int((lengths**2 * counts).sum())
+        scores = int((lengths.astype(float) ** 2 * counts).sum())
         return seconds + self.streams(scores, heads, (2,) * (SCORE_MATRIX_STREAMS // 2))
 
     def optimizer(self, parameters: Column) -> Seconds:

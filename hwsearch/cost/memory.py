@@ -46,15 +46,15 @@ def encoder_memory(shapes: ShapeTable, workload: Workload, settings: Settings, d
     """Peak memory of every shape for one batch in `dtype`, on any GPU."""
     architecture = shapes.architecture
     lengths, counts = workload.computed_lengths(unpads=architecture.unpads)
-    tokens = int((lengths * counts).sum())
-    head_tokens = settings.head_tokens(tokens)
+    tokens = float((lengths * counts).sum())
+    head_tokens = settings.head_tokens(int(tokens))
     element = BYTES_PER_ELEMENT[dtype]
     hidden, fused = shapes.hidden_size, shapes.intermediate_size * (1 + architecture.gated_mlp)
     qkv = hidden + 2 * shapes.key_value_heads * shapes.head_size
     scores: Any = 0
     if architecture.position == "relative":
         # Disentangled attention holds the score matrix, its positional terms and the probabilities.
-        scores = 4 * int((lengths**2 * counts).max()) * shapes.num_attention_heads
+        scores = 4 * float((lengths.astype(float) ** 2 * counts).max()) * shapes.num_attention_heads
     if settings.training:
         parameters = masked_lm_parameters(shapes) * TRAINING_BYTES_PER_PARAMETER
         # Saved per layer: two norm inputs, the inputs of the four GEMMs, q, k and v, the activation's

@@ -36,6 +36,8 @@ NUMBERS: dict[str, tuple[str, float, type]] = {
     "blocks_per_sm": ("blocks_per_sm", 1, int),
 }
 TEXT_KEYS = ("name", "product", "nvml_names", "architecture", "compute_capability")
+# In the units of the file; beyond any card.
+LARGEST_NUMBER = 1e9
 TOP_KEYS = (*TEXT_KEYS, "dense_tflops", *NUMBERS, "calibration")
 
 
@@ -79,7 +81,7 @@ def read_profile(path: Path) -> Gpu:
 def _capability(reader: _Reader, keys: KeyPath) -> tuple[int, int]:
     text = str(reader.get(keys))
     major, _, minor = text.partition(".")
-    if not (major.isdigit() and minor.isdigit()):
+    if not (text.isascii() and major.isdigit() and minor.isdigit()):
         reader.fail(keys, f"must be a compute capability such as '8.9', not {text!r}")
     return int(major), int(minor)
 
@@ -181,9 +183,11 @@ class _Reader:
 
     def positive(self, keys: KeyPath, whole: bool = False, zero: bool = False) -> float:
         value = self.get(keys)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or (whole and value != int(value)):
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
             self.fail(keys, f"must be a {'whole ' if whole else ''}number, not {value!r}")
         # The chained comparison also refuses NaN and infinity.
-        if not (0 <= value < float("inf")) or (value == 0 and not zero):
-            self.fail(keys, f"must be {'at least' if zero else 'above'} 0, not {value!r}")
+        if not (0 <= value <= LARGEST_NUMBER) or (value == 0 and not zero):
+            self.fail(keys, f"must be {'at least' if zero else 'above'} 0 and no giant, not {value!r}")
+        if whole and value != int(value):
+            self.fail(keys, f"must be a whole number, not {value!r}")
         return float(value)

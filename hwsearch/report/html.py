@@ -28,7 +28,14 @@ def write_report(folder: RunFolder) -> None:
         front = pd.read_csv(folder.front)
     except (OSError, ValueError) as error:
         raise HwsearchError(f"{folder.front}: cannot be read: {error}") from error
-    write_whole(folder.report, report_html(summary, front))
+    try:
+        page = report_html(summary, front)
+    except (KeyError, TypeError, ValueError, IndexError, StopIteration) as error:
+        raise HwsearchError(
+            f"{folder.path}: {folder.summary.name} and {folder.front.name} do not fit together ({error!r});"
+            " the same `hwsearch run` writes them again"
+        ) from error
+    write_whole(folder.report, page)
 
 
 def report_html(summary: Summary, front: pd.DataFrame) -> str:

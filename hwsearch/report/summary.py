@@ -20,6 +20,8 @@ def read_summary(folder: RunFolder) -> Summary:
         summary = json.loads(read_text(folder.summary))
     except json.JSONDecodeError as error:
         raise HwsearchError(f"{folder.summary}:{error.lineno}: not valid JSON: {error.msg}") from error
+    except (ValueError, RecursionError) as error:
+        raise HwsearchError(f"{folder.summary}: not a run's summary: {error}") from error
     if not isinstance(summary, dict) or "winners" not in summary:
         raise HwsearchError(f"{folder.summary}: is not a run's summary")
     return summary

@@ -53,6 +53,6 @@ def mend_journal(path: Path) -> str | None:
 def _is_record(line: bytes) -> bool:
     try:
         record = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return isinstance(record, dict) and isinstance(record.get("op_code"), int)

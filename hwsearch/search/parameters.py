@@ -9,7 +9,7 @@ import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 
 from hwsearch.shape.table import ShapeTable
-from hwsearch.space.grid import intermediate_sizes, shape_table
+from hwsearch.space.grid import INTERMEDIATE_STEP, intermediate_sizes, shape_table
 from hwsearch.space.schema import ShapeSection
 
 NAMES = (
@@ -28,9 +28,17 @@ Key = tuple[int, ...]
 def candidate_values(section: ShapeSection) -> dict[str, tuple[int, ...]]:
     """Every value that each parameter can take anywhere in the space."""
     values = {name: getattr(section, name) for name in NAMES if name != "intermediate_size"}
-    intermediates = {i for h in section.hidden_size for i in intermediate_sizes(section, h)}
-    values["intermediate_size"] = tuple(sorted(intermediates))
+    values["intermediate_size"] = section.intermediate_size or _all_intermediate_sizes(section)
     return {name: values[name] for name in NAMES}
+
+
+def _all_intermediate_sizes(section: ShapeSection) -> tuple[int, ...]:
+    """Multiples of the step from the smallest size of any width to the largest."""
+    ends = [(sizes[0], sizes[-1]) for h in section.hidden_size if (sizes := intermediate_sizes(section, h))]
+    if not ends:
+        return (INTERMEDIATE_STEP,)
+    first, last = min(low for low, _ in ends), max(high for _, high in ends)
+    return tuple(range(first, last + 1, INTERMEDIATE_STEP))
 
 
 def distributions(values: Mapping[str, Sequence[int]]) -> dict[str, BaseDistribution]:

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal
 
+from optuna.exceptions import OptunaError
 from optuna.storages import BaseStorage
 
 from hwsearch.errors import HwsearchError
@@ -101,6 +102,9 @@ def run(
             raise HwsearchError(
                 f"{folder.path}: cannot write: {error.strerror or error}; finished trials are kept"
             ) from error
+        except OptunaError as error:
+            reason = without_password(str(error)).splitlines()[0]
+            raise HwsearchError(f"the study cannot be written: {reason}; finished trials are kept") from error
     return result
 
 

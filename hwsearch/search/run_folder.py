@@ -69,6 +69,8 @@ def claim(path: Path, inputs: dict[str, Any]) -> Iterator[RunFolder]:
     make_folder(path)
     with hold(path / ".lock", f"{path}: another hwsearch run is using this folder"):
         _check_owner(folder, inputs)
+        for leftover in path.rglob(".*.tmp"):  # of a process that was killed while it wrote
+            leftover.unlink()
         if not folder.run_yaml.exists():
             content = {"inputs": inputs, "environment": environment()}
             write_whole(folder.run_yaml, yaml.safe_dump(content, sort_keys=False))

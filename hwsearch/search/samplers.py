@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from hwsearch.space.grid import attention_patterns, intermediate_sizes, random_s
 from hwsearch.space.search_space import SearchSpace, describe_removals, filter_shapes
 
 RANDOM_BATCH = 4096
+SIBLINGS = 20_000
 RANDOM_BATCHES = 50
 
 
@@ -148,6 +150,10 @@ class ValidSampler(BaseSampler):
         if (every, window) not in attention_patterns(section):
             window = section.local_attention[0]
         depths, sizes = section.num_hidden_layers, intermediate_sizes(section, hidden)
+        # Of very long lists only the part around the drawn size is looked at.
+        reach = max(1, SIBLINGS // len(depths))
+        middle = bisect_left(sizes, intermediate)
+        sizes = sizes[max(0, middle - reach) : middle + reach]
         siblings = [(d, hidden, head, size, every, window, vocab) for d in depths for size in sizes]
         if not siblings:
             return None

@@ -38,7 +38,9 @@ def open_storage(url: str) -> BaseStorage:
             # Absolute, since Optuna's lock is a link to this very path.
             return JournalStorage(JournalFileBackend(str(Path(url).resolve())))
         if url.startswith("redis"):
-            return JournalStorage(JournalRedisBackend(url))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                return JournalStorage(JournalRedisBackend(url))
         return optuna.storages.get_storage(url)
     except Exception as error:  # every driver has exceptions of its own
         reason = without_password(str(error)).splitlines()[0] if str(error) else type(error).__name__
@@ -49,7 +51,9 @@ def open_storage(url: str) -> BaseStorage:
 
 
 def without_password(text: str) -> str:
-    return re.sub(r"(://[^:/@\s]*):[^@\s]*@", r"\1:***@", text)
+    """A URL, or a message that quotes one, without its secrets; whatever stands before the last @ is one."""
+    text = re.sub(r"(://[^:/@\s]*):[^/\s]*@", r"\1:***@", text)
+    return re.sub(r"(?i)(password|passwd|pwd)=[^&\s]*", r"\1=***", text)
 
 
 def check_study(storage: BaseStorage, name: str, identity: str) -> None:

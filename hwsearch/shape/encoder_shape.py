@@ -11,7 +11,8 @@ from hwsearch.errors import HwsearchError
 from hwsearch.shape.architecture import ARCHITECTURES, MODERNBERT, Architecture
 
 # Far beyond any encoder; keeps every count of a table inside 64 bits.
-LARGEST_SIZE = 1_000_000
+LARGEST_SIZE = 300_000
+LARGEST_POSITION = 10**9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,11 +44,12 @@ class EncoderShape:
     architecture: Architecture = MODERNBERT
 
     def __post_init__(self) -> None:
-        for name, value in self.sizes().items():
-            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= LARGEST_SIZE:
-                raise HwsearchError(f"{name}: {value!r} is not an integer from 1 to {LARGEST_SIZE:,}")
         if self.num_key_value_heads is None:
             object.__setattr__(self, "num_key_value_heads", self.num_attention_heads)
+        for name, value in self.sizes().items():
+            largest = LARGEST_POSITION if name == "max_position_embeddings" else LARGEST_SIZE
+            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= largest:
+                raise HwsearchError(f"{name}: {value!r} is not an integer from 1 to {largest:,}")
         if self.hidden_size % self.num_attention_heads:
             raise HwsearchError(
                 f"num_attention_heads: {self.num_attention_heads} does not divide"
@@ -58,6 +60,8 @@ class EncoderShape:
                 f"num_key_value_heads: {self.key_value_heads} does not divide"
                 f" num_attention_heads {self.num_attention_heads}"
             )
+        if self.architecture.position == "rope" and self.head_size % 2:
+            raise HwsearchError(f"head size {self.head_size} is odd; rotary embeddings turn pairs")
         if self.local_attention % 2:
             raise HwsearchError(f"local_attention: {self.local_attention} is odd; both sides see half of it")
 
@@ -79,9 +83,8 @@ class EncoderShape:
         return self.local_attention // 2
 
     def sizes(self) -> dict[str, int]:
-        """The integers that the user may set, by name; unset ones left out."""
-        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "architecture"}
-        return {name: value for name, value in values.items() if value is not None}
+        """Every size by name."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "architecture"}
 
     def to_dict(self) -> dict[str, Any]:
         """What shape.yaml holds; `from_dict` reads it back."""
@@ -98,7 +101,7 @@ class EncoderShape:
             raise HwsearchError(f"{missing[0]} is missing; required: {', '.join(required)}")
         values = dict(data)
         name = values.pop("architecture", MODERNBERT.name)
-        if name not in ARCHITECTURES:
+        if not isinstance(name, str) or name not in ARCHITECTURES:
             raise HwsearchError(f"architecture: {name!r} is unknown; accepted: {', '.join(ARCHITECTURES)}")
         return cls(architecture=ARCHITECTURES[name], **values)
 

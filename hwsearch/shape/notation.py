@@ -26,7 +26,7 @@ _LETTERS = {
     "v": "vocab_size",
     "p": "max_position_embeddings",
 }
-_NOTATION = re.compile(r"(?:(?:L|h|a|i|kv|g|w|v|p)\d+)(?:-(?:L|h|a|i|kv|g|w|v|p)\d+)*")
+_NOTATION = re.compile(r"(?:(?:L|h|a|i|kv|g|w|v|p)[0-9]{1,10})(?:-(?:L|h|a|i|kv|g|w|v|p)[0-9]{1,10})*")
 
 
 def parse_shape(text: str) -> EncoderShape:
@@ -101,6 +101,8 @@ def read_hf_config(path: Path) -> EncoderShape:
         config = json.loads(read_text(path))
     except json.JSONDecodeError as error:
         raise HwsearchError(f"{path}:{error.lineno}: not valid JSON: {error.msg}") from error
+    except (ValueError, RecursionError) as error:
+        raise HwsearchError(f"{path}: not a config: {error}") from error
     if not isinstance(config, dict) or config.get("model_type") != "modernbert":
         found = config.get("model_type") if isinstance(config, dict) else None
         raise HwsearchError(f"{path}: model_type: found {found!r}; accepted: 'modernbert'")

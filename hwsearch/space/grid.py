@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -13,18 +15,19 @@ from hwsearch.space.schema import RatioRange, ShapeSection
 INTERMEDIATE_STEP = 64
 
 
-def intermediate_sizes(section: ShapeSection, hidden_size: int) -> tuple[int, ...]:
-    """Candidate intermediate sizes for one width; a ratio is 2 * intermediate_size / hidden_size."""
+def intermediate_sizes(section: ShapeSection, hidden_size: int) -> Sequence[int]:
+    """Candidate sizes for one width, ascending; a ratio is 2 * intermediate_size / hidden_size."""
     ratio = section.intermediate_ratio
     if isinstance(ratio, list):
         rounded = {max(1, round(r * hidden_size / 2 / INTERMEDIATE_STEP)) for r in ratio}
-        return tuple(INTERMEDIATE_STEP * multiple for multiple in sorted(rounded))
-    low, high = (ratio.min, ratio.max) if isinstance(ratio, RatioRange) else (0.0, np.inf)
+        return [INTERMEDIATE_STEP * multiple for multiple in sorted(rounded)]
+    low, high = (ratio.min, ratio.max) if isinstance(ratio, RatioRange) else (0.0, math.inf)
     if section.intermediate_size is not None:
-        return tuple(i for i in section.intermediate_size if low <= 2 * i / hidden_size <= high)
-    first = int(np.ceil(low * hidden_size / 2 / INTERMEDIATE_STEP))
+        sizes = section.intermediate_size
+        return sizes[bisect_left(sizes, low * hidden_size / 2) : bisect_right(sizes, high * hidden_size / 2)]
+    first = max(1, math.ceil(low * hidden_size / 2 / INTERMEDIATE_STEP))
     last = int(high * hidden_size / 2 / INTERMEDIATE_STEP)
-    return tuple(INTERMEDIATE_STEP * multiple for multiple in range(max(first, 1), last + 1))
+    return range(INTERMEDIATE_STEP * first, INTERMEDIATE_STEP * last + 1, INTERMEDIATE_STEP)
 
 
 def attention_patterns(section: ShapeSection) -> list[tuple[int, int]]:
@@ -104,8 +107,9 @@ def random_shapes(section: ShapeSection, generator: np.random.Generator, count: 
     intermediate = np.zeros_like(hidden)
     for width in np.unique(hidden):
         rows = hidden == width
-        if sizes := np.asarray(intermediate_sizes(section, int(width)), dtype=np.int64).tolist():
-            intermediate[rows] = np.asarray(sizes)[(position[rows] * len(sizes)).astype(int)]
+        if sizes := intermediate_sizes(section, int(width)):
+            drawn = (position[rows] * len(sizes)).astype(int)
+            intermediate[rows] = [sizes[index] for index in drawn.tolist()]
     kept = intermediate > 0
     hidden, head, intermediate = hidden[kept], head[kept], intermediate[kept]
     patterns = np.array(attention_patterns(section))[

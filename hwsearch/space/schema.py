@@ -22,10 +22,13 @@ from hwsearch.gpu.catalog import load_gpu
 from hwsearch.gpu.profile import CPU, Gpu
 from hwsearch.settings import Head, Mode, RuntimeName
 from hwsearch.shape import EncoderShape, parse_shape
+from hwsearch.shape.encoder_shape import LARGEST_POSITION
 from hwsearch.space.values import Count, Values, parse_count
 from hwsearch.workload import Workload, parse_workload
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=1e-6, le=1e6, allow_inf_nan=False)]
+Ratio = Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)]
 Weight = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
 
 
@@ -37,8 +40,8 @@ class _Section(BaseModel):
 class RatioRange(_Section):
     """2 * intermediate_size / hidden_size, as ModernBERT's authors count it (base 3.0, large 5.125)."""
 
-    min: Positive
-    max: Positive
+    min: Ratio
+    max: Ratio
 
     @model_validator(mode="after")
     def _not_empty(self) -> RatioRange:
@@ -54,11 +57,13 @@ class ShapeSection(_Section):
     hidden_size: Values
     head_size: Values
     intermediate_size: Values | None = None
-    intermediate_ratio: RatioRange | list[Positive] | None = None
+    intermediate_ratio: RatioRange | Annotated[list[Ratio], Field(min_length=1, max_length=1000)] | None = (
+        None
+    )
     global_attn_every_n_layers: Values = (3,)
     local_attention: Values = (128,)
     vocab_size: Values = (50368,)
-    max_position_embeddings: Annotated[int, Field(ge=1)] = 8192
+    max_position_embeddings: Annotated[int, Field(ge=1, le=LARGEST_POSITION)] = 8192
 
     @model_validator(mode="after")
     def _feed_forward_given(self) -> ShapeSection:
@@ -68,6 +73,8 @@ class ShapeSection(_Section):
             raise ValueError("a list of intermediate_ratio takes no intermediate_size; a {min, max} does")
         if odd := [w for w in self.local_attention if w % 2]:
             raise ValueError(f"local_attention: {odd[0]} is odd; both sides see half of it")
+        if odd := [size for size in self.head_size if size % 2]:
+            raise ValueError(f"head_size: {odd[0]} is odd; rotary embeddings turn pairs")
         return self
 
 
@@ -136,7 +143,7 @@ Bound = Annotated[float | Literal["reference"], BeforeValidator(_bound)]
 
 class WeightedWorkload(_Section):
     lengths: Lengths
-    weight: Positive = 1.0
+    weight: Share = 1.0
 
 
 class Objective(_Section):
@@ -179,7 +186,7 @@ class Objectives(_Section):
         return self
 
 
-Tile = Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=2, max_length=2)]
+Tile = Annotated[list[Annotated[int, Field(ge=1, le=65536)]], Field(min_length=2, max_length=2)]
 # ModernBERT's authors tile by 128 x 256.
 _TILE = [128, 256]
 
@@ -220,7 +227,7 @@ class SpaceFile(_Section):
 
     shape: ShapeSection
     budget: Budget
-    basket: Annotated[dict[GpuName, Positive], Field(min_length=1)]
+    basket: Annotated[dict[GpuName, Share], Field(min_length=1)]
     workloads: Annotated[list[WeightedWorkload], Field(min_length=1)]
     mode: Mode = "inference"
     runtime: RuntimeName = "graph"
@@ -277,10 +284,20 @@ def _mistakes(document: YamlDocument, error: ValidationError) -> list[str]:
             message = f"unknown key; accepted: {_keys(_model_at(keys[:-1]))}"
         elif mistake["type"] == "missing":
             message = "is missing"
+        elif mistake["type"] == "float_type" and _is_number(mistake["input"]):
+            message = f"found the text {mistake['input']!r}; YAML writes such a number as in 1.0e-3"
         elif mistake["type"] != "value_error":
             message = f"found {mistake['input']!r}; {message[0].lower()}{message[1:]}"
         lines.append(f"{document.where(keys)}: {name}: {message}")
     return lines
+
+
+def _is_number(text: Any) -> bool:
+    try:
+        float(text)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def _keys_in_file(document: YamlDocument, location: tuple[int | str, ...]) -> tuple[int | str, ...]:

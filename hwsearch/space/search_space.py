@@ -98,6 +98,8 @@ class SearchSpace:
 def load_space(name: str) -> SearchSpace:
     """A space from a file's path or a shipped space's name. Raises HwsearchError."""
     path: Path = find_space(name)
+    if not path.stem.isprintable():
+        raise HwsearchError(f"{name!r}: a space's name must be printable text; rename the file")
     file = read_space_file(path)
     return SearchSpace(
         name=path.stem,

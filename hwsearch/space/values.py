@@ -10,7 +10,8 @@ from pydantic import BeforeValidator
 from hwsearch.shape.encoder_shape import LARGEST_SIZE
 
 MAX_VALUES = 100_000
-_COUNT = re.compile(r"(\d+(?:\.\d+)?)([KMGB]?)")
+LARGEST_COUNT = 10**15
+_COUNT = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,9})?)([KMGB]?)")
 _FACTORS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "B": 10**9}
 
 
@@ -44,12 +45,15 @@ def _integer(found: Any, accepted: str) -> int:
 
 def parse_count(found: Any) -> int:
     """A count such as 395881664, 350M or 1.5B."""
-    if isinstance(found, int) and not isinstance(found, bool) and found > 0:
+    if isinstance(found, int) and not isinstance(found, bool) and 0 < found <= LARGEST_COUNT:
         return found
     match = _COUNT.fullmatch(found) if isinstance(found, str) else None
     if match is None:
         raise ValueError(f"found {found!r}; accepted: a positive integer or a text such as 350M")
-    return round(float(match[1]) * _FACTORS[match[2]])
+    count = round(float(match[1]) * _FACTORS[match[2]])
+    if not 1 <= count <= LARGEST_COUNT:
+        raise ValueError(f"found {found}; accepted: 1 to {LARGEST_COUNT:,}")
+    return count
 
 
 Values = Annotated[tuple[int, ...], BeforeValidator(_values)]

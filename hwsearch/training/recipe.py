@@ -45,7 +45,8 @@ class Recipe:
         self._at_least("steps", 1)
         self._at_least("sequence_length", SHORTEST_SEQUENCE)
         self._at_least("tokens_per_step", self.sequence_length)
-        self._at_least("seed", 0)
+        if not 0 <= self.seed < 2**32:
+            raise HwsearchError(f"seed: {self.seed}; accepted: 0 to 2^32 - 1")
         self._within("learning_rate", 0, math.inf, above=True)
         self._within("weight_decay", 0, math.inf)
         self._within("mask_share", 0, 1, above=True)

@@ -13,7 +13,7 @@ import pytest
 import hwsearch
 from hwsearch.errors import HwsearchError
 from hwsearch.search.run import run
-from hwsearch.search.study import open_storage
+from hwsearch.search.study import open_storage, without_password
 from hwsearch.shape import parse_shape
 from hwsearch.shape.parameters import masked_lm_parameters
 from hwsearch.shape.quality_prior import effective_parameters
@@ -279,3 +279,38 @@ def test_fewer_winners_leave_no_stale_files(small_space: Path, tmp_path: Path) -
     result = run(load_space(str(small_space)), out=tmp_path / "run")
     ranked = sorted(p.parent.name for p in (tmp_path / "run").glob("winners/[0-9]*/shape.yaml"))
     assert ranked == ["0", "1"] and len(result.winners) == 2
+
+
+def test_a_space_of_one_shape_is_explored_once(tmp_path: Path) -> None:
+    path = tmp_path / "small.yaml"
+    text = SMALL_SPACE.replace("{min: 2, max: 9}", "4").replace("{min: 128, max: 320, step: 64}", "192")
+    text = text.replace("{min: 128, max: 1024, step: 64}", "512").replace("[1, 3]", "3")
+    path.write_text(text.replace("[32, 64]", "64").replace("[64, 128]", "128"))
+    assert run(load_space(str(path)), out=tmp_path / "run", sampler="tpe").recorded == 1
+
+
+def test_what_a_kill_left_of_a_write_is_swept_up(small_space: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / ".run.yaml.123.abcd.tmp").write_text("inp")
+    assert run(load_space(str(small_space)), out=folder, trials=2).recorded == 2
+    assert not list(folder.rglob("*.tmp"))
+
+
+def test_a_read_only_database_is_one_message(small_space: Path, tmp_path: Path) -> None:
+    space, path = load_space(str(small_space)), tmp_path / "study.db"
+    run(space, out=tmp_path / "run", storage=f"sqlite:///{path}", trials=2)
+    with pytest.raises(HwsearchError, match="cannot be written"):
+        run(space, out=tmp_path / "other", storage=f"sqlite:///file:{path}?mode=ro&uri=true", trials=4)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://me:p@ss@host/db", "postgresql://me:***@host/db"),
+        ("postgresql://host/db?user=me&password=secret", "postgresql://host/db?user=me&password=***"),
+        ("sqlite:///study.db", "sqlite:///study.db"),
+    ],
+)
+def test_passwords_are_not_shown(url: str, shown: str) -> None:
+    assert without_password(url) == shown

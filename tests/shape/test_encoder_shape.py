@@ -72,7 +72,10 @@ def test_presets_are_named_and_hash_apart(name: str) -> None:
         ("L28-h1024-a16-i2624-w127", "127 is odd"),
         ("L28-h1024-a16-i2624-kv5", "5 does not divide"),
         ("nowhere/config.json", "cannot read"),
-        ("L2-h1000000000000000000000-a1-i8", "is not an integer from 1 to 1,000,000"),
+        ("L2-h1000000000-a1-i8", "is not an integer from 1 to 300,000"),
+        ("L2-h1000000000000000000000-a1-i8", "no such shape"),
+        ("L\uff122-h64-a1-i64", "no such shape"),
+        ("L2-h65-a1-i64", "head size 65 is odd"),
         ("tower:L2-h64-a1-i64", "architecture: 'tower' is unknown; accepted: modernbert, bert"),
     ],
 )
@@ -118,6 +121,8 @@ def test_hugging_face_configs_of_both_layouts(tmp_path) -> None:
         ({"layer_types": ["dense"] * 5}, "found 'dense'"),
         ({"global_attn_every_n_layers": "abc"}, "'abc' is not an integer"),
         ({"global_attn_every_n_layers": 2.7}, r"2\.7 is not"),
+        ({"intermediate_size": None}, "intermediate_size: None is not an integer"),
+        ({"hidden_size": 10**30}, "is not an integer from 1"),
         ({"mlp_bias": True}, "mlp_bias: found True; accepted: False"),
         ({"tie_word_embeddings": False}, "tie_word_embeddings"),
     ):

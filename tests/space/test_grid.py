@@ -87,12 +87,14 @@ def section(**changes: object) -> ShapeSection:
 
 def test_feed_forward_ratios() -> None:
     """The ratio is 2 I / h: 3.0 and 5.125 give ModernBERT's 1152 at 768 and 2624 at 1024."""
-    assert intermediate_sizes(section(intermediate_ratio=[3.0]), 768) == (1152,)
-    assert intermediate_sizes(section(intermediate_ratio=[5.125, 5.13]), 1024) == (2624,)
-    bounded = intermediate_sizes(section(intermediate_ratio={"min": 2.0, "max": 2.2}), 1024)
-    assert bounded == (1024, 1088)
-    both = section(intermediate_size=[1000, 1100, 9000], intermediate_ratio={"min": 2.0, "max": 4.0})
-    assert intermediate_sizes(both, 1024) == (1100,)
+    assert list(intermediate_sizes(section(intermediate_ratio=[3.0]), 768)) == [1152]
+    assert list(intermediate_sizes(section(intermediate_ratio=[5.125, 5.13]), 1024)) == [2624]
+    bounded = section(intermediate_ratio={"min": 2.0, "max": 2.2})
+    assert list(intermediate_sizes(bounded, 1024)) == [1024, 1088]
+    both = section(
+        intermediate_size=[1000, 1024, 1100, 2048, 9000], intermediate_ratio={"min": 2.0, "max": 4.0}
+    )
+    assert list(intermediate_sizes(both, 1024)) == [1024, 1100, 2048]
 
 
 def test_each_constraint_removes_what_it_names(tmp_path: Path) -> None:
