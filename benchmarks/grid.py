@@ -27,7 +27,7 @@ from hwsearch.space.search_space import SearchSpace, filter_shapes, load_space
 
 MILLION_SHAPES = ShapeSection.model_validate(
     {
-        "num_hidden_layers": {"min": 6, "max": 55},
+        "num_hidden_layers": {"min": 6, "max": 67},
         "hidden_size": {"min": 512, "max": 2048, "step": 64},
         "head_size": 64,
         "intermediate_size": {"min": 512, "max": 8192, "step": 64},
