@@ -49,23 +49,36 @@ class ProposedShapes:
         return self._settled | still_open if still_open else self._settled
 
 
-class FrontSampler(BaseSampler):
+class _WholeShapeSampler(BaseSampler):
+    """Draws all parameters of a shape at once; subclasses say which."""
+
+    def __init__(self, values: Mapping[str, Sequence[int]]) -> None:
+        self._values = values
+        self._distributions = distributions(values)
+        self._proposed = ProposedShapes(values)
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        return self._distributions
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        raise HwsearchError(f"{param_name} is not a parameter of this space")
+
+
+class FrontSampler(_WholeShapeSampler):
     """Proposes the shapes of a known front in their order, skipping those already in the study.
 
     `remaining` tells how many are left; asking for more raises HwsearchError.
     """
 
     def __init__(self, order: Sequence[Key], values: Mapping[str, Sequence[int]]) -> None:
+        super().__init__(values)
         self._order = order
-        self._distributions = distributions(values)
-        self._proposed = ProposedShapes(values)
 
     def remaining(self, study: Study) -> int:
         proposed = self._proposed.of(study)
         return sum(key not in proposed for key in self._order)
-
-    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        return self._distributions
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -76,13 +89,8 @@ class FrontSampler(BaseSampler):
                 return _varying(key, search_space)
         raise HwsearchError("the whole front has been proposed already")
 
-    def sample_independent(
-        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
-    ) -> Any:
-        raise HwsearchError(f"{param_name} is not a parameter of this space")
 
-
-class ValidSampler(BaseSampler):
+class ValidSampler(_WholeShapeSampler):
     """Lets another sampler explore, but only among valid shapes that the study does not hold yet.
 
     A draw that misses the parameter budget or repeats a shape moves to the nearest depth and feed-forward
@@ -91,12 +99,10 @@ class ValidSampler(BaseSampler):
     """
 
     def __init__(self, inner: BaseSampler, space: SearchSpace, seed: int) -> None:
+        super().__init__(candidate_values(space.file.shape))
         self._inner = inner
         self._space = space
-        self._values = candidate_values(space.file.shape)
-        self._distributions = distributions(self._values)
         self._generator = np.random.default_rng(seed)
-        self._proposed = ProposedShapes(self._values)
         self._pool: list[Key] = []
 
     def require_valid_shapes(self) -> None:
@@ -111,9 +117,6 @@ class ValidSampler(BaseSampler):
             return False
         return True
 
-    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        return self._distributions
-
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
@@ -125,11 +128,6 @@ class ValidSampler(BaseSampler):
             if key is not None:
                 return _varying(key, search_space)
         return _varying(self._random_valid(proposed), search_space)
-
-    def sample_independent(
-        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
-    ) -> Any:
-        raise HwsearchError(f"{param_name} is not a parameter of this space")
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         self._inner.before_trial(study, trial)

@@ -314,3 +314,19 @@ def test_a_read_only_database_is_one_message(small_space: Path, tmp_path: Path) 
 )
 def test_passwords_are_not_shown(url: str, shown: str) -> None:
     assert without_password(url) == shown
+
+
+def test_a_space_too_large_to_enumerate_is_explored(tmp_path: Path) -> None:
+    path = tmp_path / "small.yaml"
+    path.write_text(
+        SMALL_SPACE.replace("{min: 2, max: 9}", "{min: 2, max: 400}")
+        .replace("{min: 128, max: 320, step: 64}", "{min: 128, max: 16384, step: 64}")
+        .replace("{min: 128, max: 1024, step: 64}", "{min: 128, max: 65536, step: 64}")
+        .replace("{min: 1M, max: 4M}", "{min: 100M, max: 2B}")
+    )
+    space = load_space(str(path))
+    assert space.size > 10**8
+    result = run(space, out=tmp_path / "run", trials=12)
+    shapes = {trial.user_attrs["shape"] for trial in trials_of(tmp_path / "run")}
+    assert result.recorded == len(shapes) == 12
+    assert all(10**8 <= masked_lm_parameters(parse_shape(shape)) <= 2 * 10**9 for shape in shapes)
