@@ -16,7 +16,8 @@ WIDTH, HEIGHT, MARGIN = 760, 420, 60
 ROWS_SHOWN = 50
 STYLE = """
 body { font: 15px/1.5 sans-serif; max-width: 1100px; margin: 2em auto; padding: 0 1em; }
-table { border-collapse: collapse; font-size: 13px; } td, th { padding: 2px 8px; text-align: right; }
+table { border-collapse: collapse; font-size: 13px; }
+td, th { padding: 2px 8px; text-align: right; white-space: nowrap; }
 tr:nth-child(even) { background: #f4f4f4; } svg text { font: 12px sans-serif; }
 """
 
@@ -81,7 +82,7 @@ def _winners(summary: Summary) -> pd.DataFrame:
 
 
 def _scatter(summary: Summary, front: pd.DataFrame, name: str) -> str:
-    """Basket latency from left to right, the objective upward; the reference is the cross."""
+    """Basket latency to the right, the objective upward; the cross is the reference, dark the winners."""
     reference = next(o["reference"] for o in summary["objectives"] if o["name"] == name)
     own = summary["reference"]["basket_latency_ms"]
     xs, ys = front["basket_latency_ms"].tolist(), front[name].tolist()
@@ -94,10 +95,14 @@ def _scatter(summary: Summary, front: pd.DataFrame, name: str) -> str:
         return MARGIN + across * (WIDTH - 2 * MARGIN), HEIGHT - MARGIN - up * (HEIGHT - 2 * MARGIN)
 
     marks = []
+    winners = {winner["shape"] for winner in summary["winners"]}
     for shape, x, y in zip(front["shape"], xs, ys, strict=True):
         cx, cy = place(x, y)
+        fill = "#291" if shape in winners else "#9bd"
         title = f"{escape(str(shape))}: {x:.3f} ms, {y:.4g}"
-        marks.append(f"<circle cx='{cx:.1f}' cy='{cy:.1f}' r='3' fill='#36c'><title>{title}</title></circle>")
+        marks.append(
+            f"<circle cx='{cx:.1f}' cy='{cy:.1f}' r='3' fill='{fill}'><title>{title}</title></circle>"
+        )
     rx, ry = place(own, reference)
     marks.append(f"<path d='M{rx - 6} {ry}h12M{rx} {ry - 6}v12' stroke='#c30' stroke-width='2'/>")
     marks.append(
