@@ -105,6 +105,14 @@ class YamlDocument:
         return f"{self.path}:{self.lines.get(keys, 1)}"
 
 
+def read_own_yaml(path: Path) -> Any:
+    """Plain data from a file that hwsearch wrote, of any length. Raises HwsearchError."""
+    try:
+        return yaml.load(read_text(path), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise HwsearchError(f"{path}: not valid YAML: {error}") from error
+
+
 def read_yaml(path: Path) -> YamlDocument:
     """Read one safe YAML document.
 

@@ -85,7 +85,7 @@ def parse_workload(spec: str, folder: Path = Path()) -> Workload:
         return Workload(spec, tuple(lengths.tolist()), high)
     if not spec or not (folder / spec).exists():
         raise HwsearchError(f"workload {spec}: not understood; accepted: {ACCEPTED}")
-    return _read_lengths(folder / spec)
+    return _read_lengths(spec, folder / spec)
 
 
 def _torch_normal(count: int) -> NDArray[np.float32]:
@@ -109,7 +109,7 @@ def _check(where: str, length: int, batch: int) -> None:
         raise HwsearchError(f"workload {where}: {batch} sequences; accepted: 1 to {MAX_SEQUENCES:,}")
 
 
-def _read_lengths(path: Path) -> Workload:
+def _read_lengths(spec: str, path: Path) -> Workload:
     lengths: list[int] = []
     for number, line in enumerate(read_text(path, max_bytes=100 << 20).splitlines(), start=1):
         if not (text := line.strip()):
@@ -122,4 +122,4 @@ def _read_lengths(path: Path) -> Workload:
         _check(f"{path}:{number}", lengths[-1], len(lengths))
     if not lengths:
         raise HwsearchError(f"{path}: holds no lengths; accepted: one integer a line")
-    return Workload(str(path), tuple(lengths), max(lengths))
+    return Workload(spec, tuple(lengths), max(lengths))

@@ -12,8 +12,8 @@ from hwsearch.errors import HwsearchError
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; the exit status is 0, 2 for bad input, 130 after Ctrl-C."""
-    arguments = build_parser().parse_args(argv)
     try:
+        arguments = build_parser().parse_args(argv)
         command = import_module(f"hwsearch.cli.{arguments.module}")
         command.main(arguments)
         if sys.stdout is not None:  # a caller may have closed it

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from hwsearch.errors import HwsearchError
@@ -15,6 +15,8 @@ from hwsearch.files import hold
 @contextmanager
 def claim_journal(path: Path, warn: Callable[[str], None]) -> Iterator[None]:
     """Hold a journal file for this process alone, mended; HwsearchError where it is in use or broken."""
+    if not path.parent.is_dir():
+        raise HwsearchError(f"{path}: no such folder {path.parent}")
     with hold(path.with_name(f".{path.name}.claim"), f"{path}: another hwsearch run is using this journal"):
         if message := mend_journal(path):
             warn(message)
@@ -27,7 +29,8 @@ def mend_journal(path: Path) -> str | None:
     The caller has claimed the journal, so a lock that the killed writer left is removed too.
     Raises HwsearchError, and leaves the file as it is, where any other line is broken.
     """
-    path.with_name(path.name + ".lock").unlink(missing_ok=True)
+    with suppress(IsADirectoryError, PermissionError):
+        path.with_name(path.name + ".lock").unlink(missing_ok=True)
     if not path.exists():
         return None
     if not path.is_file():

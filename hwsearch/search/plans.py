@@ -57,9 +57,8 @@ class FrontPlan:
     def record(self, session: Session) -> tuple[Candidates, list[Removal]]:
         """Tell the study what it lacks of the front; all candidates, and what removed the others."""
         values, total = candidate_values(self.space.file.shape), len(self.rows)
-        left = self.sampler.remaining(session.study)
-        for done in range(total - left, total):
-            session.report("recording the front", done, total)
+        while left := self.sampler.remaining(session.study):
+            session.report("recording the front", total - left, total)
             trial = ask(session.study, distributions(values), session.owner)
             row = self.rows[key_of(trial.params, values)]
             candidate = self.candidates.take(np.array([row]))

@@ -23,10 +23,10 @@ from hwsearch.search.result import RunResult
 from hwsearch.search.run_files import write_run
 from hwsearch.search.run_folder import RunFolder, claim
 from hwsearch.search.study import (
-    JOURNAL_SUFFIX,
     check_study,
     complete_trials,
     fail_stale_trials,
+    is_journal,
     open_storage,
     open_study,
     without_password,
@@ -93,7 +93,7 @@ def run(
             directions = {o.name: o.direction for o in objectives(space, reference, reference)}
             study = open_study(store, space.name, digest, directions, plan.sampler)
             owner = f"{platform.node()}:{folder.path.resolve()}"
-            claimed = storage is None or storage.endswith(JOURNAL_SUFFIX)
+            claimed = storage is None or is_journal(storage)
             fail_stale_trials(study, None if claimed else owner)
             candidates, removals = plan.record(Session(study, owner, report, stop))
             result = _result(space, folder, candidates, reference, removals, len(complete_trials(study)))
@@ -103,15 +103,16 @@ def run(
                 f"{folder.path}: cannot write: {error.strerror or error}; finished trials are kept"
             ) from error
         except OptunaError as error:
-            reason = without_password(str(error)).splitlines()[0]
+            reason = without_password(str(error)).partition("\n")[0] or type(error).__name__
             raise HwsearchError(f"the study cannot be written: {reason}; finished trials are kept") from error
     return result
 
 
 def _open(url: str, held: ExitStack, warn: Callable[[str], None]) -> BaseStorage:
     """The storage at `url`; a journal file is claimed and mended first."""
-    if url.endswith(JOURNAL_SUFFIX):
-        held.enter_context(claim_journal(Path(url), warn))
+    if is_journal(url):
+        # Resolved as Optuna does, so that two names of one journal are one claim.
+        held.enter_context(claim_journal(Path(url).resolve(), warn))
     return open_storage(url)
 
 

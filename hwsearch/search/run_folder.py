@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from hwsearch.errors import HwsearchError
-from hwsearch.files import hold, make_folder, read_yaml, write_whole
+from hwsearch.files import hold, make_folder, read_own_yaml, write_whole
 from hwsearch.shape import EncoderShape, parse_shape
 from hwsearch.shape.notation import read_shape_yaml
 
@@ -70,7 +70,8 @@ def claim(path: Path, inputs: dict[str, Any]) -> Iterator[RunFolder]:
     with hold(path / ".lock", f"{path}: another hwsearch run is using this folder"):
         _check_owner(folder, inputs)
         for leftover in path.rglob(".*.tmp"):  # of a process that was killed while it wrote
-            leftover.unlink()
+            if leftover.is_file():
+                leftover.unlink()
         if not folder.run_yaml.exists():
             content = {"inputs": inputs, "environment": environment()}
             write_whole(folder.run_yaml, yaml.safe_dump(content, sort_keys=False))
@@ -85,7 +86,7 @@ def _check_owner(folder: RunFolder, inputs: dict[str, Any]) -> None:
                 " accepted: a new or empty folder, or one of an earlier run"
             )
         return
-    found = read_yaml(folder.run_yaml).data
+    found = read_own_yaml(folder.run_yaml)
     earlier = found.get("inputs") if isinstance(found, dict) else None
     if not isinstance(earlier, dict):
         raise HwsearchError(f"{folder.run_yaml}: holds no inputs, so it is not hwsearch's")
@@ -101,9 +102,14 @@ def _difference(name: str, earlier: Any, now: Any) -> str:
     if name == "identity":
         return "other GPU profiles, lengths of a workload, or version of the cost model"
     if isinstance(earlier, dict) and isinstance(now, dict):
-        key = next(key for key in now if earlier.get(key) != now[key])
-        return f"another {name}: {key} was {earlier.get(key)} and is {now[key]} now"
-    return f"another {name} ({earlier}; now {now})"
+        key = next(key for key in {**earlier, **now} if earlier.get(key) != now.get(key))
+        return f"another {name}: {key} was {_short(earlier.get(key))} and is {_short(now.get(key))} now"
+    return f"another {name} ({_short(earlier)}; now {_short(now)})"
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 200 else f"{text[:197]}..."
 
 
 def environment() -> dict[str, Any]:

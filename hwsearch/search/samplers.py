@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hwsearch.errors import HwsearchError
 from hwsearch.search.parameters import NAMES, Key, candidate_values, distributions, key_of, keys, shapes_of
-from hwsearch.space.grid import attention_patterns, intermediate_sizes, random_shapes
+from hwsearch.space.grid import intermediate_sizes, random_shapes
 from hwsearch.space.search_space import SearchSpace, describe_removals, filter_shapes
 
 RANDOM_BATCH = 4096
@@ -107,14 +107,16 @@ class ValidSampler(_WholeShapeSampler):
 
     def require_valid_shapes(self) -> None:
         """Raise HwsearchError, with what each constraint removed, where random draws find no valid shape."""
-        self._pool.append(self._random_valid(set()))
+        key = self._random_valid(set())
+        self._pool.append(key)
 
     def has_new_shape(self, study: Study) -> bool:
         """Whether random draws still find a valid shape that the study does not hold."""
         try:
-            self._pool.append(self._random_valid(self._proposed.of(study)))
+            key = self._random_valid(self._proposed.of(study))
         except HwsearchError:
             return False
+        self._pool.append(key)  # after the draw, which may have begun a new pool
         return True
 
     def sample_relative(
@@ -145,7 +147,7 @@ class ValidSampler(_WholeShapeSampler):
         depth, hidden, head, intermediate, every, window, vocab = key
         if hidden % head:
             return None
-        if (every, window) not in attention_patterns(section):
+        if every == 1:  # a window says nothing where all layers are global
             window = section.local_attention[0]
         depths, sizes = section.num_hidden_layers, intermediate_sizes(section, hidden)
         # Of very long lists only the part around the drawn size is looked at.

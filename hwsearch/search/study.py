@@ -34,7 +34,7 @@ def open_storage(url: str) -> BaseStorage:
     Raises HwsearchError without the URL's password where it cannot be opened.
     """
     try:
-        if url.endswith(JOURNAL_SUFFIX):
+        if is_journal(url):
             # Absolute, since Optuna's lock is a link to this very path.
             return JournalStorage(JournalFileBackend(str(Path(url).resolve())))
         if url.startswith("redis"):
@@ -50,9 +50,13 @@ def open_storage(url: str) -> BaseStorage:
         ) from error
 
 
+def is_journal(url: str) -> bool:
+    return "://" not in url and url.endswith(JOURNAL_SUFFIX)
+
+
 def without_password(text: str) -> str:
     """A URL, or a message that quotes one, without its secrets; whatever stands before the last @ is one."""
-    text = re.sub(r"(://[^:/@\s]*):[^/\s]*@", r"\1:***@", text)
+    text = re.sub(r"(://[^:/@\s]*):.*@", r"\1:***@", text)
     return re.sub(r"(?i)(password|passwd|pwd)=[^&\s]*", r"\1=***", text)
 
 
@@ -111,8 +115,14 @@ def complete_trials(study: Study) -> list[FrozenTrial]:
 
 
 def ask(study: Study, distributions: dict[str, BaseDistribution], owner: str) -> Trial:
-    """A new trial, marked with who runs it."""
-    trial = study.ask(distributions)
+    """A new trial, marked with who runs it; one whose sampler fails is not left running."""
+    try:
+        trial = study.ask(distributions)
+    except BaseException:
+        running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        if running and not running[-1].params and OWNER not in running[-1].user_attrs:
+            study.tell(running[-1].number, state=TrialState.FAIL)
+        raise
     trial.set_user_attr(OWNER, owner)
     return trial
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from hwsearch.shape.encoder_shape import LARGEST_SIZE
 from hwsearch.shape.table import Column, ShapeTable
 from hwsearch.space.schema import RatioRange, ShapeSection
 
@@ -20,13 +21,13 @@ def intermediate_sizes(section: ShapeSection, hidden_size: int) -> Sequence[int]
     ratio = section.intermediate_ratio
     if isinstance(ratio, list):
         rounded = {max(1, round(r * hidden_size / 2 / INTERMEDIATE_STEP)) for r in ratio}
-        return [INTERMEDIATE_STEP * multiple for multiple in sorted(rounded)]
+        return [size for n in sorted(rounded) if (size := INTERMEDIATE_STEP * n) <= LARGEST_SIZE]
     low, high = (ratio.min, ratio.max) if isinstance(ratio, RatioRange) else (0.0, math.inf)
     if section.intermediate_size is not None:
         sizes = section.intermediate_size
         return sizes[bisect_left(sizes, low * hidden_size / 2) : bisect_right(sizes, high * hidden_size / 2)]
     first = max(1, math.ceil(low * hidden_size / 2 / INTERMEDIATE_STEP))
-    last = int(high * hidden_size / 2 / INTERMEDIATE_STEP)
+    last = min(int(high * hidden_size / 2), LARGEST_SIZE) // INTERMEDIATE_STEP
     return range(INTERMEDIATE_STEP * first, INTERMEDIATE_STEP * last + 1, INTERMEDIATE_STEP)
 
 
@@ -41,12 +42,15 @@ def attention_patterns(section: ShapeSection) -> list[tuple[int, int]]:
 
 def grid_size(section: ShapeSection) -> int:
     """Number of rows that `enumerate_grid` yields, without building them."""
+    heads = np.asarray(section.head_size)
     layers = sum(
-        len(intermediate_sizes(section, h)) * sum(h % head == 0 for head in section.head_size)
-        for h in section.hidden_size
+        len(intermediate_sizes(section, h)) * int((h % heads == 0).sum()) for h in section.hidden_size
     )
-    outer = len(section.num_hidden_layers) * len(attention_patterns(section)) * len(section.vocab_size)
-    return layers * outer
+    all_global = section.global_attn_every_n_layers[0] == 1
+    patterns = all_global + (len(section.global_attn_every_n_layers) - all_global) * len(
+        section.local_attention
+    )
+    return layers * len(section.num_hidden_layers) * patterns * len(section.vocab_size)
 
 
 def enumerate_grid(section: ShapeSection) -> ShapeTable:
@@ -99,7 +103,7 @@ def _distinct_layers(section: ShapeSection) -> Iterator[tuple[int, int, int]]:
 
 
 def random_shapes(section: ShapeSection, generator: np.random.Generator, count: int) -> ShapeTable:
-    """Up to `count` shapes drawn uniformly by value, those whose head size divides their width."""
+    """Up to `count` shapes whose head size divides their width, each value drawn uniformly by itself."""
     hidden = generator.choice(section.hidden_size, count)
     head = generator.choice(section.head_size, count)
     hidden, head = hidden[hidden % head == 0], head[hidden % head == 0]
@@ -112,11 +116,9 @@ def random_shapes(section: ShapeSection, generator: np.random.Generator, count: 
             intermediate[rows] = [sizes[index] for index in drawn.tolist()]
     kept = intermediate > 0
     hidden, head, intermediate = hidden[kept], head[kept], intermediate[kept]
-    patterns = np.array(attention_patterns(section))[
-        generator.integers(len(attention_patterns(section)), size=len(hidden))
-    ]
+    every = generator.choice(section.global_attn_every_n_layers, len(hidden))
+    window = generator.choice(section.local_attention, len(hidden))
+    window[every == 1] = section.local_attention[0]
     depth = generator.choice(section.num_hidden_layers, len(hidden))
     vocab = generator.choice(section.vocab_size, len(hidden))
-    return shape_table(
-        section, depth, hidden, hidden // head, intermediate, patterns[:, 0], patterns[:, 1], vocab
-    )
+    return shape_table(section, depth, hidden, hidden // head, intermediate, every, window, vocab)

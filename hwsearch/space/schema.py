@@ -23,7 +23,7 @@ from hwsearch.gpu.profile import CPU, Gpu
 from hwsearch.settings import Head, Mode, RuntimeName
 from hwsearch.shape import EncoderShape, parse_shape
 from hwsearch.shape.encoder_shape import LARGEST_POSITION
-from hwsearch.space.values import Count, Values, parse_count
+from hwsearch.space.values import LARGEST_COUNT, Count, Values, parse_count
 from hwsearch.workload import Workload, parse_workload
 
 Positive = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
@@ -127,6 +127,8 @@ def _bound(found: Any) -> Any:
     if found == "reference" or (isinstance(found, int | float) and not isinstance(found, bool)):
         if isinstance(found, float) and not math.isfinite(found):
             raise ValueError(f"found {found}; accepted: a finite number")
+        if isinstance(found, int) and abs(found) > LARGEST_COUNT:
+            raise ValueError(f"found {str(found)[:20]}...; accepted: up to {LARGEST_COUNT:,}")
         return float(found) if found != "reference" else found
     try:
         return float(parse_count(found))
@@ -293,9 +295,11 @@ def _mistakes(document: YamlDocument, error: ValidationError) -> list[str]:
 
 
 def _is_number(text: Any) -> bool:
+    if not isinstance(text, str):
+        return False
     try:
         float(text)
-    except (TypeError, ValueError):
+    except ValueError:
         return False
     return True
 

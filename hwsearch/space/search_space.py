@@ -61,7 +61,7 @@ class SearchSpace:
     def constraints(self) -> tuple[Constraint, ...]:
         return known_constraints(self.file, self.gpus, self.workloads)
 
-    @property
+    @cached_property
     def size(self) -> int:
         """Shapes in the grid before any constraint."""
         return grid_size(self.file.shape)

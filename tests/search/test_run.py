@@ -12,6 +12,7 @@ import pytest
 
 import hwsearch
 from hwsearch.errors import HwsearchError
+from hwsearch.search.journal import claim_journal
 from hwsearch.search.run import run
 from hwsearch.search.study import open_storage, without_password
 from hwsearch.shape import parse_shape
@@ -310,6 +311,8 @@ def test_a_read_only_database_is_one_message(small_space: Path, tmp_path: Path) 
         ("postgresql://me:p@ss@host/db", "postgresql://me:***@host/db"),
         ("postgresql://host/db?user=me&password=secret", "postgresql://host/db?user=me&password=***"),
         ("sqlite:///study.db", "sqlite:///study.db"),
+        ("mysql://me:s3cr/et@localhost/x", "mysql://me:***@localhost/x"),
+        ("postgresql://me:s3 cret@host/x", "postgresql://me:***@host/x"),
     ],
 )
 def test_passwords_are_not_shown(url: str, shown: str) -> None:
@@ -330,3 +333,25 @@ def test_a_space_too_large_to_enumerate_is_explored(tmp_path: Path) -> None:
     shapes = {trial.user_attrs["shape"] for trial in trials_of(tmp_path / "run")}
     assert result.recorded == len(shapes) == 12
     assert all(10**8 <= masked_lm_parameters(parse_shape(shape)) <= 2 * 10**9 for shape in shapes)
+
+
+def test_a_run_whose_inputs_are_long_is_resumed(tmp_path: Path) -> None:
+    path = tmp_path / "small.yaml"
+    path.write_text(
+        SMALL_SPACE.replace("{min: 128, max: 320, step: 64}", "{min: 64, max: 100000}")
+        .replace("{min: 128, max: 1024, step: 64}", "{min: 64, max: 100000}")
+        .replace("{min: 1M, max: 4M}", "{min: 1M, max: 100B}")
+    )
+    for trials in (3, 5):
+        assert run(load_space(str(path)), out=tmp_path / "run", trials=trials).recorded == trials
+    assert (tmp_path / "run" / "run.yaml").stat().st_size > 1 << 20
+
+
+def test_two_names_of_one_journal_are_one_claim(small_space: Path, tmp_path: Path) -> None:
+    space = load_space(str(small_space))
+    (tmp_path / "link.log").symlink_to(tmp_path / "real.log")
+    with (
+        claim_journal(tmp_path / "real.log", warn=lambda message: None),
+        pytest.raises(HwsearchError, match="using this journal"),
+    ):
+        run(space, out=tmp_path / "run", storage=str(tmp_path / "link.log"))

@@ -110,3 +110,17 @@ def test_a_space_that_is_used_up_says_so(tmp_path: Path) -> None:
     space = load_space(str(path))
     with pytest.raises(HwsearchError, match="both valid and new"):
         explore(space, RandomSampler(seed=0), 3)
+
+
+def test_a_shape_that_was_found_is_the_one_proposed(small_space: Path) -> None:
+    """In a sparse space every draw counts: what has_new_shape found must not be lost with the old pool."""
+    space = load_space(str(small_space))
+    sampler = ValidSampler(RandomSampler(seed=0), space, seed=0)
+    study = optuna.create_study(sampler=sampler, directions=["minimize", "maximize"])
+    for _ in range(3):
+        assert sampler.has_new_shape(study)
+        expected = sampler._pool[-1]
+        values = candidate_values(space.file.shape)
+        trial = study.ask(distributions(values))
+        assert key_of(trial.params, values) == expected
+        study.tell(trial, [1.0, 1.0])

@@ -97,6 +97,13 @@ def test_feed_forward_ratios() -> None:
     assert list(intermediate_sizes(both, 1024)) == [1024, 1100, 2048]
 
 
+def test_sizes_from_a_ratio_stay_within_what_a_shape_may_have() -> None:
+    wide = section(hidden_size=2048, intermediate_ratio=[4.0, 500.0])
+    assert list(intermediate_sizes(wide, 2048)) == [4096]
+    ranged = section(hidden_size=2048, intermediate_ratio={"min": 200.0, "max": 1000.0})
+    assert max(intermediate_sizes(ranged, 2048)) <= 300_000
+
+
 def test_each_constraint_removes_what_it_names(tmp_path: Path) -> None:
     path = tmp_path / "s.yaml"
     path.write_text(
