@@ -101,7 +101,7 @@ def load_space(name: str) -> SearchSpace:
     if not path.stem.isprintable():
         raise HwsearchError(f"{name!r}: a space's name must be printable text; rename the file")
     file = read_space_file(path)
-    return SearchSpace(
+    space = SearchSpace(
         name=path.stem,
         file=file,
         gpus=tuple(load_basket_gpu(gpu) for gpu in file.basket),
@@ -109,6 +109,12 @@ def load_space(name: str) -> SearchSpace:
         workloads=tuple(w.lengths for w in file.workloads),
         workload_weights=tuple(w.weight for w in file.workloads),
     )
+    if space.size == 0:
+        raise HwsearchError(
+            f"{path}: the grid is empty: no head_size divides a hidden_size, or no intermediate_size has an"
+            " accepted intermediate_ratio"
+        )
+    return space
 
 
 def valid_shapes(space: SearchSpace) -> tuple[ShapeTable, list[Removal]]:

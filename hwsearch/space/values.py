@@ -9,7 +9,7 @@ from pydantic import BeforeValidator
 
 from hwsearch.shape.encoder_shape import LARGEST_SIZE
 
-MAX_VALUES = 100_000
+MAX_VALUES = 10_000
 LARGEST_COUNT = 10**15
 _COUNT = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,9})?)([KMGB]?)")
 _FACTORS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "B": 10**9}
@@ -32,6 +32,8 @@ def _values(found: Any) -> tuple[int, ...]:
     listed = found if isinstance(found, list) else [found]
     if not listed:
         raise ValueError(f"the list is empty; {accepted}")
+    if len(listed) > MAX_VALUES:
+        raise ValueError(f"the list has more than {MAX_VALUES:,} values")
     return tuple(sorted({_integer(value, accepted) for value in listed}))
 
 

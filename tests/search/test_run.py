@@ -338,13 +338,13 @@ def test_a_space_too_large_to_enumerate_is_explored(tmp_path: Path) -> None:
 def test_a_run_whose_inputs_are_long_is_resumed(tmp_path: Path) -> None:
     path = tmp_path / "small.yaml"
     path.write_text(
-        SMALL_SPACE.replace("{min: 128, max: 320, step: 64}", "{min: 64, max: 100000}")
-        .replace("{min: 128, max: 1024, step: 64}", "{min: 64, max: 100000}")
+        SMALL_SPACE.replace("{min: 128, max: 320, step: 64}", "{min: 64, max: 10000}")
+        .replace("{min: 128, max: 1024, step: 64}", "{min: 64, max: 10000}")
         .replace("{min: 1M, max: 4M}", "{min: 1M, max: 100B}")
     )
     for trials in (3, 5):
         assert run(load_space(str(path)), out=tmp_path / "run", trials=trials).recorded == trials
-    assert (tmp_path / "run" / "run.yaml").stat().st_size > 1 << 20
+    assert (tmp_path / "run" / "run.yaml").read_text().count("\n") > 19_000
 
 
 def test_two_names_of_one_journal_are_one_claim(small_space: Path, tmp_path: Path) -> None:
