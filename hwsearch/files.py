@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import secrets
 from collections.abc import Hashable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -29,6 +30,15 @@ def data_folder(name: str) -> Path:
     package = Path(__file__).resolve().parent
     installed = package / name
     return installed if installed.is_dir() else package.parent / name
+
+
+# The names that `write_whole` gives to what is not whole yet: .NAME.PID.RANDOM.tmp
+_TEMPORARY = re.compile(r"\..+\.\d+\.[0-9a-f]{8}\.tmp")
+
+
+def is_temporary(path: Path) -> bool:
+    """Whether `path` is what a process that was killed in `write_whole` left behind."""
+    return _TEMPORARY.fullmatch(path.name) is not None and path.is_file()
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
@@ -103,14 +113,6 @@ class YamlDocument:
         while keys and keys not in self.lines:
             keys = keys[:-1]
         return f"{self.path}:{self.lines.get(keys, 1)}"
-
-
-def read_own_yaml(path: Path) -> Any:
-    """Plain data from a file that hwsearch wrote, of any length. Raises HwsearchError."""
-    try:
-        return yaml.load(read_text(path), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise HwsearchError(f"{path}: not valid YAML: {error}") from error
 
 
 def read_yaml(path: Path) -> YamlDocument:

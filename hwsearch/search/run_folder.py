@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from hwsearch.errors import HwsearchError
-from hwsearch.files import hold, make_folder, read_own_yaml, write_whole
+from hwsearch.files import hold, is_temporary, make_folder, read_yaml, write_whole
 from hwsearch.shape import EncoderShape, parse_shape
 from hwsearch.shape.notation import read_shape_yaml
 
@@ -69,9 +69,9 @@ def claim(path: Path, inputs: dict[str, Any]) -> Iterator[RunFolder]:
     make_folder(path)
     with hold(path / ".lock", f"{path}: another hwsearch run is using this folder"):
         _check_owner(folder, inputs)
-        for leftover in path.rglob(".*.tmp"):  # of a process that was killed while it wrote
-            if leftover.is_file():
-                leftover.unlink()
+        for entry in (*path.iterdir(), *path.glob("winners/*/*")):
+            if is_temporary(entry):
+                entry.unlink()
         if not folder.run_yaml.exists():
             content = {"inputs": inputs, "environment": environment()}
             write_whole(folder.run_yaml, yaml.safe_dump(content, sort_keys=False))
@@ -80,13 +80,13 @@ def claim(path: Path, inputs: dict[str, Any]) -> Iterator[RunFolder]:
 
 def _check_owner(folder: RunFolder, inputs: dict[str, Any]) -> None:
     if not folder.run_yaml.exists():
-        if strangers := [p.name for p in folder.path.iterdir() if not p.name.startswith(".")]:
+        if strangers := [p.name for p in folder.path.iterdir() if p.name != ".lock" and not is_temporary(p)]:
             raise HwsearchError(
                 f"{folder.path}: holds {strangers[0]!r} but no run.yaml, so it is not a run's folder;"
                 " accepted: a new or empty folder, or one of an earlier run"
             )
         return
-    found = read_own_yaml(folder.run_yaml)
+    found = read_yaml(folder.run_yaml).data
     earlier = found.get("inputs") if isinstance(found, dict) else None
     if not isinstance(earlier, dict):
         raise HwsearchError(f"{folder.run_yaml}: holds no inputs, so it is not hwsearch's")

@@ -70,6 +70,10 @@ def check_study(storage: BaseStorage, name: str, identity: str) -> None:
         found, trials = study.user_attrs.get(IDENTITY), study.get_trials(deepcopy=False)
     except (KeyError, TypeError, ValueError, AttributeError, AssertionError) as error:
         raise HwsearchError(f"study {name}: its storage cannot be replayed: {error!r}") from error
+    except optuna.exceptions.OptunaError as error:
+        raise HwsearchError(
+            f"study {name}: its storage cannot be read: {without_password(str(error))}"
+        ) from error
     if found != identity and (found is not None or trials):
         raise HwsearchError(
             f"study {name}: belongs to another space, other GPU profiles or another version of the cost model"

@@ -293,9 +293,18 @@ def test_a_space_of_one_shape_is_explored_once(tmp_path: Path) -> None:
 def test_what_a_kill_left_of_a_write_is_swept_up(small_space: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     folder.mkdir()
-    (folder / ".run.yaml.123.abcd.tmp").write_text("inp")
+    (folder / ".run.yaml.123.0a1b2c3d.tmp").write_text("inp")
     assert run(load_space(str(small_space)), out=folder, trials=2).recorded == 2
     assert not list(folder.rglob("*.tmp"))
+
+
+def test_hidden_files_of_the_user_are_no_leftovers(small_space: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    (folder / ".config").mkdir(parents=True)
+    (folder / ".config" / ".draft.12.0a1b2c3d.tmp").write_text("years of work")
+    with pytest.raises(HwsearchError, match=r"holds '\.config' but no run\.yaml"):
+        run(load_space(str(small_space)), out=folder)
+    assert (folder / ".config" / ".draft.12.0a1b2c3d.tmp").read_text() == "years of work"
 
 
 def test_a_read_only_database_is_one_message(small_space: Path, tmp_path: Path) -> None:
