@@ -105,17 +105,28 @@ def test_like_for_like_is_what_it_says(small_space: Path, tmp_path: Path) -> Non
         assert result.candidates.basket_latency[result.like_for_like_row] == fastest
 
 
-def test_the_reference_does_not_beat_itself(tmp_path: Path) -> None:
-    """A space that holds the reference alone: on the front, nothing like for like."""
+@pytest.fixture
+def one_shape_space(tmp_path: Path) -> Path:
+    """The small space reduced to its reference."""
+    text = SMALL_SPACE
+    for values, value in (
+        ("{min: 2, max: 9}", "4"),
+        ("{min: 128, max: 320, step: 64}", "192"),
+        ("[32, 64]", "64"),
+        ("{min: 128, max: 1024, step: 64}", "512"),
+        ("[1, 3]", "3"),
+        ("[64, 128]", "128"),
+    ):
+        assert values in text
+        text = text.replace(values, value)
     path = tmp_path / "small.yaml"
-    path.write_text(
-        SMALL_SPACE.replace("{min: 2, max: 9}", "4")
-        .replace("{min: 128, max: 320, step: 64}", "192")
-        .replace("{min: 128, max: 1024, step: 64}", "512")
-        .replace("[1, 3]", "3")
-        .replace("[64, 128]", "128")
-    )
-    result = run(load_space(str(path)), out=tmp_path / "run")
+    path.write_text(text)
+    return path
+
+
+def test_the_reference_does_not_beat_itself(one_shape_space: Path, tmp_path: Path) -> None:
+    """A space that holds the reference alone: on the front, nothing like for like."""
+    result = run(load_space(str(one_shape_space)), out=tmp_path / "run")
     assert len(result.candidates) == 1
     assert result.fastest_no_worse_row is None and result.like_for_like_row is None
 
@@ -282,12 +293,8 @@ def test_fewer_winners_leave_no_stale_files(small_space: Path, tmp_path: Path) -
     assert ranked == ["0", "1"] and len(result.winners) == 2
 
 
-def test_a_space_of_one_shape_is_explored_once(tmp_path: Path) -> None:
-    path = tmp_path / "small.yaml"
-    text = SMALL_SPACE.replace("{min: 2, max: 9}", "4").replace("{min: 128, max: 320, step: 64}", "192")
-    text = text.replace("{min: 128, max: 1024, step: 64}", "512").replace("[1, 3]", "3")
-    path.write_text(text.replace("[32, 64]", "64").replace("[64, 128]", "128"))
-    assert run(load_space(str(path)), out=tmp_path / "run", sampler="tpe").recorded == 1
+def test_a_space_of_one_shape_is_explored_once(one_shape_space: Path, tmp_path: Path) -> None:
+    assert run(load_space(str(one_shape_space)), out=tmp_path / "run", sampler="tpe").recorded == 1
 
 
 def test_what_a_kill_left_of_a_write_is_swept_up(small_space: Path, tmp_path: Path) -> None:
