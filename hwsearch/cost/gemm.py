@@ -1,18 +1,20 @@
-"""Seconds of one matrix product on a GPU: the best of the tiles and split-K that cuBLAS may choose.
+"""Seconds of one matrix product, or a batch of them: the best of the variants that cuBLAS may choose.
 
-For every variant (tm x tn tile, split-K s), with A = tm tn / (tm + tn):
+On tensor cores, for every variant (tm x tn tile, split-K s), with depth = 32 ceil(k / 32 s):
 
-    waves     = ceil(ceil(m / tm) ceil(n / tn) s / SMs)
-    tile_s    = 2 tm tn ceil(k / s) / (dense rate / SMs x compute_fraction x A / (A + feed_kappa))
-    compute_s = waves (tile_overhead + tile_s)
-    bytes_s   = bytes of both operands and the result / (bandwidth x bandwidth_fraction)
-    partial_s = 8 m n s bytes / the same rate, if s > 1: partial sums are written and read in fp32
-    seconds   = floor + (compute_s^4 + bytes_s^4)^(1/4) + partial_s
+    waves      = ceil(batch ceil(m / tm) ceil(n / tn) s / SMs)
+    overhead   = block_overhead + tile_overhead tm tn / 128^2
+    issue_s    = waves (overhead + 2 tm tn depth / (dense rate / SMs x compute_fraction))
+    latency_s  = ceil(waves / 2) (overhead + step_latency depth / 64)
+    power_s    = 2 FLOPs of all tiles, padding included / (dense rate x sustained_fraction)
+    bytes_s    = bytes of operands and results / (bandwidth x bandwidth_fraction), cached_speedup times
+                 faster where L2 holds them
+    seconds    = floor + (max(issue_s, latency_s, power_s)^4 + bytes_s^4)^(1/4) + what split-K costs
 
-and the fastest variant wins. A / (A + kappa) is the operand feed: a tile of tm x tn loads tm + tn
-elements for tm tn products, so small tiles starve the tensor cores. The fourth powers are a maximum
-with a rounded corner: compute and traffic of nearly equal length get in each other's way. A faster
-rate for operands that fit into L2 did not help. Numbers: results/fit_constants.md.
+and the fastest variant wins. Two blocks share an SM, so one hides the other's latency. The fourth powers
+are a maximum with a rounded corner: compute and traffic of nearly equal length get in each other's way.
+A split costs a second kernel and its partial sums, written and read in fp32. fp32 without TF32 runs on
+other units: hwsearch.cost.gemm_simt. Designs compared and numbers: docs/cost-model.md.
 """
 
 from __future__ import annotations
@@ -25,9 +27,19 @@ from numpy.typing import ArrayLike, NDArray
 from hwsearch.gpu.calibration import GemmConstants
 from hwsearch.gpu.profile import BYTES_PER_ELEMENT, Gpu
 
-TILES = ((256, 128), (128, 256), (128, 128), (128, 64), (64, 128), (64, 64), (64, 32), (32, 64))
-SPLITS = (1, 2, 4, 8)
+TILES = (
+    *((256, 128), (128, 256), (128, 128), (128, 64), (64, 128), (64, 64)),
+    *((64, 32), (32, 64), (32, 32), (64, 16), (16, 64), (8, 64)),
+)
+SPLITS = (1, 2, 4, 8, 16)
+# Elements of k that a block loads at once, and of which its latency is counted.
+DEPTH_QUANTUM, LATENCY_DEPTH = 32, 64
 PARTIAL_SUM_BYTES = 8
+# A layer's weights come back after those of this many layers; so were the fitted tables timed, to judge by
+# where the products with few rows leave the L2 of an L40S (weights between 15 and 17 MB).
+WEIGHT_SETS = 6
+# L2 holds a footprint of this share of its size, and loses it over a few tens of percent.
+CACHED_SHARE, CACHE_STEEPNESS = 0.9, 8
 
 
 @dataclass(frozen=True)
@@ -58,12 +70,19 @@ def gemm_seconds(gpu: Gpu, dtype: str, m: ArrayLike, n: ArrayLike, k: ArrayLike)
     Returns:
         float64 seconds in the broadcast shape.
     """
-    return _cheapest(gpu, dtype, m, n, k).seconds
+    return _cheapest(gpu, dtype, 1, m, n, k, WEIGHT_SETS).seconds
+
+
+def bmm_seconds(
+    gpu: Gpu, dtype: str, batch: ArrayLike, m: ArrayLike, n: ArrayLike, k: ArrayLike
+) -> NDArray[np.float64]:
+    """Device time of `batch` products y[m, n] = x[m, k] w[k, n] in one kernel; otherwise as `gemm_seconds`."""
+    return _cheapest(gpu, dtype, batch, m, n, k, 1).seconds
 
 
 def gemm_plan(gpu: Gpu, dtype: str, m: ArrayLike, n: ArrayLike, k: ArrayLike) -> GemmPlan:
     """The price of `gemm_seconds` with the variant behind it; arguments as there."""
-    best = _cheapest(gpu, dtype, m, n, k)
+    best = _cheapest(gpu, dtype, 1, m, n, k, WEIGHT_SETS)
     tile_m, tile_n = np.array(TILES, dtype=np.int64).T[:, best.tile]
     split_k = np.array(SPLITS, dtype=np.int64)[best.split]
     tiles = -(-np.asarray(m) // tile_m) * -(-np.asarray(n) // tile_n) * split_k
@@ -84,32 +103,49 @@ class _Best:
     split: NDArray[np.int64]
 
 
-def _cheapest(gpu: Gpu, dtype: str, m: ArrayLike, n: ArrayLike, k: ArrayLike) -> _Best:
+def _cheapest(
+    gpu: Gpu, dtype: str, batch: ArrayLike, m: ArrayLike, n: ArrayLike, k: ArrayLike, weight_sets: int
+) -> _Best:
     gpu.check_dtype(dtype)
     constants = gpu.calibration.gemm[dtype]
-    m, n, k = (np.asarray(size, dtype=np.float64) for size in np.broadcast_arrays(m, n, k))
-    byte_s = 1 / (gpu.bandwidth_bytes_per_s * constants.bandwidth_fraction)
-    bytes_s = byte_s * BYTES_PER_ELEMENT[dtype] * (m * k + n * k + m * n)
-    grids = [np.ceil(m / tm) * np.ceil(n / tn) for tm, tn in TILES]
-    best: _Best | None = None
-    for split_index, split in enumerate(SPLITS):
-        compute_s, tile = _fastest_tile(gpu, dtype, constants, grids, np.ceil(k / split), split)
+    batch, m, n, k = (np.asarray(a, dtype=np.float64) for a in np.broadcast_arrays(batch, m, n, k))
+    cold_rate = gpu.bandwidth_bytes_per_s * constants.bandwidth_fraction
+    cached_rate = cold_rate * constants.cached_speedup
+    bytes_s = _bytes_seconds(gpu, dtype, batch, m, n, k, weight_sets, cold_rate, cached_rate)
+    grids = [batch * np.ceil(m / tm) * np.ceil(n / tn) for tm, tn in TILES]
+    best = _Best(np.full(m.shape, np.inf), bytes_s, bytes_s, np.zeros(m.shape, int), np.zeros(m.shape, int))
+    for index, split in enumerate(SPLITS):
+        compute_s, tile = _fastest_tile(gpu, dtype, constants, grids, k, split)
         seconds = constants.floor_s + _rounded_maximum(compute_s, bytes_s)
         if split > 1:
-            seconds += byte_s * PARTIAL_SUM_BYTES * split * m * n
-        if best is None:
-            best = _Best(seconds, compute_s, bytes_s, tile, np.zeros_like(tile))
-            continue
+            seconds += constants.split_s + PARTIAL_SUM_BYTES * split / cached_rate * batch * m * n
         wins = seconds < best.seconds
         best = _Best(
             np.where(wins, seconds, best.seconds),
             np.where(wins, compute_s, best.compute_s),
             bytes_s,
             np.where(wins, tile, best.tile),
-            np.where(wins, split_index, best.split),
+            np.where(wins, index, best.split),
         )
-    assert best is not None
     return best
+
+
+def _bytes_seconds(
+    gpu: Gpu,
+    dtype: str,
+    batch: NDArray[np.float64],
+    m: NDArray[np.float64],
+    n: NDArray[np.float64],
+    k: NDArray[np.float64],
+    weight_sets: int,
+    cold_rate: float,
+    cached_rate: float,
+) -> NDArray[np.float64]:
+    weights = BYTES_PER_ELEMENT[dtype] * batch * n * k
+    activations = BYTES_PER_ELEMENT[dtype] * batch * m * (k + n)
+    crowding = (activations + weight_sets * weights) / (CACHED_SHARE * gpu.l2_bytes)
+    cached = 1 / (1 + crowding**CACHE_STEEPNESS)
+    return np.asarray((activations + weights) * (cached / cached_rate + (1 - cached) / cold_rate))
 
 
 def _fastest_tile(
@@ -117,17 +153,23 @@ def _fastest_tile(
     dtype: str,
     constants: GemmConstants,
     grids: list[NDArray[np.float64]],
-    depth: NDArray[np.float64],
+    k: NDArray[np.float64],
     split: int,
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Seconds of all waves with the best tile, and its index; `grids` holds tiles of one split, by tile."""
     sm_rate = gpu.dense_flops_per_s[dtype] / gpu.sms * constants.compute_fraction
-    fastest = np.full(depth.shape, np.inf)
-    winner = np.zeros(depth.shape, dtype=np.int64)
+    all_sms_rate = gpu.dense_flops_per_s[dtype] * constants.sustained_fraction
+    depth = DEPTH_QUANTUM * np.ceil(k / (DEPTH_QUANTUM * split))
+    latency_s = constants.step_latency_s / LATENCY_DEPTH * depth
+    fastest = np.full(k.shape, np.inf)
+    winner = np.zeros(k.shape, dtype=np.int64)
     for index, ((tm, tn), grid) in enumerate(zip(TILES, grids, strict=True)):
-        feed = tm * tn / (tm + tn)
-        step_s = 2 * tm * tn / (sm_rate * feed / (feed + constants.feed_kappa))
-        compute_s = np.ceil(grid * (split / gpu.sms)) * (constants.tile_overhead_s + depth * step_s)
+        overhead_s = constants.block_overhead_s + constants.tile_overhead_s * (tm * tn / 128**2)
+        tile_flops = 2 * tm * tn * depth
+        waves = np.ceil(grid * (split / gpu.sms))
+        compute_s = waves * (overhead_s + tile_flops / sm_rate)
+        compute_s = np.maximum(compute_s, np.ceil(waves / 2) * (overhead_s + latency_s))
+        compute_s = np.maximum(compute_s, grid * (split / all_sms_rate) * tile_flops)
         winner = np.where(compute_s < fastest, index, winner)
         fastest = np.minimum(fastest, compute_s)
     return fastest, winner

@@ -41,17 +41,25 @@ class GemmConstants:
 
     Attributes:
         floor_s: seconds that even the smallest GEMM takes on the device.
-        tile_overhead_s: seconds a wave of tiles spends outside its multiply loop (fill and drain).
-        compute_fraction: sustained share of the datasheet's dense rate, for an endless tile.
-        feed_kappa: in elements; a tm x tn tile reaches A / (A + kappa), A = tm tn / (tm + tn).
+        block_overhead_s: seconds a wave of tiles of any size spends outside its multiply loop.
+        tile_overhead_s: the same in proportion to the tile's area, for one of 128 x 128.
+        step_latency_s: seconds a block needs for 64 elements of k, however small its tile.
+        split_s: seconds that adding up the parts of a split k costs, beside its bytes.
+        compute_fraction: share of the datasheet's dense rate that tiles in the loop reach at full clock.
+        sustained_fraction: share of the dense rate that the power limit leaves to a long product.
         bandwidth_fraction: sustained share of the datasheet's memory bandwidth.
+        cached_speedup: how much faster bytes move while L2 holds all of them.
     """
 
     floor_s: float
+    block_overhead_s: float
     tile_overhead_s: float
+    step_latency_s: float
+    split_s: float
     compute_fraction: float
-    feed_kappa: float
+    sustained_fraction: float
     bandwidth_fraction: float
+    cached_speedup: float
     evidence: Evidence
 
 
