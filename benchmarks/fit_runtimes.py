@@ -20,6 +20,7 @@ import pandas as pd
 
 from hwsearch.cost.distinct import DistinctLayers
 from hwsearch.cost.encoder import encoder_time
+from hwsearch.cost.layer import count_kernels, layer_operators
 from hwsearch.cost.runtime import RUNTIMES
 from hwsearch.gpu.catalog import load_gpu
 from hwsearch.settings import RuntimeName, Settings
@@ -104,7 +105,7 @@ def predict(cell: pd.Series) -> tuple[float, float]:
     workload = parse_workload(f"fixed:{int(cell['seq'])}x{int(cell['batch'])}")
     layers = DistinctLayers(ShapeTable.of([shape]))
     time = encoder_time(layers, gpu, workload, Settings(runtime=cell["runtime"], dtype=dtype))
-    kernels = 2 + shape.num_hidden_layers * RUNTIMES[cell["runtime"]].kernels_per_layer(BERT)
+    kernels = 2 + shape.num_hidden_layers * count_kernels(layer_operators(BERT, RUNTIMES[cell["runtime"]]))
     return 1e3 * float(time.device[0]), float(kernels)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hwsearch.settings import RuntimeName
-from hwsearch.shape.architecture import Architecture
 
 
 @dataclass(frozen=True)
@@ -29,12 +28,6 @@ class Runtime:
     gated_streams: tuple[int, ...]
     plain_streams: tuple[int, ...]
     end_to_end_error_percent: float
-
-    def kernels_per_layer(self, architecture: Architecture) -> int:
-        """GEMMs (4), attention, the rotation where there is one, and the streams around them."""
-        activation = self.gated_streams if architecture.gated_mlp else self.plain_streams
-        around_residuals = 2 * (len(self.residual_streams) + len(self.norm_streams))
-        return 5 + (architecture.position == "rope") + around_residuals + len(activation)
 
 
 # Eager: add (2 reads, 1 write) and norm (1, 1) are kernels of their own, as are the activation (1, 1)
