@@ -14,7 +14,7 @@ from typing import Literal
 from hwsearch.cost.runtime import Runtime
 from hwsearch.shape.architecture import Architecture
 
-# query, key: heads x head size, which need not be the hidden size; qkv = query + 2 key; rotated = query + key;
+# query, key: heads x head size, which need not be the hidden size; qkv, rotated: query + 2 key, query + key;
 # fused: both GLU branches where there are two; positions: rows of the relative table.
 Width = Literal[
     "hidden", "query", "key", "qkv", "rotated", "intermediate", "fused", "heads", "positions", "vocab"
