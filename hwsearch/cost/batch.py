@@ -48,8 +48,8 @@ class Batch(ABC):
                 outputs, inputs = self._width(operator.outputs, sizes), self._width(operator.inputs, sizes)
                 return self._gemm(self.rows(operator.rows, sizes), outputs, inputs)
             case Stream():
-                elements = self._width(operator.width, sizes) * operator.passes
-                moved = self.rows(operator.rows, sizes) * elements * BYTES_PER_ELEMENT[self.dtype]
+                elements = self.rows(operator.rows, sizes) * self._width(operator.width, sizes).astype(float)
+                moved = elements * operator.passes * BYTES_PER_ELEMENT[self.dtype]
                 forward = stream_seconds(self.gpu, moved, operator.norm)
                 return forward * STREAM_TRAINING_FACTOR if self.training else forward
             case Attention():

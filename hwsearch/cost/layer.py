@@ -86,19 +86,20 @@ def embedding_operators() -> tuple[Operator, ...]:
 
 
 def head_operators(architecture: Architecture, training: bool) -> tuple[Operator, ...]:
-    """The masked-LM head: dense, activation, norm, decoder, and the loss in training."""
-    rows: Rows = "head_tokens"
+    """The masked-LM head: dense, activation and norm where it has them, then the decoder."""
     transform = (
-        Gemm("head", "hidden", "hidden", rows),
-        Stream("head", "hidden", 2, rows=rows),
-        Stream("head", "hidden", 2, norm=True, rows=rows),
+        Gemm("head", "hidden", "hidden", rows="head_tokens"),
+        Stream("head", "hidden", 2, rows="head_tokens"),
+        Stream("head", "hidden", 2, norm=True, rows="head_tokens"),
     )
-    return (
-        *(transform if architecture.mlm_transform else ()),
-        Gemm("head", "vocab", "hidden", rows),
-        # Cross entropy reads the logits twice: for the log-sum-exp and for the probabilities.
-        *([Stream("head", "vocab", 2, rows=rows)] if training else []),
-    )
+    return (*(transform if architecture.mlm_transform else ()), *decoder_operators(training))
+
+
+def decoder_operators(training: bool) -> tuple[Operator, ...]:
+    """From the hidden state to logits, and the loss in training."""
+    logits = Gemm("head", "vocab", "hidden", rows="head_tokens")
+    # Cross entropy reads the logits twice: for the log-sum-exp and for the probabilities.
+    return (logits, Stream("head", "vocab", 2, rows="head_tokens")) if training else (logits,)
 
 
 def in_feed_forward(operator: Operator) -> bool:
