@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from hwsearch.errors import HwsearchError
 from hwsearch.files import read_text
 
-MAX_CSV_BYTES = 1 << 30
+MAX_CSV_BYTES = 256 << 20
 SHOWN_CHARACTERS = 40
 BYTE_ORDER_MARK = "\ufeff"
 # What a cell that says yes or no may hold, as programs write it; empty is no.

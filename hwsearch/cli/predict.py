@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from dataclasses import asdict
+from io import TextIOWrapper
 from pathlib import Path
 
 from hwsearch.cost.prediction import Prediction, predict_shape
@@ -40,7 +41,9 @@ def _answer_table(arguments: argparse.Namespace) -> None:
     if arguments.out:
         write_whole(Path(arguments.out), answer)
     else:
-        sys.stdout.write(answer)
+        if isinstance(sys.stdout, TextIOWrapper):  # the user's own cells, byte for byte
+            sys.stdout.reconfigure(encoding="utf-8", newline="")
+        print(answer, end="")
 
 
 def _predict_shape(arguments: argparse.Namespace) -> None:

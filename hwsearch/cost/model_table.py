@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import chain
 
 import numpy as np
@@ -143,10 +144,15 @@ class _PerLayer:
 
 
 def _numbers(text: str) -> tuple[int, ...] | None:
-    numbers = [whole_number(part.strip()) for part in text.split("-")]
-    if any(number is None or not 1 <= number <= LARGEST_SIZE for number in numbers):
-        return None
-    return tuple(number for number in numbers if number is not None)
+    numbers = tuple(map(_number, text.split("-")))
+    return None if 0 in numbers else numbers
+
+
+@lru_cache(maxsize=1 << 16)
+def _number(text: str) -> int:
+    """A size, or 0 if it is none; millions of layers have few different ones."""
+    number = whole_number(text.strip())
+    return 0 if number is None or not 1 <= number <= LARGEST_SIZE else number
 
 
 def _counted(lengths: Column) -> Column:

@@ -98,6 +98,22 @@ def test_a_bad_table_writes_nothing(cli: Cli, gemms: Path, tmp_path: Path) -> No
     assert (tmp_path / "answer.csv").read_text() == "mine\n" and not (tmp_path / "other.csv").exists()
 
 
+def test_cells_come_back_byte_for_byte(cli: Cli, gemms: Path) -> None:
+    gemms.write_bytes('op,m,n,k,note\r\ngemm,1,2,3,"schön, größer"\r\n'.encode())
+    done = cli("predict", gemms, "--gpu", "l4", "--out", "answer.csv", PYTHONIOENCODING="ascii")
+    printed = cli("predict", gemms, "--gpu", "l4", PYTHONIOENCODING="ascii")
+    assert done.returncode == 0 and printed.returncode == 0, printed.stderr
+    written = (gemms.parent / "answer.csv").read_bytes()
+    assert written.startswith(b"op,m,n,k,note,predicted_ms,")
+    assert '\r\ngemm,1,2,3,"schön, größer",'.encode() in written and written.endswith(b"\r\n")
+
+
+def test_a_flag_that_a_rows_gpu_lacks(cli: Cli, gemms: Path) -> None:
+    gemms.write_text("op,m,n,k,gpu\ngemm,1,2,3,l4\ngemm,1,2,3,t4\n")
+    done = cli("predict", gemms, "--gpu", "l4", "--dtype", "bf16")
+    assert done.returncode == 2 and "gemms.csv:3: --dtype: t4 has no bf16; it has fp16" in done.stderr
+
+
 def test_a_shape_has_no_out(cli: Cli) -> None:
     done = cli("predict", "bert-base", "--gpu", "l4", "--out", "answer.csv")
     assert done.returncode == 2 and "--out is for the answer to a table" in done.stderr
