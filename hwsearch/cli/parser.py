@@ -80,6 +80,9 @@ def _predict(commands: _Commands[argparse.ArgumentParser]) -> None:
     command.add_argument("--runtime", choices=("eager", "graph", "compile", "tensorrt"), default="graph")
     command.add_argument("--head", choices=("none", "mlm"), help="default: none, mlm in training")
     command.add_argument(
+        "--recompute", action="store_true", help="in training, save layer inputs alone and run layers twice"
+    )
+    command.add_argument(
         "--out", metavar="FILE.csv", help="a table's answer goes here, not to standard output"
     )
     command.add_argument("--json", action="store_true", help="print one JSON object")

@@ -57,6 +57,7 @@ def _predict_shape(arguments: argparse.Namespace) -> None:
         mode=arguments.mode,
         runtime=arguments.runtime,
         head=arguments.head,
+        recompute=arguments.recompute,
     )
     if arguments.json:
         print(json.dumps(asdict(prediction)))
@@ -65,8 +66,9 @@ def _predict_shape(arguments: argparse.Namespace) -> None:
 
 
 def _describe(p: Prediction) -> str:
+    mode = f"{p.mode} with recomputation" if p.recompute else p.mode
     lines = [
-        f"{p.shape} on {p.gpu}, {p.workload}, {p.dtype} {p.mode}, runtime {p.runtime}, head {p.head}",
+        f"{p.shape} on {p.gpu}, {p.workload}, {p.dtype} {mode}, runtime {p.runtime}, head {p.head}",
         f"predicted latency   {1e3 * p.latency_s:12.3f} ms   (constants: {p.calibration})",
         f"real tokens/s       {p.tokens_per_s:12,.0f}",
         f"operations          {p.flops / 1e12:12.3f} TFLOP, {p.flops / p.latency_s / 1e12:,.1f} TFLOP/s",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -78,7 +78,8 @@ class EncoderTime:
 def encoder_time(layers: DistinctLayers, gpu: Gpu, workload: Workload, settings: Settings) -> EncoderTime:
     """Price every shape behind `layers` on one GPU for one batch.
 
-    Training adds the backward pass and one optimizer step. Raises HwsearchError for a dtype that
+    Training adds the backward pass and one optimizer step, recomputation one more forward pass of the
+    layers. Raises HwsearchError for a dtype that
     the GPU lacks.
     """
     shapes, runtime = layers.shapes, RUNTIMES[settings.runtime]
@@ -91,7 +92,12 @@ def encoder_time(layers: DistinctLayers, gpu: Gpu, workload: Workload, settings:
     }
     layer, embedding = layer_operators(architecture, runtime), embedding_operators()
     parts = outside_parts(embedding, layers.widths, batch)
-    parts += layer_parts(layer, batch, layers.widths, layers.feed_forwards, reaches, depth)
+    sizes = (layers.widths, layers.feed_forwards, reaches, depth)
+    in_layers = layer_parts(layer, batch, *sizes)
+    if settings.recompute:
+        again = layer_parts(layer, replace(batch, training=False), *sizes)
+        in_layers = [replace(p, each=p.each + q.each) for p, q in zip(in_layers, again, strict=True)]
+    parts += in_layers
     kernels = count_kernels(embedding) + depth * count_kernels(layer)
     if settings.head == "mlm":
         head = head_operators(architecture, settings.training)
@@ -99,7 +105,7 @@ def encoder_time(layers: DistinctLayers, gpu: Gpu, workload: Workload, settings:
         kernels = kernels + count_kernels(head)
     if settings.training:
         parts.append(Part("optimizer", layers.sizes, batch.optimizer(layers.sizes["parameters"]), 1))
-        kernels = kernels * TRAINING_KERNELS
+        kernels = kernels * TRAINING_KERNELS + settings.recompute * depth * count_kernels(layer)
     return EncoderTime(tuple(parts), np.asarray(kernels * runtime.host_s_per_kernel, dtype=float))
 
 
