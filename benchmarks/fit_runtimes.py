@@ -105,7 +105,7 @@ def predict(cell: pd.Series) -> tuple[float, float]:
     workload = parse_workload(f"fixed:{int(cell['seq'])}x{int(cell['batch'])}")
     layers = DistinctLayers(ShapeTable.of([shape]))
     time = encoder_time(layers, gpu, workload, Settings(runtime=cell["runtime"], dtype=dtype))
-    kernels = 2 + shape.num_hidden_layers * count_kernels(layer_operators(BERT, RUNTIMES[cell["runtime"]]))
+    kernels = 2 + shape.num_hidden_layers * count_kernels(layer_operators(BERT, RUNTIMES[cell["runtime"]].kernels(gpu, dtype)))
     return 1e3 * float(time.device[0]), float(kernels)
 
 

@@ -89,7 +89,8 @@ def encoder_time(layers: DistinctLayers, gpu: Gpu, workload: Workload, settings:
         "global": Reach(layers.widths, None, global_layers),
         "local": Reach(layers.windows, layers.windows["window"], depth - global_layers),
     }
-    layer, embedding = layer_operators(architecture, runtime), embedding_operators()
+    kernels_of_layer = runtime.kernels(gpu, batch.dtype)
+    layer, embedding = layer_operators(architecture, kernels_of_layer), embedding_operators()
     parts = outside_parts(embedding, layers.widths, batch)
     parts += layer_parts(layer, batch, layers.widths, layers.feed_forwards, reaches, depth)
     kernels = count_kernels(embedding) + depth * count_kernels(layer)
