@@ -71,12 +71,13 @@ def layer_operators(architecture: Architecture, kernels: Kernels) -> tuple[Opera
     """The kernels of one layer. Operators that bear one name are reported as one part."""
     around = "residuals and norms"
     residual = _streams(around, "hidden", kernels.residual)
-    norm = _streams(around, "hidden", kernels.norm, norm=True)
+    norms = kernels.pre_norm if architecture.final_norm else kernels.norm
+    norm = _streams(around, "hidden", norms, norm=True)
     activation = kernels.gated if architecture.gated_mlp else kernels.plain
     return (
         *norm,
         *_linear("attention Wqkv", "qkv", "hidden", kernels),
-        *([Stream("rotary embedding", "rotated", 2)] if architecture.position == "rope" else []),
+        *(_rotary(architecture, kernels) if architecture.position == "rope" else []),
         *([Attention()] if kernels.fused_attention else _unfused_attention(kernels)),
         *(_disentangled() if architecture.position == "relative" else []),
         *_linear("attention Wo", "hidden", "query", kernels),
@@ -136,8 +137,14 @@ CAST_PASSES = 3
 
 
 def _linear(name: str, outputs: Width, inputs: LinearInputs, kernels: Kernels) -> list[Operator]:
-    cast = [Stream("weight casts", outputs, CAST_PASSES, rows=inputs)] if kernels.casts_weights else []
+    """A GEMM, and the cast of its weights where the runtime makes one."""
+    cast = [Stream(name, outputs, CAST_PASSES, rows=inputs)] if kernels.casts_weights else []
     return [*cast, Gemm(name, outputs, inputs)]
+
+
+def _rotary(architecture: Architecture, kernels: Kernels) -> list[Stream]:
+    """The rotation of queries and keys. Encoders that unpad bring a kernel for it."""
+    return _streams("rotary embedding", "rotated", (2,) if architecture.unpads else kernels.rotary)
 
 
 def _unfused_attention(kernels: Kernels) -> list[Operator]:

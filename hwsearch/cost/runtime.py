@@ -2,15 +2,14 @@
 
 - eager: PyTorch under autocast, as nearly every public eager table is: weights and the stream of hidden
   states stay in fp32, norms read and write fp32, and a kernel casts each norm's output and, every time,
-  each weight matrix.
+  each weight matrix. Attention is one fused kernel, as PyTorch chooses it since 2.0.
 - graph: eager replayed from a CUDA graph, its weights cast beforehand.
 - compile: autocast through inductor, which joins neighbouring kernels: residual add, norm and cast are one.
 - tensorrt: engines such as TensorRT or AITemplate. Everything is 16 bit, residual and norm are one kernel
   and a plain activation is part of the GEMM before it.
 
-In fp32 and tf32 nothing is cast. Attention is one fused kernel where the GPU has one for 16 bits: PyTorch's
-from compute capability 8.0 on, the engines' own from 7.5 on. Elsewhere (V100, T4 in PyTorch, fp32) it is two
-batched products with passes over the scores between them, which is what the public tables of those GPUs ran.
+In fp32 and tf32 nothing is cast, and attention is two batched products with passes over the scores between
+them. So it is in engines on GPUs older than compute capability 7.5, for which they have no fused kernel.
 """
 
 from __future__ import annotations
@@ -29,6 +28,8 @@ class Kernels:
     Attributes:
         residual: of a residual add, on the hidden state.
         norm: of a norm, with the residual add and the cast where they are one kernel.
+        pre_norm: the same in a pre-norm encoder, where such a kernel also writes the sum that it normalizes.
+        rotary: of the rotation composed of PyTorch operators, on queries and keys.
         gated: of the gated activation, on one GLU branch.
         plain: of an activation without a gate.
         scores: of unfused attention between its two products, on the scores.
@@ -39,6 +40,8 @@ class Kernels:
 
     residual: tuple[float, ...]
     norm: tuple[float, ...]
+    pre_norm: tuple[float, ...]
+    rotary: tuple[float, ...]
     gated: tuple[float, ...]
     plain: tuple[float, ...]
     scores: tuple[float, ...]
@@ -72,18 +75,19 @@ class Runtime:
         return replace(self.half, fused_attention=gpu.compute_capability >= self.fused_from)
 
 
-# Scores: scale, mask, softmax (autocast: mask and softmax in fp32, then a cast back to 16 bits). Copies: queries,
-# keys and values per head and the result back; compiled and in engines the first three are one kernel.
-EAGER_FULL = Kernels((3,), (2,), (2, 3), (2,), scores=(2, 2, 2), copies=(2, 2, 2, 2))
-AUTOCAST = Kernels((5,), (4, 3), (2, 3), (2,), scores=(2, 3, 4, 3), copies=(2, 2, 2, 2))
-FUSED_FULL = Kernels((), (4,), (3,), (2,), scores=(2,), copies=(6, 2))
-FUSED_AUTOCAST = Kernels((), (6,), (3,), (2,), scores=(2,), copies=(6, 2), casts_weights=True)
+# Rotary, composed: products with the cosine and of the rotated half (negate, join) with the sine, their sum; autocast
+# promotes the products to fp32 and casts the sum back. Scores: scale, mask, softmax. Copies: queries, keys and
+# values per head and the result back; compiled and in engines the first three are one kernel.
+EAGER_FULL = Kernels((3,), (2,), (2,), (3, 1, 2, 3, 3), (2, 3), (2,), (2, 2, 2), (2, 2, 2, 2))
+AUTOCAST = Kernels((5,), (4, 3), (4, 3), (4, 1, 2, 4, 6, 3), (2, 3), (2,), (2, 3, 4, 3), (2, 2, 2, 2))
+FUSED_FULL = Kernels((), (3,), (4,), (2,), (3,), (2,), (2,), (6, 2))
+FUSED_AUTOCAST = Kernels((), (6,), (6,), (2,), (3,), (2,), (2,), (6, 2), casts_weights=True)
 ENGINE = replace(FUSED_FULL, plain=())
 
-TORCH_FLASH, ENGINE_FUSED = (8, 0), (7, 5)
+ANY, TURING = (0, 0), (7, 5)
 RUNTIMES: dict[RuntimeName, Runtime] = {
-    "eager": Runtime(replace(AUTOCAST, casts_weights=True), EAGER_FULL, TORCH_FLASH, 35e-6, 30.7),
-    "graph": Runtime(AUTOCAST, EAGER_FULL, TORCH_FLASH, 0.0, 36.5),
-    "compile": Runtime(FUSED_AUTOCAST, FUSED_FULL, TORCH_FLASH, 20e-6, 23.7),
-    "tensorrt": Runtime(ENGINE, ENGINE, ENGINE_FUSED, 0.0, 16.1),
+    "eager": Runtime(replace(AUTOCAST, casts_weights=True), EAGER_FULL, ANY, 44e-6, 30.7),
+    "graph": Runtime(AUTOCAST, EAGER_FULL, ANY, 0.0, 36.5),
+    "compile": Runtime(FUSED_AUTOCAST, FUSED_FULL, ANY, 14e-6, 23.7),
+    "tensorrt": Runtime(ENGINE, ENGINE, TURING, 0.0, 16.1),
 }
