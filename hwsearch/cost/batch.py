@@ -10,7 +10,7 @@ import numpy as np
 from hwsearch.cost.attention import BACKWARD_FACTOR, attention_seconds
 from hwsearch.cost.distinct import Distinct, Seconds
 from hwsearch.cost.gemm import gemm_seconds
-from hwsearch.cost.layer import Attention, Gemm, Operator, Rows, Stream, Width
+from hwsearch.cost.layer import Attention, Gemm, Operator, Products, Rows, Stream, Width
 from hwsearch.cost.stream import stream_seconds
 from hwsearch.gpu.profile import BYTES_PER_ELEMENT, Gpu
 from hwsearch.settings import Settings
@@ -22,6 +22,7 @@ from hwsearch.workload import Workload
 STREAM_TRAINING_FACTOR = 3.0
 # AdamW in float32: reads parameter, gradient and two moments, writes parameter and two moments.
 OPTIMIZER_BYTES_PER_PARAMETER = 28
+PRODUCT_RATE = 0.6
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,8 @@ class Batch(ABC):
             case Attention():
                 forward = self.attention(sizes, window)
                 return forward * (1 + BACKWARD_FACTOR) if self.training else forward
+            case Products():
+                return self._products(sizes)
 
     def optimizer(self, parameters: Column) -> Seconds:
         """One AdamW step over `parameters` [N]."""
@@ -68,6 +71,17 @@ class Batch(ABC):
         data_gradient = gemm_seconds(self.gpu, self.dtype, rows, inputs, outputs)
         weight_gradient = gemm_seconds(self.gpu, self.dtype, outputs, inputs, rows)
         return np.asarray(forward + data_gradient + weight_gradient)
+
+    def _products(self, sizes: Distinct) -> Seconds:
+        """Q K^T and P V of all heads; in training also their gradients, two products for each."""
+        heads, head_size = sizes["heads"], sizes["head_size"]
+        scores = self.rows("scores", sizes) * heads
+        operands = 4 * self.rows("tokens", sizes) * heads * head_size
+        rate = PRODUCT_RATE * self.gpu.dense_flops_per_s[self.dtype]
+        moved = (2 * scores + operands) * BYTES_PER_ELEMENT[self.dtype]
+        forward = stream_seconds(self.gpu, moved / 2) * 2
+        forward = np.maximum(forward, 4 * scores * head_size / rate)
+        return forward * 3 if self.training else forward
 
     def _width(self, name: Width, sizes: Distinct) -> Column:
         match name:
@@ -105,7 +119,7 @@ class WorkloadBatch(Batch):
         lengths, counts = self.workload.computed_lengths(unpads=self.architecture.unpads)
         return int((lengths * counts).sum())
 
-    def rows(self, name: Rows, sizes: Distinct) -> int:
+    def rows(self, name: Rows, sizes: Distinct) -> Column | int:
         match name:
             case "tokens":
                 return self.tokens
@@ -116,6 +130,8 @@ class WorkloadBatch(Batch):
                 return self.architecture.position_rows
             case "head_tokens":
                 return self.settings.head_tokens(self.tokens)
+            case _:
+                return self._width(name, sizes)
 
     def attention(self, sizes: Distinct, window: Column | None) -> Seconds:
         lengths, counts = self.workload.computed_lengths(unpads=self.architecture.unpads)

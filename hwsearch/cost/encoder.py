@@ -90,7 +90,8 @@ def encoder_time(layers: DistinctLayers, gpu: Gpu, workload: Workload, settings:
         "global": Reach(layers.widths, None, global_layers),
         "local": Reach(layers.windows, layers.windows["window"], depth - global_layers),
     }
-    layer, embedding = layer_operators(architecture, runtime), embedding_operators()
+    kernels_of_layer = runtime.kernels(gpu, batch.dtype)
+    layer, embedding = layer_operators(architecture, kernels_of_layer), embedding_operators()
     parts = outside_parts(embedding, layers.widths, batch)
     sizes = (layers.widths, layers.feed_forwards, reaches, depth)
     in_layers = layer_parts(layer, batch, *sizes)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from hwsearch.cost.runtime import Runtime
+from hwsearch.cost.runtime import Kernels
 from hwsearch.shape.architecture import Architecture
 
 # query, key: heads x head size, which need not be the hidden size; qkv, rotated: query + 2 key, query + key;
@@ -19,9 +19,10 @@ from hwsearch.shape.architecture import Architecture
 Width = Literal[
     "hidden", "query", "key", "qkv", "rotated", "intermediate", "fused", "heads", "positions", "vocab"
 ]
+LinearInputs = Literal["hidden", "query", "intermediate"]
 # tokens: padding included where it is computed; scores: query-key pairs of one head; head_tokens: positions
-# that go through the output head.
-Rows = Literal["tokens", "scores", "positions", "head_tokens"]
+# that go through the output head; the rest are widths, for kernels that pass over a weight matrix.
+Rows = Literal["tokens", "scores", "positions", "head_tokens", "hidden", "query", "intermediate"]
 
 
 @dataclass(frozen=True)
@@ -55,27 +56,36 @@ class Attention:
     kernels: int = 1
 
 
-Operator = Gemm | Stream | Attention
+@dataclass(frozen=True)
+class Products:
+    """Q K^T and P V as batched products of every head, where attention is not one kernel."""
+
+    name: str = "attention"
+    kernels: int = 2
 
 
-def layer_operators(architecture: Architecture, runtime: Runtime) -> tuple[Operator, ...]:
+Operator = Gemm | Stream | Attention | Products
+
+
+def layer_operators(architecture: Architecture, kernels: Kernels) -> tuple[Operator, ...]:
     """The kernels of one layer. Operators that bear one name are reported as one part."""
     around = "residuals and norms"
-    residual = [*_streams(around, "hidden", runtime.residual_streams)]
-    norm = [*_streams(around, "hidden", runtime.norm_streams, norm=True)]
-    activation = runtime.gated_streams if architecture.gated_mlp else runtime.plain_streams
+    residual = _streams(around, "hidden", kernels.residual)
+    norms = kernels.pre_norm if architecture.final_norm else kernels.norm
+    norm = _streams(around, "hidden", norms, norm=True)
+    activation = kernels.gated if architecture.gated_mlp else kernels.plain
     return (
         *norm,
-        Gemm("attention Wqkv", "qkv", "hidden"),
-        *([Stream("rotary embedding", "rotated", 2)] if architecture.position == "rope" else []),
-        Attention(),
+        *_linear("attention Wqkv", "qkv", "hidden", kernels),
+        *(_rotary(architecture, kernels) if architecture.position == "rope" else []),
+        *([Attention()] if kernels.fused_attention else _unfused_attention(kernels)),
         *(_disentangled() if architecture.position == "relative" else []),
-        Gemm("attention Wo", "hidden", "query"),
+        *_linear("attention Wo", "hidden", "query", kernels),
         *residual,
         *norm,
-        Gemm("feed-forward Wi", "fused", "hidden"),
+        *_linear("feed-forward Wi", "fused", "hidden", kernels),
         *_streams("feed-forward activation", "intermediate", activation),
-        Gemm("feed-forward Wo", "hidden", "intermediate"),
+        *_linear("feed-forward Wo", "hidden", "intermediate", kernels),
         *residual,
     )
 
@@ -108,8 +118,8 @@ def in_feed_forward(operator: Operator) -> bool:
         case Gemm():
             return not {"intermediate", "fused"}.isdisjoint((operator.outputs, operator.inputs))
         case Stream():
-            return operator.width in ("intermediate", "fused")
-        case Attention():
+            return not {"intermediate", "fused"}.isdisjoint((operator.width, operator.rows))
+        case Attention() | Products():
             return False
 
 
@@ -120,6 +130,27 @@ def count_kernels(operators: Sequence[Operator]) -> int:
 
 def _streams(name: str, width: Width, passes: Sequence[float], norm: bool = False) -> list[Stream]:
     return [Stream(name, width, count, norm) for count in passes]
+
+
+# A cast of a weight matrix reads 4 bytes and writes 2: three elements of 2 bytes.
+CAST_PASSES = 3
+
+
+def _linear(name: str, outputs: Width, inputs: LinearInputs, kernels: Kernels) -> list[Operator]:
+    """A GEMM, and the cast of its weights where the runtime makes one."""
+    cast = [Stream(name, outputs, CAST_PASSES, rows=inputs)] if kernels.casts_weights else []
+    return [*cast, Gemm(name, outputs, inputs)]
+
+
+def _rotary(architecture: Architecture, kernels: Kernels) -> list[Stream]:
+    """The rotation of queries and keys. Encoders that unpad bring a kernel for it."""
+    return _streams("rotary embedding", "rotated", (2,) if architecture.unpads else kernels.rotary)
+
+
+def _unfused_attention(kernels: Kernels) -> list[Operator]:
+    """Two products, what passes over the scores between them, and the copies of their operands."""
+    scores = [Stream("attention", "heads", count, rows="scores") for count in kernels.scores]
+    return [*_streams("attention", "query", kernels.copies), Products(), *scores]
 
 
 # DeBERTa's eager attention moves the score matrix: two gathers and two additions of the positional

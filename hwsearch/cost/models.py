@@ -20,9 +20,10 @@ from hwsearch.settings import RuntimeName
 from hwsearch.shape.architecture import BERT, Architecture
 from hwsearch.shape.table import Column
 
-# What the columns of a model table describe: no rotation, no relative positions, padding is computed.
+# What the columns of a model table describe: padding is computed, and gated models are those that rotate
+# queries and keys and keep their norms before the sublayers, as nearly all of them do.
 PLAIN = replace(BERT, name="model table")
-GATED = replace(PLAIN, gated_mlp=True)
+GATED = replace(PLAIN, gated_mlp=True, position="rope", position_rows=0, final_norm=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +86,8 @@ class ModelRows:
         """Seconds of one pass over each model's own batch, [N]; in training with backward and AdamW step."""
         runtime = RUNTIMES[runtime_name]
         batch = RowBatch(gpu, dtype, training, self.architecture, self.causal)
-        layer, embedding = layer_operators(self.architecture, runtime), embedding_operators()
+        layer = layer_operators(self.architecture, runtime.kernels(gpu, dtype))
+        embedding = embedding_operators()
         reaches = {"": Reach(self.windows, self.windows["window"], self.times)}
         parts = layer_parts(layer, batch, self.widths, self.feed_forwards, reaches, self.times)
         device = self._added(EncoderTime(tuple(parts), np.zeros(len(self.times))).device)
@@ -143,6 +145,8 @@ class RowBatch(Batch):
                 return sizes["batch"] * sizes["seq"] ** 2
             case "positions":
                 return self.architecture.position_rows
+            case _:
+                return self._width(name, sizes)
 
     def attention(self, sizes: Distinct, window: Column | None) -> Seconds:
         columns = {
