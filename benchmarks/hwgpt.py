@@ -36,9 +36,7 @@ def shapes(folder: Path) -> pd.DataFrame:
     table = table.rename(columns={"n_layer": "layers", "n_embd": "hidden", "n_head": "heads"})
     ratios = [[int(digit) for digit in text] for text in table["mlp_ratio"]]
     widths = table["hidden"]
-    table["ffn"] = [
-        "-".join(str(r * width) for r in row) for row, width in zip(ratios, widths, strict=True)
-    ]
+    table["ffn"] = ["-".join(str(r * width) for r in row) for row, width in zip(ratios, widths, strict=True)]
     heads = table["heads"].str.split("-").map(lambda row: sum(map(int, row)))
     weights = 4 * widths * HEAD_SIZE * heads + 3 * widths**2 * [sum(row) for row in ratios]
     tokens = table["batch"] * table["seq"]

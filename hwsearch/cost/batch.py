@@ -22,6 +22,7 @@ from hwsearch.workload import Workload
 STREAM_TRAINING_FACTOR = 3.0
 # AdamW in float32: reads parameter, gradient and two moments, writes parameter and two moments.
 OPTIMIZER_BYTES_PER_PARAMETER = 28
+Count = Column | Seconds | int
 PRODUCT_RATE = 0.6
 
 
@@ -35,7 +36,7 @@ class Batch(ABC):
     architecture: Architecture
 
     @abstractmethod
-    def rows(self, name: Rows, sizes: Distinct) -> Column | int:
+    def rows(self, name: Rows, sizes: Distinct) -> Count:
         """The count behind a symbolic row size: one for all, or one per distinct layer."""
 
     @abstractmethod
@@ -63,7 +64,7 @@ class Batch(ABC):
         """One AdamW step over `parameters` [N]."""
         return stream_seconds(self.gpu, parameters * OPTIMIZER_BYTES_PER_PARAMETER)
 
-    def _gemm(self, rows: Column | int, outputs: Column, inputs: Column) -> Seconds:
+    def _gemm(self, rows: Count, outputs: Column, inputs: Column) -> Seconds:
         """y[rows, outputs] = x[rows, inputs] W^T; in training also both of its gradients."""
         forward = gemm_seconds(self.gpu, self.dtype, rows, outputs, inputs)
         if not self.training:
@@ -76,7 +77,7 @@ class Batch(ABC):
         """Q K^T and P V of all heads; in training also their gradients, two products for each."""
         heads, head_size = sizes["heads"], sizes["head_size"]
         scores = self.rows("scores", sizes) * heads
-        operands = 4 * self.rows("tokens", sizes) * heads * head_size
+        operands = 4.0 * self.rows("tokens", sizes) * heads * head_size
         rate = PRODUCT_RATE * self.gpu.dense_flops_per_s[self.dtype]
         moved = (2 * scores + operands) * BYTES_PER_ELEMENT[self.dtype]
         forward = stream_seconds(self.gpu, moved / 2) * 2
