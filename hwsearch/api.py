@@ -32,6 +32,7 @@ def predict(
     mode: Mode = "inference",
     runtime: RuntimeName = "graph",
     head: Head | None = None,
+    recompute: bool = False,
 ) -> Prediction:
     """Predict one shape on one GPU; arguments as in `hwsearch predict`. Raises HwsearchError."""
     return predict_shape(
@@ -42,6 +43,7 @@ def predict(
         mode=mode,
         runtime=runtime,
         head=head,
+        recompute=recompute,
     )
 
 

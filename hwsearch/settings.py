@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from hwsearch.errors import HwsearchError
 from hwsearch.gpu.profile import Gpu
 
 Mode = Literal["inference", "training"]
 RuntimeName = Literal["eager", "graph", "compile", "tensorrt"]
 Head = Literal["none", "mlm"]
+# flash: scores never leave the chip; math: score matrices are stored.
+AttentionName = Literal["flash", "math"]
 
 # ModernBERT masks 30 % of the tokens in training, and only those pass through its head.
 MASKED_SHARE = 0.3
@@ -17,12 +20,26 @@ MASKED_SHARE = 0.3
 
 @dataclass(frozen=True)
 class Settings:
-    """What the same shape and workload can be run with; `dtype` None is the GPU's default."""
+    """What the same shape and workload can be run with.
+
+    Attributes:
+        dtype: of weights and products; None is the GPU's default.
+        recompute: training keeps each layer's input alone and runs the layer again for its backward pass.
+        attention: how the scores are kept; relative positions always store them.
+        attention_dtype: q, k and v are cast to it around the attention; None means `dtype`.
+    """
 
     mode: Mode = "inference"
     runtime: RuntimeName = "graph"
     head: Head = "none"
     dtype: str | None = None
+    recompute: bool = False
+    attention: AttentionName = "flash"
+    attention_dtype: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.recompute and not self.training:
+            raise HwsearchError("recomputation is for training; inference keeps nothing to recompute")
 
     @property
     def training(self) -> bool:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
 from hwsearch.cost.attention import BACKWARD_FACTOR, attention_seconds
 from hwsearch.cost.distinct import Distinct, Seconds
 from hwsearch.cost.gemm import gemm_seconds
+from hwsearch.cost.layer import Attention, Gemm, Operator, Products, Rows, Stream, Width
 from hwsearch.cost.stream import stream_seconds
 from hwsearch.gpu.profile import BYTES_PER_ELEMENT, Gpu
 from hwsearch.settings import Settings
+from hwsearch.shape.architecture import Architecture
 from hwsearch.shape.table import Column
 from hwsearch.workload import Workload
 
@@ -20,78 +22,127 @@ from hwsearch.workload import Workload
 STREAM_TRAINING_FACTOR = 3.0
 # AdamW in float32: reads parameter, gradient and two moments, writes parameter and two moments.
 OPTIMIZER_BYTES_PER_PARAMETER = 28
-# DeBERTa's eager attention moves the score matrix: two gathers and two additions of the positional
-# terms, scale, mask, softmax and dropout, each a read and a write.
-SCORE_MATRIX_STREAMS = 16
+Count = Column | Seconds | int
+PRODUCT_RATE = 0.6
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Prices operators for `workload` as `settings` say; all results are seconds per distinct row [D].
-
-    `unpads` tells whether the encoder computes real tokens only or its padding too.
-    """
+class Batch(ABC):
+    """Prices the operators of `hwsearch.cost.layer`; all results are seconds per distinct layer [D]."""
 
     gpu: Gpu
-    workload: Workload
-    settings: Settings
-    unpads: bool
+    dtype: str
+    training: bool
+    architecture: Architecture
 
-    @cached_property
-    def dtype(self) -> str:
-        return self.settings.dtype_on(self.gpu)
+    @abstractmethod
+    def rows(self, name: Rows, sizes: Distinct) -> Count:
+        """The count behind a symbolic row size: one for all, or one per distinct layer."""
 
-    @cached_property
-    def tokens(self) -> int:
-        """Rows of every GEMM outside the head."""
-        lengths, counts = self.workload.computed_lengths(unpads=self.unpads)
-        return int((lengths * counts).sum())
+    @abstractmethod
+    def attention(self, sizes: Distinct, window: Column | None) -> Seconds:
+        """Forward attention, global or within a window to each side."""
 
-    def gemm(self, rows: int, outputs: Column, inputs: Column) -> Seconds:
+    def seconds(self, operator: Operator, sizes: Distinct, window: Column | None = None) -> Seconds:
+        """One execution of `operator` in every distinct layer; with its backward in training."""
+        match operator:
+            case Gemm():
+                outputs, inputs = self._width(operator.outputs, sizes), self._width(operator.inputs, sizes)
+                return self._gemm(self.rows(operator.rows, sizes), outputs, inputs)
+            case Stream():
+                elements = self.rows(operator.rows, sizes) * self._width(operator.width, sizes).astype(float)
+                moved = elements * operator.passes * BYTES_PER_ELEMENT[self.dtype]
+                forward = stream_seconds(self.gpu, moved, operator.norm)
+                return forward * STREAM_TRAINING_FACTOR if self.training else forward
+            case Attention():
+                forward = self.attention(sizes, window)
+                return forward * (1 + BACKWARD_FACTOR) if self.training else forward
+            case Products():
+                return self._products(sizes)
+
+    def optimizer(self, parameters: Column) -> Seconds:
+        """One AdamW step over `parameters` [N]."""
+        return stream_seconds(self.gpu, parameters * OPTIMIZER_BYTES_PER_PARAMETER)
+
+    def _gemm(self, rows: Count, outputs: Column, inputs: Column) -> Seconds:
         """y[rows, outputs] = x[rows, inputs] W^T; in training also both of its gradients."""
         forward = gemm_seconds(self.gpu, self.dtype, rows, outputs, inputs)
-        if not self.settings.training:
+        if not self.training:
             return forward
         data_gradient = gemm_seconds(self.gpu, self.dtype, rows, inputs, outputs)
         weight_gradient = gemm_seconds(self.gpu, self.dtype, outputs, inputs, rows)
         return np.asarray(forward + data_gradient + weight_gradient)
 
-    def streams(self, rows: int, width: Column, passes: tuple[int, ...], *, norm: bool = False) -> Seconds:
-        """One kernel per entry of `passes`, which reads and writes that many times rows x width elements."""
-        factor = STREAM_TRAINING_FACTOR if self.settings.training else 1.0
-        seconds = np.zeros(len(width))
-        for count in passes:
-            seconds += factor * stream_seconds(
-                self.gpu, float(rows) * width * count * BYTES_PER_ELEMENT[self.dtype], norm
-            )
-        return seconds
+    def _products(self, sizes: Distinct) -> Seconds:
+        """Q K^T and P V of all heads; in training also their gradients, two products for each."""
+        heads, head_size = sizes["heads"], sizes["head_size"]
+        scores = self.rows("scores", sizes) * heads
+        operands = 4.0 * self.rows("tokens", sizes) * heads * head_size
+        rate = PRODUCT_RATE * self.gpu.dense_flops_per_s[self.dtype]
+        moved = (2 * scores + operands) * BYTES_PER_ELEMENT[self.dtype]
+        forward = stream_seconds(self.gpu, moved / 2) * 2
+        forward = np.maximum(forward, 4 * scores * head_size / rate)
+        return forward * 3 if self.training else forward
 
-    def attention(self, sizes: Distinct, window: Column | None = None) -> Seconds:
-        """Flash attention over the computed sequences, global or within a window to each side."""
-        lengths, counts = self.workload.computed_lengths(unpads=self.unpads)
-        forward = attention_seconds(
+    def _width(self, name: Width, sizes: Distinct) -> Column:
+        match name:
+            case "query":
+                return sizes["heads"] * sizes["head_size"]
+            case "key":
+                return sizes["kv_heads"] * sizes["head_size"]
+            case "qkv":
+                return (sizes["heads"] + 2 * sizes["kv_heads"]) * sizes["head_size"]
+            case "rotated":
+                return (sizes["heads"] + sizes["kv_heads"]) * sizes["head_size"]
+            case "fused":
+                return sizes["intermediate"] * (1 + self.architecture.gated_mlp)
+            case "positions":
+                return np.full_like(sizes["hidden"], self.architecture.position_rows)
+            case _:
+                return sizes[name]
+
+
+@dataclass(frozen=True)
+class WorkloadBatch(Batch):
+    """The same sequences for every shape; whether padding is computed is the architecture's matter."""
+
+    workload: Workload
+    settings: Settings
+
+    @classmethod
+    def of(
+        cls, gpu: Gpu, workload: Workload, settings: Settings, architecture: Architecture
+    ) -> WorkloadBatch:
+        return cls(gpu, settings.dtype_on(gpu), settings.training, architecture, workload, settings)
+
+    @property
+    def tokens(self) -> int:
+        lengths, counts = self.workload.computed_lengths(unpads=self.architecture.unpads)
+        return int((lengths * counts).sum())
+
+    def rows(self, name: Rows, sizes: Distinct) -> Column | int:
+        match name:
+            case "tokens":
+                return self.tokens
+            case "scores":
+                lengths, counts = self.workload.computed_lengths(unpads=self.architecture.unpads)
+                return int((lengths.astype(float) ** 2 * counts).sum())
+            case "positions":
+                return self.architecture.position_rows
+            case "head_tokens":
+                return self.settings.head_tokens(self.tokens)
+            case _:
+                return self._width(name, sizes)
+
+    def attention(self, sizes: Distinct, window: Column | None) -> Seconds:
+        lengths, counts = self.workload.computed_lengths(unpads=self.architecture.unpads)
+        return attention_seconds(
             self.gpu,
             self.dtype,
             lengths,
             counts,
             sizes["heads"],
-            sizes["hidden"] // sizes["heads"],
+            sizes["head_size"],
             window=window,
             key_value_heads=sizes["kv_heads"],
         )
-        return forward * (1 + BACKWARD_FACTOR) if self.settings.training else forward
-
-    def disentangled(self, sizes: Distinct, position_rows: int) -> Seconds:
-        """What DeBERTa's relative positions add to a layer: projected tables, two products, and the
-        score matrix moved through memory, on top of the attention that every model has. An estimate:
-        no data that we know of has it."""
-        lengths, counts = self.workload.computed_lengths(unpads=self.unpads)
-        hidden, heads = sizes["hidden"], sizes["heads"]
-        seconds = 2 * self.gemm(position_rows, hidden, hidden)
-        seconds += 2 * self.gemm(self.tokens, np.full_like(hidden, position_rows), hidden)
-        scores = int((lengths.astype(float) ** 2 * counts).sum())
-        return seconds + self.streams(scores, heads, (2,) * (SCORE_MATRIX_STREAMS // 2))
-
-    def optimizer(self, parameters: Column) -> Seconds:
-        """One AdamW step over `parameters` [N]."""
-        return stream_seconds(self.gpu, parameters * OPTIMIZER_BYTES_PER_PARAMETER)

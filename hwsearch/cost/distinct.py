@@ -12,6 +12,7 @@ from hwsearch.shape.parameters import masked_lm_parameters
 from hwsearch.shape.table import Column, ShapeTable
 
 Seconds = NDArray[np.float64]
+LARGEST_KEY = 2**62
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,16 @@ class Distinct:
 
 
 def distinct(**columns: Column) -> Distinct:
+    """Distinct rows of `columns`, each int64 [N] with values from -1."""
     key = np.zeros(len(next(iter(columns.values()))), dtype=np.int64)
+    largest = 0
     for column in columns.values():
-        key = key * (int(column.max(initial=0)) + 1) + column
+        radix = int(column.max(initial=0)) + 2
+        if (largest + 1) * radix > LARGEST_KEY:
+            key = np.unique(key, return_inverse=True)[1]
+            largest = len(key)
+        key = key * radix + (column + 1)
+        largest = (largest + 1) * radix
     _, first, index = np.unique(key, return_index=True, return_inverse=True)
     return Distinct({name: column[first] for name, column in columns.items()}, index)
 
@@ -50,15 +58,11 @@ class DistinctLayers:
 
     @cached_property
     def widths(self) -> Distinct:
-        s = self.shapes
-        return distinct(hidden=s.hidden_size, heads=s.num_attention_heads, kv_heads=s.key_value_heads)
+        return distinct(**self._widths())
 
     @cached_property
     def windows(self) -> Distinct:
-        s = self.shapes
-        return distinct(
-            hidden=s.hidden_size, heads=s.num_attention_heads, kv_heads=s.key_value_heads, window=s.window
-        )
+        return distinct(**self._widths(), window=self.shapes.window)
 
     @cached_property
     def feed_forwards(self) -> Distinct:
@@ -73,3 +77,12 @@ class DistinctLayers:
     @cached_property
     def sizes(self) -> Distinct:
         return distinct(parameters=np.asarray(masked_lm_parameters(self.shapes)))
+
+    def _widths(self) -> dict[str, Column]:
+        s = self.shapes
+        return {
+            "hidden": s.hidden_size,
+            "heads": s.num_attention_heads,
+            "kv_heads": s.key_value_heads,
+            "head_size": s.head_size,
+        }

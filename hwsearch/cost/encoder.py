@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
-from hwsearch.cost.batch import Batch
+from hwsearch.cost.batch import Batch, WorkloadBatch
 from hwsearch.cost.distinct import Distinct, DistinctLayers, Seconds
+from hwsearch.cost.layer import (
+    Attention,
+    Operator,
+    count_kernels,
+    embedding_operators,
+    head_operators,
+    in_feed_forward,
+    layer_operators,
+)
 from hwsearch.cost.runtime import RUNTIMES
 from hwsearch.gpu.profile import Gpu
 from hwsearch.settings import Settings
 from hwsearch.shape.table import Column
 from hwsearch.workload import Workload
 
-# Kernels outside the layers (embedding, its norm), of the masked-LM head (dense, activation, norm,
-# decoder, loss), and of DeBERTa's relative positions in a layer.
-EMBEDDING_KERNELS, HEAD_KERNELS, DISENTANGLED_KERNELS = 2, 5, 12
+# Launches of forward, backward (two products for each of forward's) and optimizer over those of forward.
+TRAINING_KERNELS = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,57 +78,70 @@ class EncoderTime:
 def encoder_time(layers: DistinctLayers, gpu: Gpu, workload: Workload, settings: Settings) -> EncoderTime:
     """Price every shape behind `layers` on one GPU for one batch.
 
-    Training adds the backward pass and one optimizer step. Raises HwsearchError for a dtype that
+    Training adds the backward pass and one optimizer step, recomputation one more forward pass of the
+    layers. Raises HwsearchError for a dtype that
     the GPU lacks.
     """
     shapes, runtime = layers.shapes, RUNTIMES[settings.runtime]
     architecture = shapes.architecture
-    batch = Batch(gpu, workload, settings, unpads=architecture.unpads)
-    tokens = batch.tokens
-    w, ff, local = layers.widths, layers.feed_forwards, layers.windows
-    hidden, intermediate = w["hidden"], ff["intermediate"]
-    key_rows = w["kv_heads"] * (hidden // w["heads"])
-    fused = intermediate * (1 + architecture.gated_mlp)
-    activation = runtime.gated_streams if architecture.gated_mlp else runtime.plain_streams
+    batch = WorkloadBatch.of(gpu, workload, settings, architecture)
     depth, global_layers = shapes.num_hidden_layers, shapes.num_global_layers
-    embedding = batch.streams(tokens, hidden, (2,)) + batch.streams(tokens, hidden, (2,), norm=True)
-    residuals = 2 * batch.streams(tokens, hidden, runtime.residual_streams)
-    norms = 2 * batch.streams(tokens, hidden, runtime.norm_streams, norm=True)
-    parts = [
-        Part("embedding", w, embedding, 1),
-        Part("attention Wqkv", w, batch.gemm(tokens, hidden + 2 * key_rows, hidden), depth),
-        Part("attention global", w, batch.attention(w), global_layers),
-        Part("attention local", local, batch.attention(local, local["window"]), depth - global_layers),
-        Part("attention Wo", w, batch.gemm(tokens, hidden, hidden), depth),
-        Part("feed-forward Wi", ff, batch.gemm(tokens, fused, ff["hidden"]), depth),
-        Part("feed-forward activation", ff, batch.streams(tokens, intermediate, activation), depth),
-        Part("feed-forward Wo", ff, batch.gemm(tokens, ff["hidden"], intermediate), depth),
-        Part("residuals and norms", w, residuals + norms, depth),
-    ]
-    kernels = EMBEDDING_KERNELS + depth * runtime.kernels_per_layer(architecture)
-    if architecture.position == "rope":
-        parts.append(Part("rotary embedding", w, batch.streams(tokens, hidden + key_rows, (2,)), depth))
-    if architecture.position == "relative":
-        disentangled = batch.disentangled(w, architecture.position_rows)
-        parts.append(Part("disentangled attention", w, disentangled, depth))
-        kernels = kernels + depth * DISENTANGLED_KERNELS
-    if rows := settings.head_tokens(tokens):
-        parts.append(Part("head", layers.vocabularies, _head(layers, batch, rows), 1))
-        kernels = kernels + HEAD_KERNELS
+    reaches = {
+        "global": Reach(layers.widths, None, global_layers),
+        "local": Reach(layers.windows, layers.windows["window"], depth - global_layers),
+    }
+    kernels_of_layer = runtime.kernels(gpu, batch.dtype)
+    layer, embedding = layer_operators(architecture, kernels_of_layer), embedding_operators()
+    parts = outside_parts(embedding, layers.widths, batch)
+    sizes = (layers.widths, layers.feed_forwards, reaches, depth)
+    in_layers = layer_parts(layer, batch, *sizes)
+    if settings.recompute:
+        again = layer_parts(layer, replace(batch, training=False), *sizes)
+        in_layers = [replace(p, each=p.each + q.each) for p, q in zip(in_layers, again, strict=True)]
+    parts += in_layers
+    kernels = count_kernels(embedding) + depth * count_kernels(layer)
+    if settings.head == "mlm":
+        head = head_operators(architecture, settings.training)
+        parts += outside_parts(head, layers.vocabularies, batch)
+        kernels = kernels + count_kernels(head)
     if settings.training:
         parts.append(Part("optimizer", layers.sizes, batch.optimizer(layers.sizes["parameters"]), 1))
-        kernels = kernels * 3
+        kernels = kernels * TRAINING_KERNELS + settings.recompute * depth * count_kernels(layer)
     return EncoderTime(tuple(parts), np.asarray(kernels * runtime.host_s_per_kernel, dtype=float))
 
 
-def _head(layers: DistinctLayers, batch: Batch, rows: int) -> Seconds:
-    """Masked-LM head on `rows` positions: dense, activation and norm, decoder, and the loss in training."""
-    v = layers.vocabularies
-    decoder = batch.gemm(rows, v["vocab"], v["hidden"])
-    if batch.settings.training:
-        # Cross entropy reads the logits twice: for the log-sum-exp and for the probabilities.
-        decoder = decoder + batch.streams(rows, v["vocab"], (2,))
-    if not layers.shapes.architecture.mlm_transform:
-        return decoder
-    transform = batch.gemm(rows, v["hidden"], v["hidden"]) + batch.streams(rows, v["hidden"], (2,))
-    return decoder + transform + batch.streams(rows, v["hidden"], (2,), norm=True)
+@dataclass(frozen=True, eq=False)
+class Reach:
+    """Layers whose attention sees as far: `window` keys to each side of every distinct one, None for all."""
+
+    distinct: Distinct
+    window: Column | None
+    times: Column
+
+
+def layer_parts(
+    operators: tuple[Operator, ...],
+    batch: Batch,
+    widths: Distinct,
+    feed_forwards: Distinct,
+    reaches: Mapping[str, Reach],
+    depth: Column,
+) -> list[Part]:
+    """What `operators`, run in each of `depth` layers, cost; those of one name are one part."""
+    seconds: dict[str, tuple[Distinct, Seconds, Column]] = {}
+    for operator in operators:
+        if isinstance(operator, Attention):
+            for name, reach in reaches.items():
+                each = batch.seconds(operator, reach.distinct, reach.window)
+                seconds[f"{operator.name} {name}".strip()] = (reach.distinct, each, reach.times)
+            continue
+        within = feed_forwards if in_feed_forward(operator) else widths
+        _, already, _ = seconds.get(operator.name, (within, 0.0, depth))
+        seconds[operator.name] = (within, already + batch.seconds(operator, within), depth)
+    return [Part(name, *priced) for name, priced in seconds.items()]
+
+
+def outside_parts(operators: tuple[Operator, ...], within: Distinct, batch: Batch) -> list[Part]:
+    """Operators that an encoder runs once."""
+    total: Seconds = sum((batch.seconds(operator, within) for operator in operators), start=np.zeros(1))
+    return [Part(operators[0].name, within, total, 1)]

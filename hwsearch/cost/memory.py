@@ -1,8 +1,11 @@
 """Peak memory of an encoder on a GPU, and the largest batch that fits.
 
-Counted from what the layers hold, not yet checked against a device: weights, optimizer states,
-activations alive at once (inference) or saved for backward (training, no recomputation), logits,
-and a fixed share for the CUDA context and library workspaces.
+Inference: the weights in the dtype of the run and what the forward pass holds at once. Training: float32
+weights, gradients and two optimizer states (AdamW and StableAdamW alike), what autograd saves, and the
+larger of the loss's and one layer's gradients; autocast also keeps a copy of every matrix in its dtype.
+With recomputation each layer keeps its input alone, and one layer at a time is saved again. What is held
+and saved: hwsearch.cost.activations; errors against torch: results/memory.txt. The caching allocator's
+fragmentation is not in these numbers.
 """
 
 from __future__ import annotations
@@ -13,62 +16,102 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hwsearch.cost.activations import CODES, FLOAT32, Code, Load, held_bytes, saved_bytes
 from hwsearch.gpu.profile import BYTES_PER_ELEMENT, Gpu
 from hwsearch.settings import Settings
-from hwsearch.shape.parameters import backbone_parameters, masked_lm_parameters
+from hwsearch.shape.parameters import (
+    backbone_parameters,
+    head_matrices,
+    layer_matrices,
+    masked_lm_parameters,
+    token_embedding_parameters,
+)
 from hwsearch.shape.table import ShapeTable
 from hwsearch.workload import Workload
 
 # CUDA context with its kernels about 500 MiB, cuBLAS workspace 32 MiB on Hopper and less elsewhere.
 CONTEXT_BYTES = 532 << 20
-# Float32 parameter, gradient and two AdamW moments.
+# Float32 parameter, gradient and two optimizer states.
 TRAINING_BYTES_PER_PARAMETER = 16
 
 
 @dataclass(frozen=True)
-class Memory:
-    """Bytes, each array [N]: `fixed` whatever the batch, `per_batch` for the given batch."""
+class Moment:
+    """Bytes alive at one moment of a run, each [N]: whatever the batch, and for the given batch."""
 
     fixed: NDArray[np.float64]
     per_batch: NDArray[np.float64]
 
+
+@dataclass(frozen=True)
+class Memory:
+    """The moments of a run that may need the most memory."""
+
+    moments: tuple[Moment, ...]
+
     @property
     def peak_bytes(self) -> NDArray[np.float64]:
-        return self.fixed + self.per_batch
+        return _array(np.maximum.reduce([moment.fixed + moment.per_batch for moment in self.moments]))
 
     def largest_batch(self, gpu: Gpu, workload: Workload) -> NDArray[np.int64]:
         """Sequences like the workload's that fit the GPU at once, [N]; 0 where the weights do not."""
-        room = np.maximum(gpu.memory_bytes - self.fixed, 0.0)
-        return (room / (self.per_batch / workload.batch_size)).astype(np.int64)
+        return self.batch_within(gpu.memory_bytes, workload.batch_size)
+
+    def batch_within(self, room: float, batch_size: int) -> NDArray[np.int64]:
+        """Sequences that fit `room` bytes, if the moments are those of `batch_size` sequences."""
+        fitting = [np.maximum(room - m.fixed, 0.0) * batch_size / m.per_batch for m in self.moments]
+        return _array(np.minimum.reduce(fitting)).astype(np.int64)
 
 
-def encoder_memory(shapes: ShapeTable, workload: Workload, settings: Settings, dtype: str) -> Memory:
-    """Peak memory of every shape for one batch in `dtype`, on any GPU."""
-    architecture = shapes.architecture
-    lengths, counts = workload.computed_lengths(unpads=architecture.unpads)
-    tokens = float((lengths * counts).sum())
-    head_tokens = settings.head_tokens(int(tokens))
+def encoder_memory(
+    shapes: ShapeTable, workload: Workload, settings: Settings, dtype: str, code: Code | None = None
+) -> Memory:
+    """Peak memory of every shape for one batch in `dtype`, on any GPU; `code` as in `load_memory`."""
+    lengths, counts = workload.computed_lengths(unpads=shapes.architecture.unpads)
+    tokens = int((lengths * counts).sum())
+    pairs = float((lengths.astype(float) ** 2 * counts).sum())
+    load = Load(float(tokens), workload.batch_size, pairs, float(settings.head_tokens(tokens)))
+    return load_memory(shapes, load, settings, dtype, code)
+
+
+def load_memory(
+    shapes: ShapeTable, load: Load, settings: Settings, dtype: str, code: Code | None = None
+) -> Memory:
+    """The same for a batch given by its counts, one for all shapes or one per shape.
+
+    `code` is the implementation that runs, by default the one in CODES for the shapes' architecture.
+    """
+    code = code or CODES.get(shapes.architecture.name, Code())
     element = BYTES_PER_ELEMENT[dtype]
-    hidden, fused = shapes.hidden_size, shapes.intermediate_size * (1 + architecture.gated_mlp)
-    qkv = hidden + 2 * shapes.key_value_heads * shapes.head_size
-    scores: Any = 0
-    if architecture.position == "relative":
-        # Disentangled attention holds the score matrix, its positional terms and the probabilities.
-        scores = 4 * float((lengths.astype(float) ** 2 * counts).max()) * shapes.num_attention_heads
     if settings.training:
-        parameters = masked_lm_parameters(shapes) * TRAINING_BYTES_PER_PARAMETER
-        # Saved per layer: two norm inputs, the inputs of the four GEMMs, q, k and v, the activation's
-        # input and output; float32 log-sum-exp per head.
-        saved = 2 * hidden + 2 * hidden + qkv + hidden + fused + 2 * shapes.intermediate_size
-        per_layer = tokens * (element * saved + 4 * shapes.num_attention_heads) + element * scores
-        # Logits, their float32 copy and its gradient.
-        logits = head_tokens * shapes.vocab_size * (element + 8)
-        batch = shapes.num_hidden_layers * per_layer + logits + tokens * element * hidden
-    else:
-        count = masked_lm_parameters(shapes) if head_tokens else backbone_parameters(shapes)
-        parameters = count * element
-        # The residual stream stays; beside it the larger of attention's and the feed-forward's tensors.
-        widest = np.maximum(qkv + hidden, fused + shapes.intermediate_size)
-        logits = head_tokens * shapes.vocab_size * element
-        batch = np.maximum(tokens * element * (2 * hidden + widest) + element * scores, logits)
-    return Memory(np.asarray(parameters + CONTEXT_BYTES, dtype=float), np.asarray(batch, dtype=float))
+        return _training(shapes, load, settings, element, code)
+    count = masked_lm_parameters(shapes) if settings.head == "mlm" else backbone_parameters(shapes)
+    held = held_bytes(shapes, load, settings, element, code)
+    return Memory((Moment(_array(CONTEXT_BYTES + element * count), held),))
+
+
+def _training(shapes: ShapeTable, load: Load, settings: Settings, element: int, code: Code) -> Memory:
+    saved, depth = saved_bytes(shapes, load, settings, element, code), shapes.num_hidden_layers
+    weights = CONTEXT_BYTES + TRAINING_BYTES_PER_PARAMETER * masked_lm_parameters(shapes)
+    # Autocast's copies of the weights live until their backward pass, or to the end of forward if recomputed.
+    copied = element if element < FLOAT32 else 0
+    in_layer, in_head = copied * layer_matrices(shapes), copied * head_matrices(shapes)
+    in_layers, all_copies = depth * in_layer, depth * in_layer + in_head
+    kept, again = saved.per_layer, saved.layer_gradients
+    if settings.recompute:
+        kept, again, in_layers = saved.layer_input, again + saved.per_layer, in_layer
+    after_head = in_layers if not settings.recompute else 0 * in_layer
+    held = saved.norms + depth * kept
+    # The decoder's share of a tied weight's gradient waits for the embedding's.
+    tied = FLOAT32 * shapes.architecture.tied_decoder * token_embedding_parameters(shapes)
+    return Memory(
+        (
+            Moment(_array(weights + all_copies), held + saved.head + saved.logits),
+            Moment(_array(weights + after_head + in_head), held + saved.head + saved.head_gradients),
+            Moment(_array(weights + in_layers + tied), held + again),
+        )
+    )
+
+
+def _array(values: Any) -> NDArray[np.float64]:
+    return np.asarray(values, dtype=float)

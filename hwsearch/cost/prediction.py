@@ -23,7 +23,8 @@ class Prediction:
         latency_s: one batch, seconds; the longer of the device's work and the host's launches.
         device_s: the device's work, `parts_s` summed.
         parts_s: seconds by operator, all layers together.
-        flops: of one batch, padding included where the model computes it.
+        recompute: training keeps each layer's input alone and runs the layer once more.
+        flops: of one batch, padding included where the model computes it; recomputation does not count.
         tokens_per_s: real tokens, never padding.
         peak_bytes: predicted peak memory.
         largest_batch: sequences like the workload's that fit the GPU at once.
@@ -35,6 +36,7 @@ class Prediction:
     workload: str
     dtype: str
     mode: Mode
+    recompute: bool
     runtime: RuntimeName
     head: Head
     latency_s: float
@@ -56,12 +58,14 @@ def predict_shape(
     mode: Mode = "inference",
     runtime: RuntimeName = "graph",
     head: Head | None = None,
+    recompute: bool = False,
 ) -> Prediction:
     """Predict one shape; the head defaults to none for inference and mlm for training.
 
-    Raises HwsearchError for a dtype that the GPU lacks.
+    Raises HwsearchError for a dtype that the GPU lacks, and for recomputation outside training.
     """
-    settings = Settings(mode, runtime, head or ("mlm" if mode == "training" else "none"), dtype)
+    head = head or ("mlm" if mode == "training" else "none")
+    settings = Settings(mode, runtime, head, dtype, recompute)
     table = ShapeTable.of([shape])
     time = encoder_time(DistinctLayers(table), gpu, workload, settings)
     memory = encoder_memory(table, workload, settings, settings.dtype_on(gpu))
@@ -72,6 +76,7 @@ def predict_shape(
         workload=workload.spec,
         dtype=settings.dtype_on(gpu),
         mode=mode,
+        recompute=recompute,
         runtime=runtime,
         head=settings.head,
         latency_s=latency,

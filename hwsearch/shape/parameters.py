@@ -52,3 +52,15 @@ def masked_lm_parameters(shape: Sizes) -> Any:
     transform = a.mlm_transform * (h * h + a.mlm_transform_bias * h + a.norm_weights * h)
     decoder = (not a.tied_decoder) * shape.vocab_size * h + a.decoder_bias * shape.vocab_size
     return backbone_parameters(shape) + transform + decoder
+
+
+def layer_matrices(shape: Sizes) -> Any:
+    """Weights of one layer that matrix products read."""
+    qkv_rows = shape.hidden_size + 2 * shape.key_value_heads * shape.head_size
+    mlp_rows = shape.intermediate_size * (2 + shape.architecture.gated_mlp)
+    return shape.hidden_size * (qkv_rows + shape.hidden_size + mlp_rows)
+
+
+def head_matrices(shape: Sizes) -> Any:
+    """Weights of the masked-LM head that matrix products read, a tied decoder included."""
+    return shape.hidden_size * (shape.hidden_size * shape.architecture.mlm_transform + shape.vocab_size)

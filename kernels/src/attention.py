@@ -52,7 +52,8 @@ def varlen_attention(
     if rope is not None:
         cos, sin = checked_rope(rope, max_seqlen, q)
         positions = token_positions(lengths, q.device)
-        q, k = (rotate(x, cos[positions], sin[positions]) for x in (q, k))
+        cos_TR, sin_TR = cos[positions], sin[positions]
+        q, k = (rotate(x, cos_TR, sin_TR) for x in (q, k))
     if window is not None:
         window = min(window, max(lengths) - 1)
         if band_scores(lengths, window) < sum(s * s for s in lengths):

@@ -43,7 +43,8 @@ def attention_by_length(
             enable_gqa=q.shape[1] != k.shape[1],
         )
         outputs.append(o_BHSD.transpose(1, 2).flatten(0, 1))
-    return _in_packed_order(torch.cat(outputs), starts_of)
+    # A single output needs no copy.
+    return _in_packed_order(torch.cat(outputs) if len(outputs) > 1 else outputs[0], starts_of)
 
 
 def _take(x_THD: Tensor, starts: list[int], length: int) -> Tensor:

@@ -1,0 +1,63 @@
+"""Torch's own account of memory on the CPU: what autograd saves, and how many bytes live at once."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+
+def bytes_saved(model: torch.nn.Module, run: Callable[[], Tensor]) -> int:
+    """Bytes of the storages, each counted once, that autograd saves in `run`; parameters do not count."""
+    parameters = set(_storages(model.parameters()))
+    saved: dict[int, int] = {}
+    alive: list[Tensor] = []  # no address is used twice
+
+    def keep(tensor: Tensor) -> Tensor:
+        alive.append(tensor)
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in parameters:
+            saved[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        run()
+    return sum(saved.values())
+
+
+def _storages(tensors: Iterable[Tensor]) -> list[int]:
+    return [tensor.untyped_storage().data_ptr() for tensor in tensors]
+
+
+class LiveBytes(TorchDispatchMode):
+    """Follows every storage that operations make inside the block; `peak` is their largest sum."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self._alive: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = function(*args, **(kwargs or {}))
+        inputs = {id(storage) for storage in _tensor_storages((args, kwargs or {}))}
+        for storage in _tensor_storages(result):
+            if id(storage) not in inputs and storage not in self._alive:
+                self._alive.add(storage)
+                self.now += storage.nbytes()
+                weakref.finalize(storage, self._free, storage.nbytes())
+        self.peak = max(self.peak, self.now)
+        return result
+
+    def _free(self, size: int) -> None:
+        self.now -= size
+
+
+def _tensor_storages(tree: Any) -> list[torch.UntypedStorage]:
+    return [leaf.untyped_storage() for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]

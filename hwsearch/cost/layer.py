@@ -1,0 +1,170 @@
+"""What an encoder runs, as plain data: its kernels in order, with symbolic sizes.
+
+This is the only description of a layer: `hwsearch.cost.encoder` prices it for tables of shapes,
+`hwsearch.cost.models` for the rows of a model table, and the launches that a runtime pays for are counted
+from it. To say that a runtime runs other kernels, change the lists here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from hwsearch.cost.runtime import Kernels
+from hwsearch.shape.architecture import Architecture
+
+# query, key: heads x head size, which need not be the hidden size; qkv, rotated: query + 2 key, query + key;
+# fused: both GLU branches where there are two; positions: rows of the relative table.
+Width = Literal[
+    "hidden", "query", "key", "qkv", "rotated", "intermediate", "fused", "heads", "positions", "vocab"
+]
+LinearInputs = Literal["hidden", "query", "intermediate"]
+# tokens: padding included where it is computed; scores: query-key pairs of one head; head_tokens: positions
+# that go through the output head; the rest are widths, for kernels that pass over a weight matrix.
+Rows = Literal["tokens", "scores", "positions", "head_tokens", "hidden", "query", "intermediate"]
+
+
+@dataclass(frozen=True)
+class Gemm:
+    """y[rows, outputs] = x[rows, inputs] W^T."""
+
+    name: str
+    outputs: Width
+    inputs: Width
+    rows: Rows = "tokens"
+    kernels: int = 1
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A kernel that moves `passes` x rows x width elements; `norm` where it reduces over a row."""
+
+    name: str
+    width: Width
+    passes: float
+    norm: bool = False
+    rows: Rows = "tokens"
+    kernels: int = 1
+
+
+@dataclass(frozen=True)
+class Attention:
+    """softmax(Q K^T) V over the sequences; which layers are local is a matter of the shape."""
+
+    name: str = "attention"
+    kernels: int = 1
+
+
+@dataclass(frozen=True)
+class Products:
+    """Q K^T and P V as batched products of every head, where attention is not one kernel."""
+
+    name: str = "attention"
+    kernels: int = 2
+
+
+Operator = Gemm | Stream | Attention | Products
+
+
+def layer_operators(architecture: Architecture, kernels: Kernels) -> tuple[Operator, ...]:
+    """The kernels of one layer. Operators that bear one name are reported as one part."""
+    around = "residuals and norms"
+    residual = _streams(around, "hidden", kernels.residual)
+    norms = kernels.pre_norm if architecture.final_norm else kernels.norm
+    norm = _streams(around, "hidden", norms, norm=True)
+    activation = kernels.gated if architecture.gated_mlp else kernels.plain
+    return (
+        *norm,
+        *_linear("attention Wqkv", "qkv", "hidden", kernels),
+        *(_rotary(architecture, kernels) if architecture.position == "rope" else []),
+        *([Attention()] if kernels.fused_attention else _unfused_attention(kernels)),
+        *(_disentangled() if architecture.position == "relative" else []),
+        *_linear("attention Wo", "hidden", "query", kernels),
+        *residual,
+        *norm,
+        *_linear("feed-forward Wi", "fused", "hidden", kernels),
+        *_streams("feed-forward activation", "intermediate", activation),
+        *_linear("feed-forward Wo", "hidden", "intermediate", kernels),
+        *residual,
+    )
+
+
+def embedding_operators() -> tuple[Operator, ...]:
+    """Before the layers: the gather of the embeddings and their norm."""
+    return (Stream("embedding", "hidden", 2), Stream("embedding", "hidden", 2, norm=True))
+
+
+def head_operators(architecture: Architecture, training: bool) -> tuple[Operator, ...]:
+    """The masked-LM head: dense, activation and norm where it has them, then the decoder."""
+    transform = (
+        Gemm("head", "hidden", "hidden", rows="head_tokens"),
+        Stream("head", "hidden", 2, rows="head_tokens"),
+        Stream("head", "hidden", 2, norm=True, rows="head_tokens"),
+    )
+    return (*(transform if architecture.mlm_transform else ()), *decoder_operators(training))
+
+
+def decoder_operators(training: bool) -> tuple[Operator, ...]:
+    """From the hidden state to logits, and the loss in training."""
+    logits = Gemm("head", "vocab", "hidden", rows="head_tokens")
+    # Cross entropy reads the logits twice: for the log-sum-exp and for the probabilities.
+    return (logits, Stream("head", "vocab", 2, rows="head_tokens")) if training else (logits,)
+
+
+def in_feed_forward(operator: Operator) -> bool:
+    """Whether the cost depends on the feed-forward's width, not on the heads."""
+    match operator:
+        case Gemm():
+            return not {"intermediate", "fused"}.isdisjoint((operator.outputs, operator.inputs))
+        case Stream():
+            return not {"intermediate", "fused"}.isdisjoint((operator.width, operator.rows))
+        case Attention() | Products():
+            return False
+
+
+def count_kernels(operators: Sequence[Operator]) -> int:
+    """Launches of all `operators`, forward."""
+    return sum(operator.kernels for operator in operators)
+
+
+def _streams(name: str, width: Width, passes: Sequence[float], norm: bool = False) -> list[Stream]:
+    return [Stream(name, width, count, norm) for count in passes]
+
+
+# A cast of a weight matrix reads 4 bytes and writes 2: three elements of 2 bytes.
+CAST_PASSES = 3
+
+
+def _linear(name: str, outputs: Width, inputs: LinearInputs, kernels: Kernels) -> list[Operator]:
+    """A GEMM, and the cast of its weights where the runtime makes one."""
+    cast = [Stream(name, outputs, CAST_PASSES, rows=inputs)] if kernels.casts_weights else []
+    return [*cast, Gemm(name, outputs, inputs)]
+
+
+def _rotary(architecture: Architecture, kernels: Kernels) -> list[Stream]:
+    """The rotation of queries and keys. Encoders that unpad bring a kernel for it."""
+    return _streams("rotary embedding", "rotated", (2,) if architecture.unpads else kernels.rotary)
+
+
+def _unfused_attention(kernels: Kernels) -> list[Operator]:
+    """Two products, what passes over the scores between them, and the copies of their operands."""
+    scores = [Stream("attention", "heads", count, rows="scores") for count in kernels.scores]
+    return [*_streams("attention", "query", kernels.copies), Products(), *scores]
+
+
+# DeBERTa's eager attention moves the score matrix: two gathers and two additions of the positional
+# terms, scale, mask, softmax and dropout, each a read and a write.
+SCORE_MATRIX_KERNELS = 8
+
+
+def _disentangled() -> list[Operator]:
+    """What DeBERTa's relative positions add to a layer: projected tables, two products with them, and the
+    score matrix moved through memory, on top of the attention that every model has. An estimate: no data
+    that we know of has it."""
+    name = "disentangled attention"
+    return [
+        *[Gemm(name, "hidden", "hidden", rows="positions")] * 2,
+        *[Gemm(name, "positions", "hidden")] * 2,
+        *[Stream(name, "heads", 2, rows="scores")] * SCORE_MATRIX_KERNELS,
+    ]
