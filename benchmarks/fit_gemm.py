@@ -113,10 +113,10 @@ def fit_shared(tables: Sequence[Cases], held: dict[str, float] | None = None) ->
     cached = list(SHARED).index("cached_bytes_per_cycle")
 
     def typical_of(own: Vector) -> Vector:
-        mean = own[large].mean(axis=0)
-        # The power limit's own prediction counts as one GPU more.
-        mean[2] *= large.sum() / (large.sum() + 1)
-        return np.asarray(mean)
+        typical = own[large].mean(axis=0)
+        # The power limit's own prediction counts as one GPU more; one badly cooled card shall not decide.
+        typical[2] = np.median(np.append(own[large, 2], 0.0))
+        return np.asarray(typical)
 
     def unpack(free: Vector) -> tuple[Vector, Vector]:
         full = start.copy()

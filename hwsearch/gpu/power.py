@@ -84,7 +84,7 @@ def _joules_per_flop(gpu: Gpu, process: Process, dtype: str) -> float:
 
 def sustained_fraction(gpu: Gpu, dtype: str) -> float:
     """Share of the datasheet's dense rate that a long product sustains under the power limit."""
-    return ISSUE_EFFICIENCY * sustained_clock_hz(gpu, dtype) / gpu.boost_hz
+    import math
     per=gpu.dense_flops_per_s[dtype]/gpu.sms/gpu.boost_hz
     rated=gpu.dense_flops_per_s[dtype]/gpu.sms/2**round(math.log2(per))
-    return ISSUE_EFFICIENCY * min(sustained_clock_hz(gpu, dtype) / rated, 1.0 if rated>gpu.boost_hz*.999 else 9)
+    return ISSUE_EFFICIENCY * sustained_clock_hz(gpu, dtype) / rated
