@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -92,6 +93,24 @@ class CsvTable:
         )
         return np.array(self.read(name, parse, accepted, rows), dtype=np.int64)
 
+    def positive(self, name: str) -> NDArray[np.float64]:
+        """Numbers above 0 of one column, [N]."""
+        accepted = "a number above 0"
+        if name not in self.header:
+            where, found = f"{self.path}:{self.header_line}", ", ".join(self.header)
+            raise HwsearchError(f"{where}: lacks the column {name} ({accepted}); found: {found}")
+        return np.array(self.read(name, _positive_number, accepted), dtype=np.float64)
+
+    def some(self, rows: RowNumbers) -> CsvTable:
+        """The same table with the rows `rows` only, for reading cells."""
+        chosen = rows.tolist()
+        return replace(
+            self,
+            cells=[self.cells[row] for row in chosen],
+            lines=[self.lines[row] for row in chosen],
+            places=[self.places[row] for row in chosen],
+        )
+
     def flags(self, name: str, rows: RowNumbers) -> list[bool]:
         """Cells that say yes or no."""
         return self.read(name, lambda text: FLAGS.get(text.lower()), "0, 1, or an empty cell for 0", rows)
@@ -134,6 +153,14 @@ def whole_number(text: str) -> int | None:
     except ValueError:
         return None
     return int(value) if value.is_integer() else None
+
+
+def _positive_number(text: str) -> float | None:
+    try:
+        value = float(text) if text.isascii() and "_" not in text else 0.0
+    except ValueError:
+        return None
+    return value if 0 < value < math.inf else None
 
 
 def read_csv(path: Path) -> CsvTable:

@@ -17,6 +17,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _run(commands)
     _predict(commands)
+    _calibrate(commands)
     _space(commands)
     _gpus(commands)
     _export(commands)
@@ -86,6 +87,23 @@ def _predict(commands: _Commands[argparse.ArgumentParser]) -> None:
         "--out", metavar="FILE.csv", help="a table's answer goes here, not to standard output"
     )
     command.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def _calibrate(commands: _Commands[argparse.ArgumentParser]) -> None:
+    command = _add(commands, "calibrate", "calibrate", "fit a GPU's profile to your own measurements")
+    command.add_argument("--gpu", required=True, metavar="G", help="a name from `hwsearch gpus`")
+    command.add_argument(
+        "--measurements",
+        required=True,
+        metavar="FILE.csv",
+        help="a table as predict takes it, of operators or models, with a column measured_ms",
+    )
+    command.add_argument("--dtype", choices=("fp32", "tf32", "fp16", "bf16"), help="where no column says it")
+    command.add_argument("--mode", choices=("inference", "training"), default="inference")
+    command.add_argument("--runtime", choices=("eager", "graph", "compile", "tensorrt"), default="graph")
+    command.add_argument(
+        "--out", metavar="DIR", help="for the new profile (default $HWSEARCH_PROFILES, else calibrated)"
+    )
 
 
 def _space(commands: _Commands[argparse.ArgumentParser]) -> None:

@@ -26,6 +26,12 @@ class TableRows:
     dtypes: list[str]
     runtimes: list[RuntimeName]
 
+    def some(self, rows: RowNumbers, gpu: Gpu) -> TableRows:
+        """The rows `rows` only, all of them on `gpu`."""
+        chosen = rows.tolist()
+        dtypes, runtimes = [self.dtypes[row] for row in chosen], [self.runtimes[row] for row in chosen]
+        return TableRows(self.table.some(rows), [gpu] * len(chosen), dtypes, runtimes)
+
     def groups(self, rows: RowNumbers, *more: Sequence[object]) -> Iterator[tuple[int, RowNumbers]]:
         """`rows` parted by GPU, dtype, runtime and `more`, lists like `rows`.
 

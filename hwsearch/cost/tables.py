@@ -30,7 +30,7 @@ def predict_table(
     Raises HwsearchError with file, line and column for anything that cannot be priced.
     """
     table = read_csv(path)
-    operators = _holds_operators(table)
+    operators = holds_operators(table)
     if operators and mode == "training":
         raise HwsearchError(f"{path}: operators are priced forward; training is for model tables")
     rows = settle_rows(table, gpu, dtype, runtime)
@@ -38,7 +38,7 @@ def predict_table(
     return table.with_columns(_columns(answer))
 
 
-def _holds_operators(table: CsvTable) -> bool:
+def holds_operators(table: CsvTable) -> bool:
     """Whether this is an operator table; HwsearchError if it is neither that nor a model table, or both."""
     where, found = f"{table.path}:{table.header_line}", ", ".join(table.header)
     if taken := [name for name in ANSWER_COLUMNS if name in table.header]:

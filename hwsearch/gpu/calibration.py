@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-EvidenceKind = Literal["fitted", "anchored", "transferred", "measured here"]
-CalibrationKind = Literal["fitted", "partly fitted", "transferred", "measured here"]
+EvidenceKind = Literal["fitted", "anchored", "transferred", "calibrated", "measured here"]
+CalibrationKind = Literal["fitted", "partly fitted", "transferred", "calibrated", "measured here"]
 
 
 @dataclass(frozen=True)
@@ -16,12 +16,14 @@ class Evidence:
     Attributes:
         kind: `fitted` to operator timings of this GPU; `anchored` where only its sustained rate was
             measured and the rest comes from other GPUs; `transferred` where everything does;
-            `measured here` for the machine at hand.
+            `calibrated` by `hwsearch calibrate` to a user's own; `measured here` for the machine at hand.
         data: the measurements, with their public source.
         rows: how many distinct measured cases the fit used.
         own_error_percent: median absolute error on cases of this GPU that the fit did not see.
         transfer_error_percent: median absolute error when a GPU is predicted with constants fitted on
             the others: of this GPU where it was measured, else the mean over those that were.
+        low_factor, high_factor: 90 % of the measurements lie between these multiples of the prediction, on
+            held-out cases of this GPU or, where constants were transferred, of GPUs left out of the fit.
         from_gpus: where transferred constants come from; empty if fitted.
         note: what a reader should know before trusting the block.
     """
@@ -31,6 +33,8 @@ class Evidence:
     rows: int
     own_error_percent: float | None = None
     transfer_error_percent: float | None = None
+    low_factor: float | None = None
+    high_factor: float | None = None
     from_gpus: tuple[str, ...] = ()
     note: str = ""
 

@@ -36,10 +36,15 @@ def load_gpu(name: str, folder: Path | None = None) -> Gpu:
         from hwsearch.gpu.cpu import measure_cpu
 
         return measure_cpu()
+    return read_profile(profile_path(name, folder))
+
+
+def profile_path(name: str, folder: Path | None = None) -> Path:
+    """The file behind `load_gpu`; HwsearchError for an unknown name."""
     paths = _profile_paths(folder)
     if name not in paths:
         raise HwsearchError(_unknown(name, sorted(paths)))
-    return read_profile(paths[name])
+    return paths[name]
 
 
 def _profile_paths(folder: Path | None) -> dict[str, Path]:

@@ -126,9 +126,10 @@ def _constants(reader: _Reader, keys: KeyPath, kind: type) -> Any:
 
 
 def _evidence(reader: _Reader, keys: KeyPath) -> Evidence:
-    optional = ("own_error_percent", "transfer_error_percent", "from_gpus", "note")
+    numbers = ("own_error_percent", "transfer_error_percent", "low_factor", "high_factor")
+    optional = (*numbers, "from_gpus", "note")
     block = reader.mapping(keys, ("kind", "data", "rows", *optional), required=("kind", "data", "rows"))
-    errors = {k: reader.positive((*keys, k), zero=True) for k in optional[:2] if block.get(k) is not None}
+    errors = {k: reader.positive((*keys, k), zero=True) for k in numbers if block.get(k) is not None}
     return Evidence(
         kind=reader.choice((*keys, "kind"), get_args(EvidenceKind)),
         data=reader.text((*keys, "data")),
