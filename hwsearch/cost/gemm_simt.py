@@ -1,0 +1,163 @@
+"""Seconds of fp32 matrix products on SIMT lanes (TF32 off), one or a batch: the best kernel of cuBLAS.
+
+cuBLAS ships a short list of kernels a GPU generation, read off public traces (NeuSight). For a kernel
+with a tile of `outputs` x `rows`, and split-K s:
+
+    tiles     = batch ceil(n / outputs) ceil(m / rows) s, and per SM: ceil(tiles / SMs)
+    warps     = warps of the blocks that sit on an SM at once
+    loop      = tiles per SM x outputs rows ceil(k / s) / (lanes x efficiency x issue share)
+    cycles    = loop x (1 + latency / warps) + prologue x turns of blocks
+    bytes_s   = bytes of operands, results and partial sums / (bandwidth x bandwidth_fraction)
+    seconds   = floor + ((cycles / clock)^4 + bytes_s^4)^(1/4)
+
+and the fastest pair of kernel and split wins. `clock` is hwsearch.gpu.power's: 70 W or 400 W decide it, not
+the boost clock. One set of constants serves every GPU. Numbers: results/fit_fp32.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hwsearch.gpu.power import sustained_clock_hz
+from hwsearch.gpu.profile import Gpu
+
+SPLITS = (1, 2, 4, 8)
+ELEMENT_BYTES = 4
+# A partial sum is written and read again.
+PARTIAL_SUM_BYTES = 8
+
+
+@dataclass(frozen=True)
+class SimtKernel:
+    """One sgemm kernel: its tile, the warps of a block, and how many blocks an SM's registers hold.
+
+    `kind` names its entry in SimtConstants.efficiency: results a thread and the way it slices K.
+    """
+
+    outputs: int
+    rows: int
+    warps: int
+    resident: int
+    kind: str
+
+
+_128X128 = SimtKernel(128, 128, 8, 2, "128x128")
+_128X64 = SimtKernel(128, 64, 4, 4, "128x64")
+_64X64 = SimtKernel(64, 64, 2, 8, "64x64")
+_32X128 = SimtKernel(32, 128, 8, 4, "128x32")
+_128X32 = SimtKernel(128, 32, 8, 4, "128x32")
+_128X32_SLICED = SimtKernel(128, 32, 8, 2, "128x32 sliced")
+_64X32_SLICED = SimtKernel(64, 32, 8, 2, "64x32 sliced")
+_32X32_SLICED = SimtKernel(32, 32, 4, 4, "32x32 sliced")
+_ALL = (_128X128, _128X64, _64X64, _32X128, _128X32, _128X32_SLICED, _64X32_SLICED, _32X32_SLICED)
+
+
+@dataclass(frozen=True)
+class SimtConstants:
+    """Constants shared by all GPUs; `compute_fraction` and `bandwidth_fraction` may be fitted to one.
+
+    Attributes:
+        efficiency: share of the lanes' rate in the inner loop, by kind of kernel, on 64 lanes an SM.
+        prologue_cycles: of a turn of blocks outside its loop: first loads and last stores.
+        latency_warps: warps on an SM at which latency costs as much as work.
+        bandwidth_fraction: sustained share of the datasheet's memory bandwidth.
+        floor_s: seconds that even the smallest product takes on the device.
+        compute_fraction: of the modelled clock that this GPU really sustains.
+    """
+
+    efficiency: dict[str, float]
+    prologue_cycles: float
+    latency_warps: float
+    bandwidth_fraction: float
+    floor_s: float
+    compute_fraction: float = 1.0
+
+
+SIMT = SimtConstants(
+    efficiency={
+        "128x128": 1.0,
+        "128x64": 0.99,
+        "64x64": 0.76,
+        "128x32": 0.64,
+        "128x32 sliced": 0.78,
+        "64x32 sliced": 0.73,
+        "32x32 sliced": 0.71,
+    },
+    prologue_cycles=2460.0,
+    latency_warps=1.54,
+    bandwidth_fraction=0.525,
+    floor_s=6e-6,
+)
+
+# Share of the lanes that fp32 GEMMs keep busy, against Volta's: SMs with 128 lanes issue one instruction a
+# clock for 32 of them, so every load and address takes the place of a product; half of the lanes of GA10x,
+# Ada and GB202 are integer lanes too. Best square products over what a Volta SM would reach at boost, from
+# the source of hwsearch.gpu.power (TFLOP/s: H100-SXM 51.9, RTX 3090 24.8, A10G 23.4, RTX 4090 54.7, L20 37.3,
+# RTX 5090 67, B200 66); Pascal from NeuSight.
+ISSUE_SHARE = {(6, 0): 0.92, (8, 6): 0.75, (8, 9): 0.71, (9, 0): 0.86, (10, 0): 0.92, (12, 0): 0.72}
+
+
+def sgemm_seconds(
+    gpu: Gpu, m: ArrayLike, n: ArrayLike, k: ArrayLike, constants: SimtConstants = SIMT
+) -> NDArray[np.float64]:
+    """Device time of y[m, n] = x[m, k] w[n, k]^T in fp32, without the CPU's launch.
+
+    m, n, k are positive integers that broadcast together; float64 seconds in the broadcast shape.
+    """
+    kernels = _ALL if gpu.compute_capability >= (7, 0) else (_64X64, _32X128, _128X32)
+    return _fastest(gpu, constants, kernels, SPLITS, 1, m, n, k)
+
+
+def sgemm_batched_seconds(
+    gpu: Gpu, b: ArrayLike, m: ArrayLike, n: ArrayLike, k: ArrayLike, constants: SimtConstants = SIMT
+) -> NDArray[np.float64]:
+    """Device time of b products y[m, n] = x[m, k] w[k, n] in one call; arguments as in `sgemm_seconds`."""
+    capability = gpu.compute_capability
+    kernels: tuple[SimtKernel, ...]
+    if capability >= (8, 0):
+        kernels = (_128X128,)
+    elif capability >= (7, 0):
+        kernels = (_128X64, _64X64, _32X128, _128X32)
+    else:
+        kernels = (_128X64,)
+    return _fastest(gpu, constants, kernels, (1,), b, m, n, k)
+
+
+def _fastest(
+    gpu: Gpu,
+    constants: SimtConstants,
+    kernels: tuple[SimtKernel, ...],
+    splits: tuple[int, ...],
+    b: ArrayLike,
+    m: ArrayLike,
+    n: ArrayLike,
+    k: ArrayLike,
+) -> NDArray[np.float64]:
+    b, m, n, k = (np.asarray(size, dtype=np.float64) for size in np.broadcast_arrays(b, m, n, k))
+    cycle_s = 1 / (sustained_clock_hz(gpu, "fp32") * constants.compute_fraction)
+    byte_s = 1 / (gpu.bandwidth_bytes_per_s * constants.bandwidth_fraction)
+    lanes = gpu.dense_flops_per_s["fp32"] / (2 * gpu.sms * gpu.boost_hz)
+    lanes *= ISSUE_SHARE.get(gpu.compute_capability, 1.0)
+    moved = ELEMENT_BYTES * b * (m * k + n * k + m * n)
+    fastest = np.full(m.shape, np.inf)
+    for split in splits:
+        depth = np.ceil(k / split)
+        partial = PARTIAL_SUM_BYTES * split * b * m * n if split > 1 else 0.0
+        bytes_s = byte_s * (moved + partial)
+        for kernel in kernels:
+            tiles = np.ceil(n / kernel.outputs) * np.ceil(m / kernel.rows) * b * split
+            per_sm = np.ceil(tiles / gpu.sms)
+            warps = kernel.warps * np.minimum(per_sm, kernel.resident)
+            step = kernel.outputs * kernel.rows / (lanes * constants.efficiency[kernel.kind])
+            cycles = per_sm * depth * step * (1 + constants.latency_warps / warps)
+            cycles += constants.prologue_cycles * np.ceil(per_sm / kernel.resident)
+            fastest = np.minimum(fastest, _rounded_maximum(cycles * cycle_s, bytes_s))
+    return np.asarray(constants.floor_s + fastest)
+
+
+def _rounded_maximum(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(a^4 + b^4)^(1/4): compute and traffic of nearly equal length get in each other's way."""
+    return np.asarray(np.sqrt(np.sqrt(a**4 + b**4)))
