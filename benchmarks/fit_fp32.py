@@ -17,6 +17,7 @@ import argparse
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
@@ -28,7 +29,7 @@ from hwsearch.cost import gemm_simt
 from hwsearch.cost.eager import HOST_TIME, eager_seconds
 from hwsearch.cost.gemm_simt import SIMT, SimtConstants, sgemm_batched_seconds, sgemm_seconds
 from hwsearch.files import write_whole
-from hwsearch.gpu.power import PROCESSES, Process, clock_of_process_hz, sustained_clock_hz
+from hwsearch.gpu.power import PROCESSES, Process
 from hwsearch.gpu.profile import Gpu
 
 Vector = NDArray[np.float64]
@@ -80,39 +81,40 @@ def load(data: Path) -> list[Table]:
 
 @dataclass(frozen=True)
 class Design:
-    """What is priced and fitted: `clock(gpu, energies)` in Hz, with an energy per FLOP for each process."""
+    """What is priced and fitted: `process(gpu, energies)`, or the boost clock; one energy for all or not;
+    whether short kernels in a loop may exceed the limit."""
 
     name: str
-    clock: Callable[[Gpu, Mapping[str, float]], float]
+    process: Callable[[Gpu, Mapping[str, float]], Process]
     shared_energy: bool = False
-
-
-def boost(gpu: Gpu, _: Mapping[str, float]) -> float:
-    return gpu.boost_hz
+    bursts: bool = True
 
 
 def process_name(gpu: Gpu) -> str:
     return "7 nm" if gpu.compute_capability == (8, 0) else "12 nm"
 
 
-def with_floor(gpu: Gpu, energies: Mapping[str, float]) -> float:
-    process = replace(PROCESSES[gpu.compute_capability], simt_j=energies[process_name(gpu)])
-    return clock_of_process_hz(gpu, "fp32", process)
+def never_capped(gpu: Gpu, _: Mapping[str, float]) -> Process:
+    return Process(1e-15, 1.0, 1e12)
 
 
-def hard(gpu: Gpu, energies: Mapping[str, float]) -> float:
-    return clock_of_process_hz(gpu, "fp32", Process(energies[process_name(gpu)], 1.0, 1e12))
+def with_floor(gpu: Gpu, energies: Mapping[str, float]) -> Process:
+    return replace(PROCESSES[gpu.compute_capability], simt_j=energies[process_name(gpu)])
 
 
-def always_falling(gpu: Gpu, energies: Mapping[str, float]) -> float:
-    floor_hz = 0.5 * gpu.boost_hz
-    return clock_of_process_hz(gpu, "fp32", Process(energies[process_name(gpu)], 1.0, floor_hz))
+def hard(gpu: Gpu, energies: Mapping[str, float]) -> Process:
+    return Process(energies[process_name(gpu)], 1.0, 1e12)
+
+
+def always_falling(gpu: Gpu, energies: Mapping[str, float]) -> Process:
+    return Process(energies[process_name(gpu)], 1.0, 0.5 * gpu.boost_hz)
 
 
 CHOSEN = Design("voltage floor of the process", with_floor)
 DESIGNS = (
     CHOSEN,
-    Design("no cap", boost),
+    Design("the same, no bursts", with_floor, bursts=False),
+    Design("no cap", never_capped),
     Design("hard cap, energy by process", hard),
     Design("hard cap, one energy", hard, shared_energy=True),
     Design("floor at half of boost", always_falling),
@@ -145,17 +147,18 @@ def constants_of(values: Mapping[str, float], operator: str) -> SimtConstants:
 
 
 def price(table: Table, values: Mapping[str, float], design: Design) -> Vector:
+    """Seconds of every row; the design's process takes the place of the profile's."""
+    gpu = table.gpu
     energies = values if not design.shared_energy else {**values, "7 nm": values["12 nm"]}
-    fraction = design.clock(table.gpu, energies) / sustained_clock_hz(table.gpu, "fp32")
-    if table.gpu.compute_capability == (6, 0):
+    fraction = values["compute_fraction"]
+    if gpu.compute_capability == (6, 0):
         fraction *= values["pascal"] / gemm_simt.ISSUE_SHARE[6, 0]
-    constants = replace(
-        constants_of(values, table.operator), compute_fraction=fraction * values["compute_fraction"]
-    )
+    constants = replace(constants_of(values, table.operator), compute_fraction=fraction)
     b, m, n, k = (table.frame[c].to_numpy() for c in "bmnk")
-    if table.operator == "bmm":
-        return sgemm_batched_seconds(table.gpu, b, m, n, k, constants)
-    return sgemm_seconds(table.gpu, b * m, n, k, constants)
+    with patch.dict(PROCESSES, {gpu.compute_capability: design.process(gpu, energies)}):
+        if table.operator == "bmm":
+            return sgemm_batched_seconds(gpu, b, m, n, k, constants, design.bursts)
+        return sgemm_seconds(gpu, b * m, n, k, constants, design.bursts)
 
 
 def fit(

@@ -75,6 +75,17 @@ def test_broadcasts() -> None:
     assert many[1, 2] == sgemm_batched_seconds(GPUS["v100"], 8, 128, 256, 64)
 
 
+def test_a_short_product_gains_from_a_loop_where_power_is_short_and_only_there() -> None:
+    def gain(name: str, size: int) -> float:
+        gpu = GPUS[name]
+        alone = sgemm_seconds(gpu, size, size, size, in_a_loop=True)
+        return float(sgemm_seconds(gpu, size, size, size) / alone)
+
+    assert 1.2 < gain("t4", 1024) < 1.5
+    assert gain("t4", 16_384) == pytest.approx(1, abs=0.01)
+    assert gain("v100", 1024) == 1
+
+
 # Sustained fp32 TFLOP/s of torch.mm(8192 x 8192), github.com/zzc0721/torch-performance-test-data, issues 120,
 # 185, 140 and 79: the L4 and the A40 set no energy.
 @pytest.mark.parametrize(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from hwsearch.errors import HwsearchError
 from hwsearch.gpu.catalog import gpu_names, load_gpu
-from hwsearch.gpu.power import sustained_clock_hz
+from hwsearch.gpu.power import loop_clock_hz, sustained_clock_hz
 
 PAIRS = [(name, dtype) for name in gpu_names() for dtype in load_gpu(name).dense_flops_per_s]
 
@@ -42,6 +43,15 @@ def test_measured_rates_of_cards_that_set_no_energy(name: str, low: float, high:
     gpu = load_gpu(name)
     tflops = 0.9 * gpu.dense_flops_per_s["bf16"] * sustained_clock_hz(gpu, "bf16") / gpu.boost_hz / 1e12
     assert 0.9 * low < tflops < 1.1 * high
+
+
+def test_short_kernels_in_a_loop_run_faster_and_long_ones_do_not() -> None:
+    t4 = load_gpu("t4")
+    clocks = loop_clock_hz(t4, "fp32", [1e-4, 1e-3, 1e-2, 1.0])
+    assert (np.diff(clocks) < 0).all()
+    assert clocks[-1] == pytest.approx(sustained_clock_hz(t4, "fp32"), rel=2e-3)
+    h100 = load_gpu("h100-sxm")
+    assert loop_clock_hz(h100, "fp32", 1e-4) == h100.boost_hz
 
 
 def test_a_dtype_that_the_gpu_lacks_is_refused() -> None:
