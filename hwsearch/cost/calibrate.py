@@ -107,7 +107,12 @@ class Calibrated:
 
 
 def calibrate(
-    path: Path, gpu: Gpu, *, dtype: str | None = None, runtime: RuntimeName = "graph", mode: Mode = "inference"
+    path: Path,
+    gpu: Gpu,
+    *,
+    dtype: str | None = None,
+    runtime: RuntimeName = "graph",
+    mode: Mode = "inference",
 ) -> Calibrated:
     """Fit `gpu` to the table in `path`; its other columns as `predict_table` reads them.
 

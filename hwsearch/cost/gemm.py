@@ -24,7 +24,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hwsearch.gpu.calibration import GemmConstants
+from hwsearch.cost.gemm_simt import sgemm_batched_seconds, sgemm_seconds
+from hwsearch.gpu.calibration import GemmConstants, SimtConstants
 from hwsearch.gpu.profile import BYTES_PER_ELEMENT, Gpu
 
 TILES = (
@@ -59,24 +60,38 @@ class GemmPlan:
     memory_bound: NDArray[np.bool_]
 
 
-def gemm_seconds(gpu: Gpu, dtype: str, m: ArrayLike, n: ArrayLike, k: ArrayLike) -> NDArray[np.float64]:
+def gemm_seconds(
+    gpu: Gpu, dtype: str, m: ArrayLike, n: ArrayLike, k: ArrayLike, in_a_loop: bool = False
+) -> NDArray[np.float64]:
     """Device time of y[m, n] = x[m, k] w[n, k]^T, without the CPU's launch.
 
     Args:
         gpu: with constants for `dtype`.
         dtype: of x, w and y: bf16, fp16, tf32 or fp32; HwsearchError for one that the GPU lacks.
         m, n, k: positive integers that broadcast together.
+        in_a_loop: timed alone and over and over, as tables of operators are: short fp32 products then
+            run above the clock that the power limit allows in the long run.
 
     Returns:
         float64 seconds in the broadcast shape.
     """
+    if isinstance(_constants(gpu, dtype), SimtConstants):
+        return sgemm_seconds(gpu, dtype, m, n, k, in_a_loop)
     return _cheapest(gpu, dtype, 1, m, n, k, WEIGHT_SETS).seconds
 
 
 def bmm_seconds(
-    gpu: Gpu, dtype: str, batch: ArrayLike, m: ArrayLike, n: ArrayLike, k: ArrayLike
+    gpu: Gpu,
+    dtype: str,
+    batch: ArrayLike,
+    m: ArrayLike,
+    n: ArrayLike,
+    k: ArrayLike,
+    in_a_loop: bool = False,
 ) -> NDArray[np.float64]:
     """Device time of `batch` products y[m, n] = x[m, k] w[k, n] in one kernel; otherwise as `gemm_seconds`."""
+    if isinstance(_constants(gpu, dtype), SimtConstants):
+        return sgemm_batched_seconds(gpu, dtype, batch, m, n, k, in_a_loop)
     return _cheapest(gpu, dtype, batch, m, n, k, 1).seconds
 
 
@@ -90,6 +105,11 @@ def gemm_plan(gpu: Gpu, dtype: str, m: ArrayLike, n: ArrayLike, k: ArrayLike) ->
     return GemmPlan(
         best.seconds, tile_m, tile_n, split_k, waves, tiles / (waves * gpu.sms), best.bytes_s > best.compute_s
     )
+
+
+def _constants(gpu: Gpu, dtype: str) -> GemmConstants | SimtConstants:
+    gpu.check_dtype(dtype)
+    return gpu.calibration.gemm[dtype]
 
 
 @dataclass(frozen=True)
@@ -106,8 +126,8 @@ class _Best:
 def _cheapest(
     gpu: Gpu, dtype: str, batch: ArrayLike, m: ArrayLike, n: ArrayLike, k: ArrayLike, weight_sets: int
 ) -> _Best:
-    gpu.check_dtype(dtype)
-    constants = gpu.calibration.gemm[dtype]
+    constants = _constants(gpu, dtype)
+    assert isinstance(constants, GemmConstants)
     batch, m, n, k = (np.asarray(a, dtype=np.float64) for a in np.broadcast_arrays(batch, m, n, k))
     cold_rate = gpu.bandwidth_bytes_per_s * constants.bandwidth_fraction
     cached_rate = cold_rate * constants.cached_speedup

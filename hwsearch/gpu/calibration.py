@@ -68,6 +68,22 @@ class GemmConstants:
 
 
 @dataclass(frozen=True)
+class SimtConstants:
+    """Constants of `hwsearch.cost.gemm_simt`, for products that do not run on tensor cores.
+
+    Attributes:
+        floor_s: seconds that even the smallest product takes on the device.
+        compute_fraction: of the rate at the clock that `hwsearch.gpu.power` expects.
+        bandwidth_fraction: sustained share of the datasheet's memory bandwidth.
+    """
+
+    floor_s: float
+    compute_fraction: float
+    bandwidth_fraction: float
+    evidence: Evidence
+
+
+@dataclass(frozen=True)
 class AttentionConstants:
     """Constants of `hwsearch.cost.attention` for one dtype.
 
@@ -115,6 +131,6 @@ class Calibration:
     """All fitted constants of one GPU; `gemm` and `attention` hold one block per dtype."""
 
     kind: CalibrationKind
-    gemm: dict[str, GemmConstants]
+    gemm: dict[str, GemmConstants | SimtConstants]
     attention: dict[str, AttentionConstants]
     stream: StreamConstants

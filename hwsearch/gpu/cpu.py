@@ -33,7 +33,7 @@ def measure_cpu() -> Gpu:
     cache_bytes, cache_source = _last_cache_bytes()
     gemm_rate, bandwidth, attention_rate, cached_speedup = _measure(cache_bytes)
     evidence = Evidence("measured here", f"numpy, fp32, {HERE}", rows=1, note="one timing of each kind")
-    gemm = GemmConstants(1e-6, 0.0, 1.0, 0.0, 1.0, evidence)
+    gemm = GemmConstants(1e-6, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0, evidence)
     fraction = attention_rate / gemm_rate
     attention = AttentionConstants(64, 64, 2e-6, 0.0, fraction, 1e6, 1.0, evidence)
     stream = StreamConstants(1e-6, 1.0, 1.0, cached_speedup, evidence)

@@ -17,6 +17,7 @@ from hwsearch.gpu.calibration import (
     Evidence,
     EvidenceKind,
     GemmConstants,
+    SimtConstants,
     StreamConstants,
 )
 from hwsearch.gpu.profile import DTYPES, Gpu
@@ -38,6 +39,7 @@ NUMBERS: dict[str, tuple[str, float, type]] = {
 TEXT_KEYS = ("name", "product", "nvml_names", "architecture", "compute_capability")
 # In the units of the file; beyond any card.
 LARGEST_NUMBER = 1e9
+FIRST_TENSOR_CORES = (7, 0)
 TOP_KEYS = (*TEXT_KEYS, "dense_tflops", *NUMBERS, "calibration")
 
 
@@ -62,6 +64,7 @@ def read_profile(path: Path) -> Gpu:
     dtypes = tuple(reader.mapping(("dense_tflops",), DTYPES, required=("fp32",)))
     rates = {d: reader.positive(fact("dense_tflops", d)[0]) * 1e12 for d in DTYPES if d in dtypes}
     architecture, capability = fact("architecture")[0], fact("compute_capability")[0]
+    capability_of = _capability(reader, capability)
     nvml_names = top["nvml_names"]
     if not isinstance(nvml_names, list) or not all(isinstance(n, str) for n in nvml_names):
         reader.fail(("nvml_names",), "must be a list of names")
@@ -70,10 +73,10 @@ def read_profile(path: Path) -> Gpu:
         product=reader.text(("product",)),
         nvml_names=tuple(nvml_names),
         architecture=reader.text(architecture),
-        compute_capability=_capability(reader, capability),
+        compute_capability=capability_of,
         dense_flops_per_s=rates,
         sources=sources,
-        calibration=_calibration(reader, tuple(rates)),
+        calibration=_calibration(reader, tuple(rates), tensor_cores=capability_of >= FIRST_TENSOR_CORES),
         **attributes,
     )
 
@@ -86,15 +89,22 @@ def _capability(reader: _Reader, keys: KeyPath) -> tuple[int, int]:
     return int(major), int(minor)
 
 
-def _calibration(reader: _Reader, dtypes: tuple[str, ...]) -> Calibration:
+def _calibration(reader: _Reader, dtypes: tuple[str, ...], tensor_cores: bool) -> Calibration:
     reader.mapping(("calibration",), ("kind", "gemm", "attention", "stream"))
     kind: CalibrationKind = reader.choice(("calibration", "kind"), get_args(CalibrationKind))
-    blocks: dict[str, dict[str, Any]] = {}
-    for operator, constants in (("gemm", GemmConstants), ("attention", AttentionConstants)):
+    for operator in ("gemm", "attention"):
         reader.mapping(("calibration", operator), dtypes)
-        blocks[operator] = {d: _constants(reader, _block_of(reader, operator, d), constants) for d in dtypes}
+    gemm = {
+        d: _constants(
+            reader,
+            _block_of(reader, "gemm", d),
+            GemmConstants if tensor_cores and d != "fp32" else SimtConstants,
+        )
+        for d in dtypes
+    }
+    attention = {d: _constants(reader, _block_of(reader, "attention", d), AttentionConstants) for d in dtypes}
     stream: StreamConstants = _constants(reader, ("calibration", "stream"), StreamConstants)
-    return Calibration(kind, blocks["gemm"], blocks["attention"], stream)
+    return Calibration(kind, gemm, attention, stream)
 
 
 def _block_of(reader: _Reader, operator: str, dtype: str) -> KeyPath:

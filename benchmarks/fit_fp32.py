@@ -1,0 +1,285 @@
+"""Fit the fp32 (SIMT) GEMM and batched GEMM constants, and print own and left-out errors of each design.
+
+    python benchmarks/fit_fp32.py --data DIR [--designs] [--out results/fit_fp32.md]
+
+DIR/neusight holds linear_fp32.csv.gz and bmm_fp32.csv.gz (sitar-lab/NeuSight 6945927, TF32 off, eager).
+Their N is the reduction and K the output width: the grids say so in every row (gx = ceil(K / tile)).
+Constants are shared by all GPUs. Left out: everything, the energy per FLOP of the process included, is
+fitted on the other GPUs; the two A100 count as one. A process whose cards are all left out is held by the
+tightest bound that the others give: a card that runs at its boost clock spends at most its power there.
+Own: shared constants, and the GPU's own compute and bandwidth fraction fitted on two thirds of the (n, k)
+groups, judged on the rest, three times.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from unittest.mock import patch
+
+import numpy as np
+import pandas as pd
+from fit_data import neusight_gpus
+from numpy.typing import NDArray
+from scipy.optimize import least_squares
+
+from hwsearch.cost import gemm_simt
+from hwsearch.cost.eager import HOST_TIME, eager_seconds
+from hwsearch.cost.gemm_simt import SIMT, SimtConstants, sgemm_batched_seconds, sgemm_seconds
+from hwsearch.files import write_whole
+from hwsearch.gpu.power import PROCESSES, Process
+from hwsearch.gpu.profile import Gpu
+
+Vector = NDArray[np.float64]
+V100_PCIE_W = 250.0
+DEVICE_BOUND_S = 3e-4
+SAMPLE = 600
+FOLDS = 3
+SIBLINGS = {"a100-pcie-40": "a100", "a100-pcie-80": "a100"}
+
+
+@dataclass(frozen=True)
+class Table:
+    """Measured rows of one operator on one GPU; `part` is the fold that a row's (n, k) belongs to."""
+
+    gpu: Gpu
+    operator: str
+    frame: pd.DataFrame
+
+    @property
+    def family(self) -> str:
+        return SIBLINGS.get(self.gpu.name, self.gpu.name)
+
+    def rows(self, kept: NDArray[np.bool_] | pd.Series) -> Table:
+        return replace(self, frame=self.frame[kept])
+
+    def sample(self, count: int) -> Table:
+        return replace(self, frame=self.frame.sample(min(count, len(self.frame)), random_state=1))
+
+    @property
+    def device_bound(self) -> Table:
+        return self.rows(self.frame["seconds"] > DEVICE_BOUND_S)
+
+
+def load(data: Path) -> list[Table]:
+    """Every table, rows of equal shape at their median."""
+    tables = []
+    gpus = neusight_gpus()
+    gpus["Tesla V100-PCIE-32GB"] = replace(gpus["Tesla V100-PCIE-32GB"], tdp_w=V100_PCIE_W)
+    for operator, name in (("gemm", "linear"), ("bmm", "bmm")):
+        frame = pd.read_csv(data / "neusight" / f"{name}_fp32.csv.gz")
+        frame = frame.rename(columns={"B": "b", "M": "m", "K": "n", "N": "k"})
+        frame = frame.groupby(["device", "b", "m", "n", "k"])["latency_ms"].median().reset_index()
+        frame["seconds"] = 1e-3 * frame["latency_ms"]
+        groups = frame.groupby(["n", "k"]).ngroup().to_numpy()
+        frame["part"] = np.random.default_rng(0).permutation(groups.max() + 1)[groups] % FOLDS
+        tables += [Table(gpu, operator, frame[frame["device"] == device]) for device, gpu in gpus.items()]
+    return tables
+
+
+@dataclass(frozen=True)
+class Design:
+    """What is priced and fitted: `process(gpu, energies)`, or the boost clock; one energy for all or not;
+    whether short kernels in a loop may exceed the limit."""
+
+    name: str
+    process: Callable[[Gpu, Mapping[str, float]], Process]
+    shared_energy: bool = False
+    bursts: bool = True
+
+
+def process_name(gpu: Gpu) -> str:
+    return "7 nm" if gpu.compute_capability == (8, 0) else "12 nm"
+
+
+def never_capped(gpu: Gpu, _: Mapping[str, float]) -> Process:
+    return Process(1e-15, 1.0, 1e12)
+
+
+def with_floor(gpu: Gpu, energies: Mapping[str, float]) -> Process:
+    return replace(PROCESSES[gpu.compute_capability], simt_j=energies[process_name(gpu)])
+
+
+def hard(gpu: Gpu, energies: Mapping[str, float]) -> Process:
+    return Process(energies[process_name(gpu)], 1.0, 1e12)
+
+
+def always_falling(gpu: Gpu, energies: Mapping[str, float]) -> Process:
+    return Process(energies[process_name(gpu)], 1.0, 0.5 * gpu.boost_hz)
+
+
+CHOSEN = Design("voltage floor of the process", with_floor)
+DESIGNS = (
+    CHOSEN,
+    Design("the same, no bursts", with_floor, bursts=False),
+    Design("no cap", never_capped),
+    Design("hard cap, energy by process", hard),
+    Design("hard cap, one energy", hard, shared_energy=True),
+    Design("floor at half of boost", always_falling),
+)
+KINDS = tuple(SIMT.efficiency)
+# Names, starting values, and how far (in logs, one sigma) a fit may pull them.
+PRIORS: dict[str, tuple[float, float]] = {
+    **{kind: (value, 0.1) for kind, value in SIMT.efficiency.items()},
+    "prologue_cycles": (SIMT.prologue_cycles, 1.0),
+    "latency_warps": (SIMT.latency_warps, 1.0),
+    "bandwidth_fraction": (SIMT.bandwidth_fraction, 0.3),
+    # Of rows that the device bounds, with what eager PyTorch adds to each.
+    "gemm floor": (14e-6, 0.5),
+    "bmm floor": (6e-6, 0.5),
+    "pascal": (gemm_simt.ISSUE_SHARE[6, 0], 0.05),
+    "12 nm": (PROCESSES[7, 0].simt_j, 0.5),
+    "7 nm": (PROCESSES[8, 0].simt_j, 0.5),
+    "compute_fraction": (1.0, 0.0),
+}
+
+
+def constants_of(values: Mapping[str, float], operator: str) -> SimtConstants:
+    return SimtConstants(
+        efficiency={kind: values[kind] for kind in KINDS},
+        prologue_cycles=values["prologue_cycles"],
+        latency_warps=values["latency_warps"],
+        bandwidth_fraction=values["bandwidth_fraction"],
+        floor_s=values[f"{operator} floor"],
+    )
+
+
+def price(table: Table, values: Mapping[str, float], design: Design) -> Vector:
+    """Seconds of every row; the design's process takes the place of the profile's."""
+    gpu = table.gpu
+    energies = values if not design.shared_energy else {**values, "7 nm": values["12 nm"]}
+    fraction = values["compute_fraction"]
+    if gpu.compute_capability == (6, 0):
+        fraction *= values["pascal"] / gemm_simt.ISSUE_SHARE[6, 0]
+    constants = replace(constants_of(values, table.operator), compute_fraction=fraction)
+    b, m, n, k = (table.frame[c].to_numpy() for c in "bmnk")
+    with patch.dict(PROCESSES, {gpu.compute_capability: design.process(gpu, energies)}):
+        if table.operator == "bmm":
+            return sgemm_batched_seconds(gpu, b, m, n, k, constants, design.bursts)
+        return sgemm_seconds(gpu, b * m, n, k, constants, design.bursts)
+
+
+def fit(
+    tables: Sequence[Table], design: Design, held: Mapping[str, float], free: Sequence[str]
+) -> dict[str, float]:
+    """Values with the least robust log error; every family and operator weighs the same."""
+    names = [name for name in free if name not in held]
+    start = {name: value for name, (value, _) in PRIORS.items()} | dict(held)
+    width = np.array([PRIORS[name][1] or 0.3 for name in names])
+    origin = np.log([start[name] for name in names])
+    samples = [table.sample(SAMPLE) for table in tables]
+    families = [table.family for table in samples]
+
+    def values(x: Vector) -> dict[str, float]:
+        return start | dict(zip(names, np.exp(x), strict=True))
+
+    def residuals(x: Vector) -> Vector:
+        parts = []
+        for table in samples:
+            error = np.log(price(table, values(x), design) / table.frame["seconds"].to_numpy())
+            robust = np.sign(error) * np.sqrt(0.02 * (np.sqrt(1 + (error / 0.1) ** 2) - 1))
+            parts.append(robust / np.sqrt(len(error) * families.count(table.family)))
+        return np.concatenate([60 * np.concatenate(parts), (x - origin) / width])
+
+    return values(least_squares(residuals, origin, diff_step=1e-3, max_nfev=15).x)
+
+
+SHARED = tuple(name for name in PRIORS if name != "compute_fraction")
+OF_ONE_GPU = ("compute_fraction", "bandwidth_fraction", "gemm floor", "bmm floor")
+
+
+def bounds_from(tables: Sequence[Table], left_out: str) -> dict[str, float]:
+    """Held values where the tables left say nothing: an energy that no capped card shows, Pascal's lanes."""
+    held: dict[str, float] = {}
+    if left_out == "t4":
+        v100 = next(t.gpu for t in tables if t.gpu.name == "v100")
+        power_w = 0.9 * v100.tdp_w - 12
+        held["12 nm"] = power_w / v100.dense_flops_per_s["fp32"]
+    if left_out == "a100":
+        held["7 nm"] = 1e-13  # no other card of its process: never capped
+    if left_out == "p100":
+        held["pascal"] = 0.88  # P40 and P4 reach 0.86 and 0.87 of their rate, same source as gpu/power.py
+    return held
+
+
+def left_out(tables: Sequence[Table], design: Design) -> dict[tuple[str, str], Vector]:
+    """Predicted over measured for every device-bound row of every table."""
+    found = {}
+    for family in dict.fromkeys(table.family for table in tables):
+        others = [t.device_bound for t in tables if t.family != family]
+        values = fit(others, design, bounds_from(others, family), SHARED)
+        for table in (t.device_bound for t in tables if t.family == family):
+            found[table.operator, table.gpu.name] = ratios(table, values, design)
+    return found
+
+
+def own(tables: Sequence[Table], shared: Mapping[str, float]) -> dict[tuple[str, str], Vector]:
+    """The same with the GPU's own fractions, from the other folds of its own rows."""
+    found = {}
+    for table in (t.device_bound for t in tables):
+        parts = []
+        for fold in range(FOLDS):
+            inside = table.frame["part"] == fold
+            values = fit([table.rows(~inside)], CHOSEN, _all_but(shared, OF_ONE_GPU), OF_ONE_GPU)
+            parts.append(ratios(table.rows(inside), values, CHOSEN))
+        found[table.operator, table.gpu.name] = np.concatenate(parts)
+    return found
+
+
+def _all_but(values: Mapping[str, float], names: Sequence[str]) -> dict[str, float]:
+    return {name: value for name, value in values.items() if name not in names}
+
+
+def ratios(table: Table, values: Mapping[str, float], design: Design) -> Vector:
+    return np.asarray(price(table, values, design) / table.frame["seconds"].to_numpy())
+
+
+def eager_ratios(table: Table, values: Mapping[str, float]) -> Vector:
+    device = {**values, "gemm floor": SIMT.floor_s, "bmm floor": SIMT.floor_s}
+    predicted = eager_seconds(price(table, device, CHOSEN), HOST_TIME[table.operator])
+    return np.asarray(predicted / table.frame["seconds"].to_numpy())
+
+
+def lines(title: str, found: Mapping[tuple[str, str], Vector]) -> list[str]:
+    """Median |error| (bias) by GPU, and the mean over GPUs, a row an operator."""
+    rows = []
+    for operator in ("gemm", "bmm"):
+        one = {gpu: ratio for (kind, gpu), ratio in found.items() if kind == operator}
+        errors = {gpu: 100 * float(np.median(np.abs(r - 1))) for gpu, r in one.items()}
+        biases = {gpu: 100 * float(np.median(r) - 1) for gpu, r in one.items()}
+        cells = [f"{errors[gpu]:.1f} ({biases[gpu]:+.0f})" for gpu in one]
+        rows.append(
+            f"| {title} | {operator} | " + " | ".join(cells) + f" | {np.mean([*errors.values()]):.1f} |"
+        )
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--designs", action="store_true", help="leave one out with every design of the clock")
+    parser.add_argument("--out", type=Path, help="also write the tables to this file")
+    arguments = parser.parse_args()
+    tables = load(arguments.data)
+    gpus = list(dict.fromkeys(table.gpu.name for table in tables))
+    report = ["| what | op | " + " | ".join(gpus) + " | mean |", "| --- " * (len(gpus) + 3) + "|"]
+    shared = fit([t.device_bound for t in tables], CHOSEN, {}, SHARED)
+    keyed = {(t.operator, t.gpu.name): t for t in tables}
+    report += lines("all fitted", {key: ratios(t.device_bound, shared, CHOSEN) for key, t in keyed.items()})
+    report += lines("own, held-out folds", own(tables, shared))
+    for design in DESIGNS if arguments.designs else (CHOSEN,):
+        report += lines(f"left out: {design.name}", left_out(tables, design))
+    report += lines("all rows, eager floor", {key: eager_ratios(t, shared) for key, t in keyed.items()})
+    report += ["", *(f"{name}: {value:.4g}" for name, value in shared.items())]
+    text = "\n".join(report) + "\n"
+    print(text)
+    if arguments.out:
+        write_whole(arguments.out, text)
+
+
+if __name__ == "__main__":
+    main()
