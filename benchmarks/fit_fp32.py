@@ -21,20 +21,26 @@ from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
-from fit_data import neusight_gpus
+from fit_data import NEUSIGHT, neusight_gpus
 from numpy.typing import NDArray
+from profile_blocks import equal_weight, interval, plain, replace_gemm
 from scipy.optimize import least_squares
 
+from hwsearch import files
 from hwsearch.cost import gemm_simt
 from hwsearch.cost.eager import HOST_TIME, eager_seconds
-from hwsearch.cost.gemm_simt import SIMT, SimtConstants, sgemm_batched_seconds, sgemm_seconds
+from hwsearch.cost.gemm_simt import SIMT, SimtModel, sgemm_batched_seconds, sgemm_seconds
 from hwsearch.files import write_whole
+from hwsearch.gpu.calibration import Evidence, SimtConstants
+from hwsearch.gpu.catalog import gpu_names, load_gpu
 from hwsearch.gpu.power import PROCESSES, Process
 from hwsearch.gpu.profile import Gpu
 
 Vector = NDArray[np.float64]
 V100_PCIE_W = 250.0
 DEVICE_BOUND_S = 3e-4
+# Of a GPU that was not timed; smaller rows than DEVICE_BOUND_S are the host's, so the floor is bmm's.
+BANDWIDTH_FRACTION, FLOOR_S = 0.548, 6e-6
 SAMPLE = 600
 FOLDS = 3
 SIBLINGS = {"a100-pcie-40": "a100", "a100-pcie-80": "a100"}
@@ -125,7 +131,7 @@ PRIORS: dict[str, tuple[float, float]] = {
     **{kind: (value, 0.1) for kind, value in SIMT.efficiency.items()},
     "prologue_cycles": (SIMT.prologue_cycles, 1.0),
     "latency_warps": (SIMT.latency_warps, 1.0),
-    "bandwidth_fraction": (SIMT.bandwidth_fraction, 0.3),
+    "bandwidth_fraction": (BANDWIDTH_FRACTION, 0.3),
     # Of rows that the device bounds, with what eager PyTorch adds to each.
     "gemm floor": (14e-6, 0.5),
     "bmm floor": (6e-6, 0.5),
@@ -136,29 +142,28 @@ PRIORS: dict[str, tuple[float, float]] = {
 }
 
 
-def constants_of(values: Mapping[str, float], operator: str) -> SimtConstants:
-    return SimtConstants(
-        efficiency={kind: values[kind] for kind in KINDS},
-        prologue_cycles=values["prologue_cycles"],
-        latency_warps=values["latency_warps"],
-        bandwidth_fraction=values["bandwidth_fraction"],
-        floor_s=values[f"{operator} floor"],
-    )
+BEING_FITTED = Evidence("fitted", "being fitted", 0)
+
+
+def model_of(values: Mapping[str, float]) -> SimtModel:
+    efficiency = {kind: values[kind] for kind in KINDS}
+    return SimtModel(efficiency, values["prologue_cycles"], values["latency_warps"])
 
 
 def price(table: Table, values: Mapping[str, float], design: Design) -> Vector:
     """Seconds of every row; the design's process takes the place of the profile's."""
-    gpu = table.gpu
     energies = values if not design.shared_energy else {**values, "7 nm": values["12 nm"]}
     fraction = values["compute_fraction"]
-    if gpu.compute_capability == (6, 0):
+    if table.gpu.compute_capability == (6, 0):
         fraction *= values["pascal"] / gemm_simt.ISSUE_SHARE[6, 0]
-    constants = replace(constants_of(values, table.operator), compute_fraction=fraction)
+    floor_s = values[f"{table.operator} floor"]
+    constants = SimtConstants(floor_s, fraction, values["bandwidth_fraction"], BEING_FITTED)
+    gpu = replace(table.gpu, calibration=replace(table.gpu.calibration, gemm={"fp32": constants}))
     b, m, n, k = (table.frame[c].to_numpy() for c in "bmnk")
     with patch.dict(PROCESSES, {gpu.compute_capability: design.process(gpu, energies)}):
         if table.operator == "bmm":
-            return sgemm_batched_seconds(gpu, b, m, n, k, constants, design.bursts)
-        return sgemm_seconds(gpu, b * m, n, k, constants, design.bursts)
+            return sgemm_batched_seconds(gpu, "fp32", b, m, n, k, design.bursts, model_of(values))
+        return sgemm_seconds(gpu, "fp32", b * m, n, k, design.bursts, model_of(values))
 
 
 def fit(
@@ -232,12 +237,16 @@ def _all_but(values: Mapping[str, float], names: Sequence[str]) -> dict[str, flo
     return {name: value for name, value in values.items() if name not in names}
 
 
+def median_error(ratio: Vector) -> float:
+    return float(100 * np.median(np.abs(ratio - 1)))
+
+
 def ratios(table: Table, values: Mapping[str, float], design: Design) -> Vector:
     return np.asarray(price(table, values, design) / table.frame["seconds"].to_numpy())
 
 
 def eager_ratios(table: Table, values: Mapping[str, float]) -> Vector:
-    device = {**values, "gemm floor": SIMT.floor_s, "bmm floor": SIMT.floor_s}
+    device = {**values, "gemm floor": FLOOR_S, "bmm floor": FLOOR_S}
     predicted = eager_seconds(price(table, device, CHOSEN), HOST_TIME[table.operator])
     return np.asarray(predicted / table.frame["seconds"].to_numpy())
 
@@ -256,12 +265,60 @@ def lines(title: str, found: Mapping[tuple[str, str], Vector]) -> list[str]:
     return rows
 
 
+Found = Mapping[tuple[str, str], Vector]
+
+
+def write_blocks(
+    tables: Sequence[Table], shared: Mapping[str, float], held_out: Found, unseen: Found
+) -> None:
+    """fp32, and fp16 where there are no tensor cores, of every profile."""
+    rows = {gpu: len(t.device_bound.frame) for t in tables if t.operator == "gemm" for gpu in [t.gpu.name]}
+    errors = [median_error(ratio) for (operator, _), ratio in unseen.items() if operator == "gemm"]
+    everywhere = Evidence(
+        "transferred",
+        f"{NEUSIGHT}, linear, fp32, rows above 0.3 ms",
+        sum(rows.values()),
+        None,
+        float(np.mean(errors)),
+        *interval(np.concatenate([equal_weight(ratio) for ratio in unseen.values()])),
+        from_gpus=tuple(rows),
+        note="clock from the power limit, share of the lanes from square products (hwsearch.cost.gemm_simt)",
+    )
+    for name in gpu_names(files.data_folder("profiles")):
+        gpu = load_gpu(name, files.data_folder("profiles"))
+        block = SimtConstants(FLOOR_S, 1.0, BANDWIDTH_FRACTION, everywhere)
+        if name in rows:
+            mine = [t.device_bound for t in tables if t.gpu.name == name]
+            values = fit(mine, CHOSEN, _all_but(shared, OF_ONE_GPU), OF_ONE_GPU)
+            ratio = held_out["gemm", name]
+            evidence = replace(
+                everywhere,
+                kind="fitted",
+                rows=rows[name],
+                own_error_percent=median_error(ratio),
+                transfer_error_percent=median_error(unseen["gemm", name]),
+                from_gpus=(),
+                note="timed on the PCIe card, 250 W" if name == "v100" else "",
+                **dict(zip(("low_factor", "high_factor"), interval(ratio), strict=True)),
+            )
+            fractions = (values["compute_fraction"], values["bandwidth_fraction"])
+            block = SimtConstants(FLOOR_S, *fractions, evidence)
+        blocks = {"fp32": plain(block)}
+        if "fp16" in gpu.dense_flops_per_s and gpu.compute_capability < (7, 0):
+            unseen_dtype = replace(
+                block.evidence, kind="transferred", note="no fp16 timings: constants of fp32"
+            )
+            blocks["fp16"] = plain(replace(block, evidence=unseen_dtype))
+        replace_gemm(name, blocks)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--designs", action="store_true", help="leave one out with every design of the clock")
+    parser.add_argument("--write", action="store_true", help="update the profiles")
     parser.add_argument("--out", type=Path, help="also write the tables to this file")
     arguments = parser.parse_args()
     tables = load(arguments.data)
@@ -270,8 +327,10 @@ def main() -> None:
     shared = fit([t.device_bound for t in tables], CHOSEN, {}, SHARED)
     keyed = {(t.operator, t.gpu.name): t for t in tables}
     report += lines("all fitted", {key: ratios(t.device_bound, shared, CHOSEN) for key, t in keyed.items()})
-    report += lines("own, held-out folds", own(tables, shared))
-    for design in DESIGNS if arguments.designs else (CHOSEN,):
+    held_out, unseen = own(tables, shared), left_out(tables, CHOSEN)
+    report += lines("own, held-out folds", held_out)
+    report += lines(f"left out: {CHOSEN.name}", unseen)
+    for design in DESIGNS[1:] if arguments.designs else ():
         report += lines(f"left out: {design.name}", left_out(tables, design))
     report += lines("all rows, eager floor", {key: eager_ratios(t, shared) for key, t in keyed.items()})
     report += ["", *(f"{name}: {value:.4g}" for name, value in shared.items())]
@@ -279,6 +338,8 @@ def main() -> None:
     print(text)
     if arguments.out:
         write_whole(arguments.out, text)
+    if arguments.write:
+        write_blocks(tables, shared, held_out, unseen)
 
 
 if __name__ == "__main__":
