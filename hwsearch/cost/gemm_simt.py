@@ -81,17 +81,17 @@ class SimtConstants:
 
 SIMT = SimtConstants(
     efficiency={
-        "128x128": 1.03,
-        "128x64": 1.01,
-        "64x64": 0.77,
-        "128x32": 0.58,
-        "128x32 sliced": 0.79,
-        "64x32 sliced": 0.73,
-        "32x32 sliced": 0.72,
+        "128x128": 1.08,
+        "128x64": 1.05,
+        "64x64": 0.79,
+        "128x32": 0.55,
+        "128x32 sliced": 0.75,
+        "64x32 sliced": 0.79,
+        "32x32 sliced": 0.77,
     },
-    prologue_cycles=3900.0,
-    latency_warps=1.95,
-    bandwidth_fraction=0.537,
+    prologue_cycles=4000.0,
+    latency_warps=2.7,
+    bandwidth_fraction=0.55,
     floor_s=6e-6,
 )
 
@@ -100,7 +100,7 @@ SIMT = SimtConstants(
 # Ada and GB202 are integer lanes too. Best square products over what a Volta SM would reach at boost, from
 # the source of hwsearch.gpu.power (TFLOP/s: H100-SXM 51.9, RTX 3090 24.8, A10G 23.4, RTX 4090 54.7, L20 37.3,
 # RTX 5090 67, B200 66); Pascal from NeuSight.
-ISSUE_SHARE = {(6, 0): 0.94, (8, 6): 0.75, (8, 9): 0.71, (9, 0): 0.86, (10, 0): 0.92, (12, 0): 0.72}
+ISSUE_SHARE = {(6, 0): 0.95, (8, 6): 0.75, (8, 9): 0.71, (9, 0): 0.86, (10, 0): 0.92, (12, 0): 0.72}
 
 
 def sgemm_seconds(
