@@ -22,7 +22,6 @@ from hwsearch.cost.operator_table import price_operators
 from hwsearch.cost.table_rows import TableRows, settle_rows
 from hwsearch.cost.tables import holds_operators
 from hwsearch.csv_table import CsvTable, read_csv
-from hwsearch.errors import HwsearchError
 from hwsearch.gpu.calibration import Evidence
 from hwsearch.gpu.profile import Gpu
 from hwsearch.settings import Mode, RuntimeName

@@ -75,16 +75,16 @@ class SimtModel:
 
 SIMT = SimtModel(
     efficiency={
-        "128x128": 1.057,
-        "128x64": 1.027,
-        "64x64": 0.774,
-        "128x32": 0.539,
-        "128x32 sliced": 0.8,
-        "64x32 sliced": 0.735,
-        "32x32 sliced": 0.728,
+        "128x128": 1.08,
+        "128x64": 1.05,
+        "64x64": 0.79,
+        "128x32": 0.55,
+        "128x32 sliced": 0.75,
+        "64x32 sliced": 0.79,
+        "32x32 sliced": 0.77,
     },
-    prologue_cycles=4590.0,
-    latency_warps=2.3,
+    prologue_cycles=4000.0,
+    latency_warps=2.7,
 )
 
 # Share of the lanes that fp32 GEMMs keep busy, against Volta's: SMs with 128 lanes issue one instruction a
@@ -92,7 +92,7 @@ SIMT = SimtModel(
 # Ada and GB202 are integer lanes too. Best square products over what a Volta SM would reach at boost, from
 # the source of hwsearch.gpu.power (TFLOP/s: H100-SXM 51.9, RTX 3090 24.8, A10G 23.4, RTX 4090 54.7, L20 37.3,
 # RTX 5090 67, B200 66); Pascal from NeuSight.
-ISSUE_SHARE = {(6, 0): 0.947, (8, 6): 0.75, (8, 9): 0.71, (9, 0): 0.86, (10, 0): 0.92, (12, 0): 0.72}
+ISSUE_SHARE = {(6, 0): 0.95, (8, 6): 0.75, (8, 9): 0.71, (9, 0): 0.86, (10, 0): 0.92, (12, 0): 0.72}
 
 
 def sgemm_seconds(
