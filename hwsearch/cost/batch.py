@@ -10,8 +10,8 @@ import numpy as np
 from hwsearch.cost.attention import BACKWARD_FACTOR, attention_seconds
 from hwsearch.cost.distinct import Distinct, Seconds
 from hwsearch.cost.gemm import gemm_seconds
-from hwsearch.cost.stream import stream_seconds
-from hwsearch.gpu.profile import BYTES_PER_ELEMENT, Gpu
+from hwsearch.cost.stream import StreamKernel, bytes_seconds, stream_seconds
+from hwsearch.gpu.profile import Gpu
 from hwsearch.settings import Settings
 from hwsearch.shape.table import Column
 from hwsearch.workload import Workload
@@ -59,11 +59,10 @@ class Batch:
     def streams(self, rows: int, width: Column, passes: tuple[int, ...], *, norm: bool = False) -> Seconds:
         """One kernel per entry of `passes`, which reads and writes that many times rows x width elements."""
         factor = STREAM_TRAINING_FACTOR if self.settings.training else 1.0
+        kernel: StreamKernel = "layernorm" if norm else "elementwise"
         seconds = np.zeros(len(width))
         for count in passes:
-            seconds += factor * stream_seconds(
-                self.gpu, float(rows) * width * count * BYTES_PER_ELEMENT[self.dtype], norm
-            )
+            seconds += factor * stream_seconds(self.gpu, self.dtype, rows, width, kernel, count)
         return seconds
 
     def attention(self, sizes: Distinct, window: Column | None = None) -> Seconds:
@@ -94,4 +93,4 @@ class Batch:
 
     def optimizer(self, parameters: Column) -> Seconds:
         """One AdamW step over `parameters` [N]."""
-        return stream_seconds(self.gpu, parameters * OPTIMIZER_BYTES_PER_PARAMETER)
+        return bytes_seconds(self.gpu, parameters * OPTIMIZER_BYTES_PER_PARAMETER)
