@@ -35,7 +35,7 @@ def by_operators(shape: EncoderShape, spec: str) -> float:
         return float(gemm_seconds(L4, "bf16", t, n, k))
 
     def stream(width: int, passes: int, norm: bool = False) -> float:
-        return float(stream_seconds(L4, 2 * t * width * passes, norm))
+        return float(stream_seconds(L4, "bf16", t, width, "layernorm" if norm else "elementwise", passes))
 
     def attention(window: int | None) -> float:
         return float(attention_seconds(L4, "bf16", lengths, ones, a, h // a, window=window))
