@@ -13,7 +13,7 @@ from hwsearch.cost.distinct import Distinct, Seconds, distinct
 from hwsearch.cost.encoder import TRAINING_KERNELS, EncoderTime, Reach, layer_parts, outside_parts
 from hwsearch.cost.layer import Rows, count_kernels, decoder_operators, embedding_operators, layer_operators
 from hwsearch.cost.memory import CONTEXT_BYTES, TRAINING_BYTES_PER_PARAMETER
-from hwsearch.cost.operators import Variant, attention_rows_seconds
+from hwsearch.cost.operators import attention_rows_seconds
 from hwsearch.cost.runtime import RUNTIMES
 from hwsearch.cost.stream import stream_seconds
 from hwsearch.gpu.profile import BYTES_PER_ELEMENT, Gpu
@@ -204,11 +204,13 @@ class RowBatch(Batch):
                 return self._width(name, sizes)
 
     def attention(self, sizes: Distinct, window: Column | None) -> Seconds:
-        columns = {
-            "batch_size": sizes["batch"],
-            "seq_len": sizes["seq"],
-            "num_heads": sizes["heads"],
-            "head_dim": sizes["head_size"],
-            "window": np.full_like(sizes["seq"], -1) if window is None else window,
-        }
-        return attention_rows_seconds(self.gpu, self.dtype, columns, Variant(causal=self.causal))
+        return attention_rows_seconds(
+            self.gpu,
+            self.dtype,
+            sizes["batch"],
+            sizes["seq"],
+            sizes["heads"],
+            sizes["head_size"],
+            window=np.full_like(sizes["seq"], -1) if window is None else window,
+            causal=self.causal,
+        )
