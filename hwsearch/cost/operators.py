@@ -72,8 +72,17 @@ def attention_rows_seconds(
 
 
 def _attention(gpu: Gpu, dtype: str, sizes: Sizes, variant: Variant) -> Seconds:
-    columns = (sizes[name] for name in (*_SEQUENCES, "window"))
-    return attention_rows_seconds(gpu, dtype, *columns, causal=variant.causal, kernel=variant.kernel or None)
+    return attention_rows_seconds(
+        gpu,
+        dtype,
+        sizes["batch_size"],
+        sizes["seq_len"],
+        sizes["num_heads"],
+        sizes["head_dim"],
+        window=sizes["window"],
+        causal=variant.causal,
+        kernel=variant.kernel or None,
+    )
 
 
 def _gemm(gpu: Gpu, dtype: str, sizes: Sizes, _: Variant) -> Seconds:
