@@ -22,13 +22,14 @@ from hwsearch.settings import RuntimeName
 
 @dataclass(frozen=True)
 class Kernels:
-    """What stands between the GEMMs of a layer. Every entry of a tuple is one kernel and says how many
+    """What stands between the GEMMs of a layer. Every number is one kernel and says how many
     elements, of the size of the run's dtype, it reads and writes for each element of its tensor.
 
     Attributes:
         residual: of a residual add, on the hidden state.
         norm: of a norm, with the residual add and the cast where they are one kernel.
-        pre_norm: the same in a pre-norm encoder, where such a kernel also writes the sum that it normalizes.
+        cast: of a cast of what a norm wrote.
+        pre_norm: the same in a pre-norm encoder, where a joint kernel also writes the sum that it normalizes.
         rotary: of the rotation composed of PyTorch operators, on queries and keys.
         gated: of the gated activation, on one GLU branch.
         plain: of an activation without a gate.
@@ -39,8 +40,9 @@ class Kernels:
     """
 
     residual: tuple[float, ...]
-    norm: tuple[float, ...]
-    pre_norm: tuple[float, ...]
+    norm: float
+    pre_norm: float
+    cast: tuple[float, ...]
     rotary: tuple[float, ...]
     gated: tuple[float, ...]
     plain: tuple[float, ...]
@@ -78,10 +80,10 @@ class Runtime:
 # Rotary, composed: products with the cosine and of the rotated half (negate, join) with the sine, their sum; autocast
 # promotes the products to fp32 and casts the sum back. Scores: scale, mask, softmax. Copies: queries, keys and
 # values per head and the result back; compiled and in engines the first three are one kernel.
-EAGER_FULL = Kernels((3,), (2,), (2,), (3, 1, 2, 3, 3), (2, 3), (2,), (2, 2, 2), (2, 2, 2, 2))
-AUTOCAST = Kernels((5,), (4, 3), (4, 3), (4, 1, 2, 4, 6, 3), (2, 3), (2,), (2, 3, 4, 3), (2, 2, 2, 2))
-FUSED_FULL = Kernels((), (3,), (4,), (2,), (3,), (2,), (2,), (6, 2))
-FUSED_AUTOCAST = Kernels((), (6,), (6,), (2,), (3,), (2,), (2,), (6, 2), casts_weights=True)
+EAGER_FULL = Kernels((3,), 2, 2, (), (3, 1, 2, 3, 3), (2, 3), (2,), (2, 2, 2), (2, 2, 2, 2))
+AUTOCAST = Kernels((5,), 4, 4, (3,), (4, 1, 2, 4, 6, 3), (2, 3), (2,), (2, 3, 4, 3), (2, 2, 2, 2))
+FUSED_FULL = Kernels((), 3, 4, (), (2,), (3,), (2,), (2,), (6, 2))
+FUSED_AUTOCAST = Kernels((), 6, 6, (), (2,), (3,), (2,), (2,), (6, 2), casts_weights=True)
 ENGINE = replace(FUSED_FULL, plain=())
 
 ANY, TURING = (0, 0), (7, 5)
