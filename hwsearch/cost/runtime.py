@@ -88,7 +88,7 @@ ENGINE = replace(FUSED_FULL, plain=())
 
 ANY, TURING = (0, 0), (7, 5)
 RUNTIMES: dict[RuntimeName, Runtime] = {
-    "eager": Runtime(replace(AUTOCAST, casts_weights=True), EAGER_FULL, ANY, 44e-6, 30.7),
+    "eager": Runtime(replace(AUTOCAST, casts_weights=True), EAGER_FULL, ANY, 42e-6, 30.7),
     "graph": Runtime(AUTOCAST, EAGER_FULL, ANY, 0.0, 36.5),
     "compile": Runtime(FUSED_AUTOCAST, FUSED_FULL, ANY, 14e-6, 23.7),
     "tensorrt": Runtime(ENGINE, ENGINE, TURING, 0.0, 16.1),
