@@ -160,8 +160,12 @@ def host_s_per_kernel(runtime: RuntimeName) -> float:
 
 
 def print_host_time(found: pd.DataFrame) -> None:
-    print(f"host time per kernel, launch-bound cells (batch 1, at most {LAUNCH_BOUND_TOKENS} tokens, 16 bits)")
-    small = (found["batch"] == 1) & (found["seq"] <= LAUNCH_BOUND_TOKENS) & found["dtype"].isin(["fp16", "bf16"])
+    print(
+        f"host time per kernel, launch-bound cells (batch 1, at most {LAUNCH_BOUND_TOKENS} tokens, 16 bits)"
+    )
+    small = (
+        (found["batch"] == 1) & (found["seq"] <= LAUNCH_BOUND_TOKENS) & found["dtype"].isin(["fp16", "bf16"])
+    )
     small &= found["gpu"] != "t4"  # its own work takes longer than the launches
     runtimes: tuple[RuntimeName, ...] = ("eager", "compile", "tensorrt")
     for runtime in runtimes:

@@ -79,7 +79,7 @@ def test_weights_are_cast_where_autocast_meets_them_anew() -> None:
         for name in ("eager", "graph")
     )
     weights = 24 * 12 * 1024**2
-    assert 1 < (eager - graph) * A100.bandwidth_bytes_per_s / (6 * weights) < 2
+    assert 0.7 < (eager - graph) * A100.bandwidth_bytes_per_s / (6 * weights) < 2
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
@@ -111,7 +111,8 @@ def test_runtimes_run_the_same_products_in_fewer_and_fewer_kernels(
     architecture: Architecture, dtype: str
 ) -> None:
     by_runtime = {
-        name: layer_operators(architecture, runtime.kernels(A100, dtype)) for name, runtime in RUNTIMES.items()
+        name: layer_operators(architecture, runtime.kernels(A100, dtype))
+        for name, runtime in RUNTIMES.items()
     }
     products = [{o for o in operators if isinstance(o, Gemm)} for operators in by_runtime.values()]
     assert all(each == products[0] for each in products) and len(products[0]) == 4
