@@ -2,14 +2,14 @@
 
     python benchmarks/encoders.py --data DIR [--cells FILE.csv]
 
-DIR holds the folders e2e_encoder (BERT and ViT by GPU, batch, length and framework, from public repositories),
-timm (huggingface/pytorch-image-models aa4b585) and neusight (sitar-lab/NeuSight 6945927). Every prediction is
-that of `hwsearch predict FILE.csv`: all a row says is shape, batch, length, GPU, dtype and runtime.
+DIR holds the folders e2e_encoder (BERT and ViT by GPU, batch, length and framework, from public
+repositories), timm (huggingface/pytorch-image-models aa4b585) and neusight (sitar-lab/NeuSight 6945927).
+that of `hwsearch predict FILE.csv`: all a row says is shape, batch, length, GPU, dtype, runtime.
 
 A cell is one shape, batch and length in one runtime, dtype and framework on one GPU; the median over its
 revisions is judged, unless they differ by more than 15 %. Left out are training rows, and TensorRT on GeForce
-cards (may accumulate in fp16). Operator constants are those of the profiles; only host_s_per_kernel comes from
-here: the median over launch-bound cells in 16 bits. --cells writes every cell with its prediction.
+cards (may accumulate in fp16). Operator constants are those of the profiles; only host_s_per_kernel comes
+from here: the median over launch-bound cells in 16 bits. --cells writes every cell with its prediction.
 
 PyTorch tables from before its fused attention (2.0; BERT in transformers: 4.48) and engines that had none for
 the length are predicted a second time with unfused attention: what is left then is not attention's choice.
@@ -137,9 +137,8 @@ def with_error(found: pd.DataFrame) -> pd.DataFrame:
 def launched(cell: pd.Series) -> int:
     """Kernels of one pass."""
     kernels = RUNTIMES[cell["runtime"]].kernels(load_gpu(cell["gpu"]), cell["dtype"])
-    return int(cell["layers"]) * count_kernels(layer_operators(PLAIN, kernels)) + count_kernels(
-        embedding_operators()
-    )
+    layer = count_kernels(layer_operators(PLAIN, kernels))
+    return int(cell["layers"]) * layer + count_kernels(embedding_operators())
 
 
 def predict_unfused(table: pd.DataFrame) -> pd.DataFrame:
@@ -188,10 +187,8 @@ def print_errors(found: pd.DataFrame, by: list[str]) -> None:
     for key, group in found.groupby(by):
         error = 100 * group["error"]
         name = "".join(f"{part:<{widths[column]}}" for column, part in zip(by, key, strict=True))
-        within = (error.abs() <= 8).mean()
-        print(
-            f"{name}{len(error):>6}{error.abs().median():>18.1f}{error.median():>+9.1f}{100 * within:>10.0f} %"
-        )
+        within = 100 * (error.abs() <= 8).mean()
+        print(f"{name}{len(error):>6}{error.abs().median():>18.1f}{error.median():>+9.1f}{within:>10.0f} %")
 
 
 def main() -> None:

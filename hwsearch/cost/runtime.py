@@ -1,4 +1,4 @@
-"""What a runtime changes: the kernels around a layer's GEMMs, the bytes they move, and who waits for the host.
+"""What a runtime changes: the kernels around a layer's GEMMs, their bytes, and who waits for the host.
 
 - eager: PyTorch under autocast, as nearly every public eager table is: weights and the stream of hidden
   states stay in fp32, norms read and write fp32, and a kernel casts each norm's output and, every time,
@@ -77,13 +77,40 @@ class Runtime:
         return replace(self.half, fused_attention=gpu.compute_capability >= self.fused_from)
 
 
-# Rotary, composed: products with the cosine and of the rotated half (negate, join) with the sine, their sum; autocast
-# promotes the products to fp32 and casts the sum back. Scores: scale, mask, softmax. Copies: queries, keys and
-# values per head and the result back; compiled and in engines the first three are one kernel.
-EAGER_FULL = Kernels((3,), 2, 2, (), (3, 1, 2, 3, 3), (2, 3), (2,), (2, 2, 2), (2, 2, 2, 2))
-AUTOCAST = Kernels((5,), 4, 4, (3,), (4, 1, 2, 4, 6, 3), (2, 3), (2,), (2, 3, 4, 3), (2, 2, 2, 2))
-FUSED_FULL = Kernels((), 3, 4, (), (2,), (3,), (2,), (2,), (6, 2))
-FUSED_AUTOCAST = Kernels((), 6, 6, (), (2,), (3,), (2,), (2,), (6, 2), casts_weights=True)
+EAGER_FULL = Kernels(
+    residual=(3,),
+    norm=2,
+    pre_norm=2,
+    cast=(),
+    # Products with the cosine and, of the rotated half (negate, join), with the sine; their sum.
+    rotary=(3, 1, 2, 3, 3),
+    gated=(2, 3),
+    plain=(2,),
+    scores=(2, 2, 2),  # scale, mask, softmax
+    copies=(2, 2, 2, 2),
+)
+# Norms, sums, rotation and softmax are fp32, and what enters a product is cast to 16 bits.
+AUTOCAST = replace(
+    EAGER_FULL,
+    residual=(5,),
+    norm=4,
+    pre_norm=4,
+    cast=(3,),
+    rotary=(4, 1, 2, 4, 6, 3),
+    scores=(2, 3, 4, 3),
+)
+FUSED_FULL = Kernels(
+    residual=(),
+    norm=3,
+    pre_norm=4,
+    cast=(),
+    rotary=(2,),
+    gated=(3,),
+    plain=(2,),
+    scores=(2,),
+    copies=(6, 2),
+)
+FUSED_AUTOCAST = replace(FUSED_FULL, norm=6, pre_norm=6, casts_weights=True)
 ENGINE = replace(FUSED_FULL, plain=())
 
 ANY, TURING = (0, 0), (7, 5)
