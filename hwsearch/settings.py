@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from hwsearch.errors import HwsearchError
-from hwsearch.gpu.profile import Gpu
+from hwsearch.gpu.profile import BYTES_PER_ELEMENT, Gpu
 
 Mode = Literal["inference", "training"]
 RuntimeName = Literal["eager", "graph", "compile", "tensorrt"]
@@ -47,6 +47,12 @@ class Settings:
 
     def dtype_on(self, gpu: Gpu) -> str:
         return self.dtype or gpu.default_dtype
+
+    def attention_cast_bytes(self, dtype: str) -> float:
+        """Size of the attention's elements over that of `dtype`; 0 where nothing is cast."""
+        if self.attention_dtype in (None, dtype):
+            return 0.0
+        return BYTES_PER_ELEMENT[self.attention_dtype] / BYTES_PER_ELEMENT[dtype]
 
     def head_tokens(self, tokens: int) -> int:
         """Positions that go through the masked-LM head."""

@@ -67,16 +67,23 @@ def _run(commands: _Commands[argparse.ArgumentParser]) -> None:
 
 
 def _predict(commands: _Commands[argparse.ArgumentParser]) -> None:
-    command = _add(commands, "predict", "predict", "predict the latency of a shape on a GPU")
-    command.add_argument("shape", metavar="SHAPE", help=SHAPE_HELP)
+    command = _add(commands, "predict", "predict", "predict the latency of a shape, or of a table's rows")
+    command.add_argument(
+        "shape",
+        metavar="SHAPE|FILE.csv",
+        help=f"{SHAPE_HELP}; or a table of operators (op, m, n, k ...) or models (layers, hidden, heads ...)",
+    )
     command.add_argument("--gpu", required=True, metavar="G", help="a name from `hwsearch gpus`, or cpu")
-    command.add_argument("--workload", default="fixed:512x64", metavar="W", help=WORKLOAD_HELP)
+    command.add_argument("--workload", metavar="W", help=f"{WORKLOAD_HELP} (default fixed:512x64)")
     command.add_argument("--dtype", choices=("fp32", "tf32", "fp16", "bf16"), help="default: bf16, or fp16")
     command.add_argument("--mode", choices=("inference", "training"), default="inference")
     command.add_argument("--runtime", choices=("eager", "graph", "compile", "tensorrt"), default="graph")
     command.add_argument("--head", choices=("none", "mlm"), help="default: none, mlm in training")
     command.add_argument(
         "--recompute", action="store_true", help="in training, save layer inputs alone and run layers twice"
+    )
+    command.add_argument(
+        "--out", metavar="FILE.csv", help="a table's answer goes here, not to standard output"
     )
     command.add_argument("--json", action="store_true", help="print one JSON object")
 

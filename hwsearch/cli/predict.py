@@ -4,19 +4,57 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from dataclasses import asdict
+from io import TextIOWrapper
+from pathlib import Path
 
 from hwsearch.cost.prediction import Prediction, predict_shape
+from hwsearch.cost.tables import predict_table
+from hwsearch.errors import HwsearchError
+from hwsearch.files import write_whole
 from hwsearch.gpu.catalog import load_gpu
 from hwsearch.shape import parse_shape
 from hwsearch.workload import parse_workload
 
+DEFAULT_WORKLOAD = "fixed:512x64"
+
 
 def main(arguments: argparse.Namespace) -> None:
+    if Path(arguments.shape).suffix.lower() == ".csv":
+        _answer_table(arguments)
+    else:
+        _predict_shape(arguments)
+
+
+def _answer_table(arguments: argparse.Namespace) -> None:
+    for option, replaced in (("workload", "batch and seq"), ("head", "vocab"), ("json", "a CSV answer")):
+        if getattr(arguments, option):
+            raise HwsearchError(f"--{option} is not for a table, which has {replaced} instead")
+    if arguments.recompute:
+        raise HwsearchError("--recompute is for a shape; tables are predicted without recomputation")
+    answer = predict_table(
+        Path(arguments.shape),
+        load_gpu(arguments.gpu),
+        dtype=arguments.dtype,
+        runtime=arguments.runtime,
+        mode=arguments.mode,
+    )
+    if arguments.out:
+        write_whole(Path(arguments.out), answer)
+    else:
+        if isinstance(sys.stdout, TextIOWrapper):  # the user's own cells, byte for byte
+            sys.stdout.reconfigure(encoding="utf-8", newline="")
+        print(answer, end="")
+
+
+def _predict_shape(arguments: argparse.Namespace) -> None:
+    if arguments.out:
+        raise HwsearchError("--out is for the answer to a table FILE.csv; a shape's prediction is printed")
     prediction = predict_shape(
         parse_shape(arguments.shape),
         load_gpu(arguments.gpu),
-        parse_workload(arguments.workload),
+        parse_workload(arguments.workload or DEFAULT_WORKLOAD),
         dtype=arguments.dtype,
         mode=arguments.mode,
         runtime=arguments.runtime,

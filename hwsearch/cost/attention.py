@@ -75,12 +75,12 @@ def seconds_of_tiles(
     gpu: Gpu,
     dtype: str,
     constants: AttentionConstants,
-    blocks: NDArray[np.int64],
-    visited: NDArray[np.int64],
-    longest: NDArray[np.int64],
+    blocks: NDArray[np.int64] | NDArray[np.float64],
+    visited: NDArray[np.int64] | NDArray[np.float64],
+    longest: NDArray[np.int64] | NDArray[np.float64],
     heads: NDArray[np.int64],
     head_size: NDArray[np.int64],
-    bytes_moved: NDArray[np.int64],
+    bytes_moved: NDArray[np.int64] | NDArray[np.float64],
 ) -> NDArray[np.float64]:
     """The formula at the top, for `blocks` and `visited` tiles per head, `longest` tiles in one block."""
     sm_rate = gpu.dense_flops_per_s[dtype] / gpu.sms * constants.compute_fraction

@@ -46,10 +46,10 @@ class Batch(ABC):
         match operator:
             case Gemm():
                 outputs, inputs = self._width(operator.outputs, sizes), self._width(operator.inputs, sizes)
-                return self._gemm(self.rows(operator.rows, sizes), outputs, inputs)
+                return self._gemm(self._rows(operator.rows, sizes), outputs, inputs)
             case Stream():
-                elements = self._width(operator.width, sizes) * operator.passes
-                moved = self.rows(operator.rows, sizes) * elements * BYTES_PER_ELEMENT[self.dtype]
+                elements = self._rows(operator.rows, sizes) * self._width(operator.width, sizes).astype(float)
+                moved = elements * operator.passes * BYTES_PER_ELEMENT[self.dtype]
                 forward = stream_seconds(self.gpu, moved, operator.norm)
                 return forward * STREAM_TRAINING_FACTOR if self.training else forward
             case Attention():
@@ -69,8 +69,15 @@ class Batch(ABC):
         weight_gradient = gemm_seconds(self.gpu, self.dtype, outputs, inputs, rows)
         return np.asarray(forward + data_gradient + weight_gradient)
 
+    def _rows(self, name: Rows, sizes: Distinct) -> Column | int:
+        return self.rows("tokens", sizes) * sizes["heads"] if name == "queries" else self.rows(name, sizes)
+
     def _width(self, name: Width, sizes: Distinct) -> Column:
         match name:
+            case "keys":
+                # The mean over all queries where lengths differ.
+                mean = self.rows("scores", sizes) // np.maximum(self.rows("tokens", sizes), 1)
+                return np.broadcast_to(mean, sizes["heads"].shape)
             case "query":
                 return sizes["heads"] * sizes["head_size"]
             case "key":
@@ -121,7 +128,7 @@ class WorkloadBatch(Batch):
         lengths, counts = self.workload.computed_lengths(unpads=self.architecture.unpads)
         return attention_seconds(
             self.gpu,
-            self.dtype,
+            self.settings.attention_dtype or self.dtype,
             lengths,
             counts,
             sizes["heads"],

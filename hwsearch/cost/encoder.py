@@ -90,7 +90,9 @@ def encoder_time(layers: DistinctLayers, gpu: Gpu, workload: Workload, settings:
         "global": Reach(layers.widths, None, global_layers),
         "local": Reach(layers.windows, layers.windows["window"], depth - global_layers),
     }
-    layer, embedding = layer_operators(architecture, runtime), embedding_operators()
+    cast_bytes = settings.attention_cast_bytes(batch.dtype)
+    layer = layer_operators(architecture, runtime, settings.attention, cast_bytes)
+    embedding = embedding_operators()
     parts = outside_parts(embedding, layers.widths, batch)
     sizes = (layers.widths, layers.feed_forwards, reaches, depth)
     in_layers = layer_parts(layer, batch, *sizes)

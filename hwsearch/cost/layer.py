@@ -12,16 +12,30 @@ from dataclasses import dataclass
 from typing import Literal
 
 from hwsearch.cost.runtime import Runtime
+from hwsearch.settings import AttentionName
 from hwsearch.shape.architecture import Architecture
 
 # query, key: heads x head size, which need not be the hidden size; qkv, rotated: query + 2 key, query + key;
-# fused: both GLU branches where there are two; positions: rows of the relative table.
+# fused: both GLU branches where there are two; positions: rows of the relative table; keys: that a query
+# meets, the sequence's length.
 Width = Literal[
-    "hidden", "query", "key", "qkv", "rotated", "intermediate", "fused", "heads", "positions", "vocab"
+    "hidden",
+    "query",
+    "key",
+    "qkv",
+    "rotated",
+    "intermediate",
+    "fused",
+    "heads",
+    "head_size",
+    "keys",
+    "positions",
+    "vocab",
 ]
-# tokens: padding included where it is computed; scores: query-key pairs of one head; head_tokens: positions
-# that go through the output head.
-Rows = Literal["tokens", "scores", "positions", "head_tokens"]
+# tokens: padding included where it is computed; scores: query-key pairs of one head; queries: tokens times
+# heads, the rows of a product that is batched over heads; head_tokens: positions that go through the output
+# head.
+Rows = Literal["tokens", "scores", "queries", "positions", "head_tokens"]
 
 
 @dataclass(frozen=True)
@@ -58,8 +72,16 @@ class Attention:
 Operator = Gemm | Stream | Attention
 
 
-def layer_operators(architecture: Architecture, runtime: Runtime) -> tuple[Operator, ...]:
-    """The kernels of one layer. Operators that bear one name are reported as one part."""
+def layer_operators(
+    architecture: Architecture,
+    runtime: Runtime,
+    attention: AttentionName = "flash",
+    cast_bytes: float = 0.0,
+) -> tuple[Operator, ...]:
+    """The kernels of one layer. Operators that bear one name are reported as one part.
+
+    `cast_bytes` is the attention's element size over that of the rest where q, k and v are cast, else 0.
+    """
     around = "residuals and norms"
     residual = [*_streams(around, "hidden", runtime.residual_streams)]
     norm = [*_streams(around, "hidden", runtime.norm_streams, norm=True)]
@@ -68,8 +90,9 @@ def layer_operators(architecture: Architecture, runtime: Runtime) -> tuple[Opera
         *norm,
         Gemm("attention Wqkv", "qkv", "hidden"),
         *([Stream("rotary embedding", "rotated", 2)] if architecture.position == "rope" else []),
-        Attention(),
-        *(_disentangled() if architecture.position == "relative" else []),
+        *([Stream("attention casts", "qkv", 1 + cast_bytes)] if cast_bytes else []),
+        *_attention(architecture, attention),
+        *([Stream("attention casts", "query", 1 + cast_bytes)] if cast_bytes else []),
         Gemm("attention Wo", "hidden", "query"),
         *residual,
         *norm,
@@ -86,19 +109,20 @@ def embedding_operators() -> tuple[Operator, ...]:
 
 
 def head_operators(architecture: Architecture, training: bool) -> tuple[Operator, ...]:
-    """The masked-LM head: dense, activation, norm, decoder, and the loss in training."""
-    rows: Rows = "head_tokens"
+    """The masked-LM head: dense, activation and norm where it has them, then the decoder."""
     transform = (
-        Gemm("head", "hidden", "hidden", rows),
-        Stream("head", "hidden", 2, rows=rows),
-        Stream("head", "hidden", 2, norm=True, rows=rows),
+        Gemm("head", "hidden", "hidden", rows="head_tokens"),
+        Stream("head", "hidden", 2, rows="head_tokens"),
+        Stream("head", "hidden", 2, norm=True, rows="head_tokens"),
     )
-    return (
-        *(transform if architecture.mlm_transform else ()),
-        Gemm("head", "vocab", "hidden", rows),
-        # Cross entropy reads the logits twice: for the log-sum-exp and for the probabilities.
-        *([Stream("head", "vocab", 2, rows=rows)] if training else []),
-    )
+    return (*(transform if architecture.mlm_transform else ()), *decoder_operators(training))
+
+
+def decoder_operators(training: bool) -> tuple[Operator, ...]:
+    """From the hidden state to logits, and the loss in training."""
+    logits = Gemm("head", "vocab", "hidden", rows="head_tokens")
+    # Cross entropy reads the logits twice: for the log-sum-exp and for the probabilities.
+    return (logits, Stream("head", "vocab", 2, rows="head_tokens")) if training else (logits,)
 
 
 def in_feed_forward(operator: Operator) -> bool:
@@ -121,18 +145,47 @@ def _streams(name: str, width: Width, passes: Sequence[float], norm: bool = Fals
     return [Stream(name, width, count, norm) for count in passes]
 
 
-# DeBERTa's eager attention moves the score matrix: two gathers and two additions of the positional
-# terms, scale, mask, softmax and dropout, each a read and a write.
-SCORE_MATRIX_KERNELS = 8
+def _attention(architecture: Architecture, attention: AttentionName) -> list[Operator]:
+    if architecture.position == "relative":
+        return _disentangled()
+    return [Attention()] if attention == "flash" else _math()
+
+
+# Passes over the score matrix: scale, mask, softmax.
+MATH_PASSES = (2, 2, 2)
+
+
+def _math() -> list[Operator]:
+    """Attention that stores its scores, all of them in every layer, as transformers' eager code does."""
+    name = "attention math"
+    return [
+        Stream(name, "qkv", 2),  # made contiguous for the batched products
+        Gemm(name, "keys", "head_size", rows="queries"),
+        *(Stream(name, "heads", passes, rows="scores") for passes in MATH_PASSES),
+        Gemm(name, "head_size", "keys", rows="queries"),
+        Stream(name, "query", 2),
+    ]
+
+
+# Passes over the score matrix, kernel by kernel as in transformers' modeling_deberta_v2: for content to
+# position gather, scale and a sum with 0; for position to content gather, scale and a sum in place; the
+# sum with the scores, the mask's copy and fill, softmax.
+DISENTANGLED_PASSES = (2, 2, 2, 2, 2, 3, 3, 2, 2, 2)
 
 
 def _disentangled() -> list[Operator]:
-    """What DeBERTa's relative positions add to a layer: projected tables, two products with them, and the
-    score matrix moved through memory, on top of the attention that every model has. An estimate: no data
-    that we know of has it."""
-    name = "disentangled attention"
+    """DeBERTa's attention: keys and queries of the relative table, one table for all layers, are projected
+    with the content's own weights; all products are batched over heads and store their scores."""
+    core, extra = "attention math", "disentangled attention"
     return [
-        *[Gemm(name, "hidden", "hidden", rows="positions")] * 2,
-        *[Gemm(name, "positions", "hidden")] * 2,
-        *[Stream(name, "heads", 2, rows="scores")] * SCORE_MATRIX_KERNELS,
+        Stream(core, "qkv", 2),
+        Stream(core, "key", 2),  # keys are scaled, not scores
+        Gemm(core, "keys", "head_size", rows="queries"),
+        *[Gemm(extra, "hidden", "hidden", rows="positions")] * 2,
+        # Both projections are repeated for every sequence; as many rows as tokens at DeBERTa's length of 512.
+        *[Stream(extra, "query", 1)] * 2,
+        *[Gemm(extra, "positions", "head_size", rows="queries")] * 2,
+        *(Stream(extra, "heads", passes, rows="scores") for passes in DISENTANGLED_PASSES),
+        Gemm(core, "head_size", "keys", rows="queries"),
+        Stream(core, "query", 2),
     ]

@@ -1,0 +1,51 @@
+"""Operator tables: a column `op`, and the sizes that each operator needs."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hwsearch.cost.distinct import Seconds
+from hwsearch.cost.interval import interval
+from hwsearch.cost.operators import ATTENTION_KERNELS, OPERATORS, Variant
+from hwsearch.cost.runtime import RUNTIMES
+from hwsearch.cost.table_rows import Answer, TableRows
+from hwsearch.csv_table import RowNumbers
+from hwsearch.shape.table import Column
+from hwsearch.workload import MAX_LENGTH
+
+KERNELS = {name: name for name in ("", *ATTENTION_KERNELS)}
+
+
+def price_operators(rows: TableRows) -> Answer:
+    """Every row's time; raises HwsearchError with the line of what cannot be priced."""
+    answer = Answer.empty(len(rows.table), models=False)
+    ops = rows.table.words("op", {name: name for name in OPERATORS})
+    for op in dict.fromkeys(ops):
+        _price(rows, op, np.array([row for row, name in enumerate(ops) if name == op]), answer)
+    return answer
+
+
+def _price(rows: TableRows, op: str, chosen: RowNumbers, answer: Answer) -> None:
+    table, operator = rows.table, OPERATORS[op]
+    rows.require(tuple(operator.columns), int(chosen[0]), f"op {op}")
+    sizes = {name: table.integers(name, 1, largest, chosen) for name, largest in operator.columns.items()}
+    variants = [Variant()] * len(chosen)
+    if op == "attention":
+        sizes["window"] = read_window(rows, chosen)
+        causal, kernel = table.flags("causal", chosen), table.words("kernel", KERNELS, chosen)
+        variants = [Variant(*pair) for pair in zip(causal, kernel, strict=True)]
+    for first, places in rows.groups(chosen, variants):
+        gpu, dtype = rows.gpus[first], rows.dtypes[first]
+        of_group = {name: column[places] for name, column in sizes.items()}
+        with rows.blame(first):
+            device: Seconds = operator.seconds(gpu, dtype, of_group, variants[int(places[0])])
+            factors = interval(gpu, dtype, op)
+        # Alone, a kernel that is shorter than its launch takes as long as the launch.
+        seconds = np.maximum(device, RUNTIMES[rows.runtimes[first]].host_s_per_kernel)
+        answer.fill(chosen[places], seconds, factors, operator.evidence(gpu, dtype).kind)
+
+
+def read_window(rows: TableRows, chosen: RowNumbers) -> Column:
+    """Keys to each side; -1 where the cell is empty, 0 or -1: no window."""
+    window = rows.table.integers("window", -1, MAX_LENGTH, chosen, blank=-1)
+    return np.where(window == 0, -1, window)
