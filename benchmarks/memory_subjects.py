@@ -91,7 +91,7 @@ def _sizes(shape: EncoderShape, attention: str) -> dict[str, Any]:
 
 
 def _modernbert(shape: EncoderShape, attention: str) -> Any:
-    ends = {"bos_token_id": 1, "eos_token_id": 2, "cls_token_id": 1, "sep_token_id": 2}
+    ends: dict[str, Any] = {"bos_token_id": 1, "eos_token_id": 2, "cls_token_id": 1, "sep_token_id": 2}
     kinds = ["sliding_attention"] * shape.num_hidden_layers
     kinds[:: shape.global_attn_every_n_layers] = ["full_attention"] * shape.num_global_layers
     config = transformers.ModernBertConfig(**_sizes(shape, attention), **ends, layer_types=kinds)

@@ -46,9 +46,9 @@ class Batch(ABC):
         match operator:
             case Gemm():
                 outputs, inputs = self._width(operator.outputs, sizes), self._width(operator.inputs, sizes)
-                return self._gemm(self._rows(operator.rows, sizes), outputs, inputs)
+                return self._gemm(self.rows(operator.rows, sizes), outputs, inputs)
             case Stream():
-                elements = self._rows(operator.rows, sizes) * self._width(operator.width, sizes).astype(float)
+                elements = self.rows(operator.rows, sizes) * self._width(operator.width, sizes).astype(float)
                 moved = elements * operator.passes * BYTES_PER_ELEMENT[self.dtype]
                 forward = stream_seconds(self.gpu, moved, operator.norm)
                 return forward * STREAM_TRAINING_FACTOR if self.training else forward
@@ -68,9 +68,6 @@ class Batch(ABC):
         data_gradient = gemm_seconds(self.gpu, self.dtype, rows, inputs, outputs)
         weight_gradient = gemm_seconds(self.gpu, self.dtype, outputs, inputs, rows)
         return np.asarray(forward + data_gradient + weight_gradient)
-
-    def _rows(self, name: Rows, sizes: Distinct) -> Column | int:
-        return self.rows("tokens", sizes) * sizes["heads"] if name == "queries" else self.rows(name, sizes)
 
     def _width(self, name: Width, sizes: Distinct) -> Column:
         match name:
@@ -112,10 +109,12 @@ class WorkloadBatch(Batch):
         lengths, counts = self.workload.computed_lengths(unpads=self.architecture.unpads)
         return int((lengths * counts).sum())
 
-    def rows(self, name: Rows, sizes: Distinct) -> int:
+    def rows(self, name: Rows, sizes: Distinct) -> Column | int:
         match name:
             case "tokens":
                 return self.tokens
+            case "queries":
+                return self.tokens * sizes["heads"]
             case "scores":
                 lengths, counts = self.workload.computed_lengths(unpads=self.architecture.unpads)
                 return int((lengths.astype(float) ** 2 * counts).sum())

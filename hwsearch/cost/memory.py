@@ -51,7 +51,7 @@ class Memory:
 
     @property
     def peak_bytes(self) -> NDArray[np.float64]:
-        return np.maximum.reduce([moment.fixed + moment.per_batch for moment in self.moments])
+        return _array(np.maximum.reduce([moment.fixed + moment.per_batch for moment in self.moments]))
 
     def largest_batch(self, gpu: Gpu, workload: Workload) -> NDArray[np.int64]:
         """Sequences like the workload's that fit the GPU at once, [N]; 0 where the weights do not."""
@@ -60,7 +60,7 @@ class Memory:
     def batch_within(self, room: float, batch_size: int) -> NDArray[np.int64]:
         """Sequences that fit `room` bytes, if the moments are those of `batch_size` sequences."""
         fitting = [np.maximum(room - m.fixed, 0.0) * batch_size / m.per_batch for m in self.moments]
-        return np.minimum.reduce(fitting).astype(np.int64)
+        return _array(np.minimum.reduce(fitting)).astype(np.int64)
 
 
 def encoder_memory(

@@ -139,6 +139,8 @@ class RowBatch(Batch):
         match name:
             case "tokens" | "head_tokens":
                 return sizes["batch"] * sizes["seq"]
+            case "queries":
+                return sizes["batch"] * sizes["seq"] * sizes["heads"]
             case "scores":
                 return sizes["batch"] * sizes["seq"] ** 2
             case "positions":
