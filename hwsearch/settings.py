@@ -25,7 +25,8 @@ class Settings:
     Attributes:
         dtype: of weights and products; None is the GPU's default.
         recompute: training keeps each layer's input alone and runs the layer again for its backward pass.
-        attention: how the scores are kept; relative positions always store them.
+        attention: how the scores are kept; None is what the runtime does with them on the GPU. Relative
+            positions always store them.
         attention_dtype: q, k and v are cast to it around the attention; None means `dtype`.
     """
 
@@ -34,7 +35,7 @@ class Settings:
     head: Head = "none"
     dtype: str | None = None
     recompute: bool = False
-    attention: AttentionName = "flash"
+    attention: AttentionName | None = None
     attention_dtype: str | None = None
 
     def __post_init__(self) -> None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from hwsearch.cost.runtime import RUNTIMES
 from hwsearch.settings import Settings
 from hwsearch.shape.architecture import Architecture
-from hwsearch.shape.table import ShapeTable
+from hwsearch.shape.table import Sizes
 
 Bytes = NDArray[np.float64]
 
@@ -97,10 +97,10 @@ class Saved:
     logits: Bytes
 
 
-def held_bytes(shapes: ShapeTable, load: Load, settings: Settings, element: int, code: Code) -> Bytes:
+def held_bytes(shapes: Sizes, load: Load, settings: Settings, element: int, code: Code) -> Bytes:
     """Most bytes alive at once in a forward pass without gradients, weights apart, [N]."""
-    a, s, runtime = shapes.architecture, _Widths.of(shapes), RUNTIMES[settings.runtime]
-    activations = runtime.gated_streams if a.gated_mlp else runtime.plain_streams
+    a, s, kernels = shapes.architecture, _Widths.of(shapes), RUNTIMES[settings.runtime].half
+    activations = kernels.gated if a.gated_mlp else kernels.plain
     # Every kernel of the activation writes a tensor of its own.
     branches = (1 + a.gated_mlp + len(activations)) * s.intermediate
     stages = [
@@ -141,7 +141,7 @@ def _attention_bytes(
     return load.tokens * np.maximum(element * attending, element * (before + s.query) + turning)
 
 
-def saved_bytes(shapes: ShapeTable, load: Load, settings: Settings, element: int, code: Code) -> Saved:
+def saved_bytes(shapes: Sizes, load: Load, settings: Settings, element: int, code: Code) -> Saved:
     """What training keeps for its backward pass; weights, gradients and optimizer states apart."""
     a, s = shapes.architecture, _Widths.of(shapes)
     norm = FLOAT32 * s.hidden + NORM_STATISTICS_BYTES
@@ -173,7 +173,7 @@ def _saved_attention(
     settings: Settings,
     element: int,
     code: Code,
-    shapes: ShapeTable,
+    shapes: Sizes,
 ) -> Any:
     """q, k and v with their rotated copies, and the log-sum-exp; or the probabilities if scores are stored.
 
@@ -213,7 +213,7 @@ class _Widths:
     local: NDArray[np.bool_]  # whether there are local layers
 
     @classmethod
-    def of(cls, shapes: ShapeTable) -> _Widths:
+    def of(cls, shapes: Sizes) -> _Widths:
         size = shapes.head_size.astype(float)
         heads, kv_heads = shapes.num_attention_heads, shapes.key_value_heads
         return cls(

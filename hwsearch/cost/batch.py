@@ -10,7 +10,7 @@ import numpy as np
 from hwsearch.cost.attention import BACKWARD_FACTOR, attention_seconds
 from hwsearch.cost.distinct import Distinct, Seconds
 from hwsearch.cost.gemm import gemm_seconds
-from hwsearch.cost.layer import Attention, Gemm, Operator, Rows, Stream, Width
+from hwsearch.cost.layer import Attention, Gemm, Operator, Products, Rows, Stream, Width
 from hwsearch.cost.stream import stream_seconds
 from hwsearch.gpu.profile import BYTES_PER_ELEMENT, Gpu
 from hwsearch.settings import Settings
@@ -22,6 +22,8 @@ from hwsearch.workload import Workload
 STREAM_TRAINING_FACTOR = 3.0
 # AdamW in float32: reads parameter, gradient and two moments, writes parameter and two moments.
 OPTIMIZER_BYTES_PER_PARAMETER = 28
+Count = Column | Seconds | int
+PRODUCT_RATE = 0.6
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Batch(ABC):
     architecture: Architecture
 
     @abstractmethod
-    def rows(self, name: Rows, sizes: Distinct) -> Column | int:
+    def rows(self, name: Rows, sizes: Distinct) -> Count:
         """The count behind a symbolic row size: one for all, or one per distinct layer."""
 
     @abstractmethod
@@ -55,12 +57,14 @@ class Batch(ABC):
             case Attention():
                 forward = self.attention(sizes, window)
                 return forward * (1 + BACKWARD_FACTOR) if self.training else forward
+            case Products():
+                return self._products(operator, sizes)
 
     def optimizer(self, parameters: Column) -> Seconds:
         """One AdamW step over `parameters` [N]."""
         return stream_seconds(self.gpu, parameters * OPTIMIZER_BYTES_PER_PARAMETER)
 
-    def _gemm(self, rows: Column | int, outputs: Column, inputs: Column) -> Seconds:
+    def _gemm(self, rows: Count, outputs: Column, inputs: Column) -> Seconds:
         """y[rows, outputs] = x[rows, inputs] W^T; in training also both of its gradients."""
         forward = gemm_seconds(self.gpu, self.dtype, rows, outputs, inputs)
         if not self.training:
@@ -69,12 +73,22 @@ class Batch(ABC):
         weight_gradient = gemm_seconds(self.gpu, self.dtype, outputs, inputs, rows)
         return np.asarray(forward + data_gradient + weight_gradient)
 
+    def _products(self, operator: Products, sizes: Distinct) -> Seconds:
+        """Two products of all heads; in training also their gradients, two products for each."""
+        heads, head_size = sizes["heads"], sizes["head_size"]
+        pairs = self.rows("scores", sizes)
+        if operator.with_positions:
+            pairs = self.rows("tokens", sizes) * self.rows("positions", sizes)
+        scores = pairs * heads
+        operands = 4.0 * self.rows("tokens", sizes) * heads * head_size
+        rate = PRODUCT_RATE * self.gpu.dense_flops_per_s[self.dtype]
+        moved = (2 * scores + operands) * BYTES_PER_ELEMENT[self.dtype]
+        forward = stream_seconds(self.gpu, moved / 2) * 2
+        forward = np.maximum(forward, 4 * scores * head_size / rate)
+        return forward * 3 if self.training else forward
+
     def _width(self, name: Width, sizes: Distinct) -> Column:
         match name:
-            case "keys":
-                # The mean over all queries where lengths differ.
-                mean = self.rows("scores", sizes) // np.maximum(self.rows("tokens", sizes), 1)
-                return np.broadcast_to(mean, sizes["heads"].shape)
             case "query":
                 return sizes["heads"] * sizes["head_size"]
             case "key":
@@ -113,8 +127,6 @@ class WorkloadBatch(Batch):
         match name:
             case "tokens":
                 return self.tokens
-            case "queries":
-                return self.tokens * sizes["heads"]
             case "scores":
                 lengths, counts = self.workload.computed_lengths(unpads=self.architecture.unpads)
                 return int((lengths.astype(float) ** 2 * counts).sum())
@@ -122,6 +134,8 @@ class WorkloadBatch(Batch):
                 return self.architecture.position_rows
             case "head_tokens":
                 return self.settings.head_tokens(self.tokens)
+            case _:
+                return self._width(name, sizes)
 
     def attention(self, sizes: Distinct, window: Column | None) -> Seconds:
         lengths, counts = self.workload.computed_lengths(unpads=self.architecture.unpads)

@@ -8,34 +8,21 @@ from it. To say that a runtime runs other kernels, change the lists here.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from hwsearch.cost.runtime import Runtime
-from hwsearch.settings import AttentionName
+from hwsearch.cost.runtime import Kernels
 from hwsearch.shape.architecture import Architecture
 
 # query, key: heads x head size, which need not be the hidden size; qkv, rotated: query + 2 key, query + key;
-# fused: both GLU branches where there are two; positions: rows of the relative table; keys: that a query
-# meets, the sequence's length.
+# fused: both GLU branches where there are two; positions: rows of the relative table.
 Width = Literal[
-    "hidden",
-    "query",
-    "key",
-    "qkv",
-    "rotated",
-    "intermediate",
-    "fused",
-    "heads",
-    "head_size",
-    "keys",
-    "positions",
-    "vocab",
+    "hidden", "query", "key", "qkv", "rotated", "intermediate", "fused", "heads", "positions", "vocab"
 ]
-# tokens: padding included where it is computed; scores: query-key pairs of one head; queries: tokens times
-# heads, the rows of a product that is batched over heads; head_tokens: positions that go through the output
-# head.
-Rows = Literal["tokens", "scores", "queries", "positions", "head_tokens"]
+LinearInputs = Literal["hidden", "query", "intermediate"]
+# tokens: padding included where it is computed; scores: query-key pairs of one head; head_tokens: positions
+# that go through the output head; the rest are widths, for kernels that pass over a weight matrix.
+Rows = Literal["tokens", "scores", "positions", "head_tokens", "hidden", "query", "intermediate"]
 
 
 @dataclass(frozen=True)
@@ -69,36 +56,46 @@ class Attention:
     kernels: int = 1
 
 
-Operator = Gemm | Stream | Attention
+@dataclass(frozen=True)
+class Products:
+    """Q K^T and P V as batched products of every head, where attention is not one kernel.
+
+    `with_positions`: instead the products of queries and of keys with every row of the relative table.
+    """
+
+    name: str = "attention"
+    with_positions: bool = False
+    kernels: int = 2
+
+
+Operator = Gemm | Stream | Attention | Products
 
 
 def layer_operators(
-    architecture: Architecture,
-    runtime: Runtime,
-    attention: AttentionName = "flash",
-    cast_bytes: float = 0.0,
+    architecture: Architecture, kernels: Kernels, cast_bytes: float = 0.0
 ) -> tuple[Operator, ...]:
     """The kernels of one layer. Operators that bear one name are reported as one part.
 
     `cast_bytes` is the attention's element size over that of the rest where q, k and v are cast, else 0.
     """
     around = "residuals and norms"
-    residual = [*_streams(around, "hidden", runtime.residual_streams)]
-    norm = [*_streams(around, "hidden", runtime.norm_streams, norm=True)]
-    activation = runtime.gated_streams if architecture.gated_mlp else runtime.plain_streams
+    residual = _streams(around, "hidden", kernels.residual)
+    norms = kernels.pre_norm if architecture.final_norm else kernels.norm
+    norm = _streams(around, "hidden", norms, norm=True)
+    activation = kernels.gated if architecture.gated_mlp else kernels.plain
     return (
         *norm,
-        Gemm("attention Wqkv", "qkv", "hidden"),
-        *([Stream("rotary embedding", "rotated", 2)] if architecture.position == "rope" else []),
+        *_linear("attention Wqkv", "qkv", "hidden", kernels),
+        *(_rotary(architecture, kernels) if architecture.position == "rope" else []),
         *([Stream("attention casts", "qkv", 1 + cast_bytes)] if cast_bytes else []),
-        *_attention(architecture, attention),
+        *_attention(architecture, kernels),
         *([Stream("attention casts", "query", 1 + cast_bytes)] if cast_bytes else []),
-        Gemm("attention Wo", "hidden", "query"),
+        *_linear("attention Wo", "hidden", "query", kernels),
         *residual,
         *norm,
-        Gemm("feed-forward Wi", "fused", "hidden"),
+        *_linear("feed-forward Wi", "fused", "hidden", kernels),
         *_streams("feed-forward activation", "intermediate", activation),
-        Gemm("feed-forward Wo", "hidden", "intermediate"),
+        *_linear("feed-forward Wo", "hidden", "intermediate", kernels),
         *residual,
     )
 
@@ -131,8 +128,8 @@ def in_feed_forward(operator: Operator) -> bool:
         case Gemm():
             return not {"intermediate", "fused"}.isdisjoint((operator.outputs, operator.inputs))
         case Stream():
-            return operator.width in ("intermediate", "fused")
-        case Attention():
+            return not {"intermediate", "fused"}.isdisjoint((operator.width, operator.rows))
+        case Attention() | Products():
             return False
 
 
@@ -145,26 +142,31 @@ def _streams(name: str, width: Width, passes: Sequence[float], norm: bool = Fals
     return [Stream(name, width, count, norm) for count in passes]
 
 
-def _attention(architecture: Architecture, attention: AttentionName) -> list[Operator]:
+# A cast of a weight matrix reads 4 bytes and writes 2: three elements of 2 bytes.
+CAST_PASSES = 3
+
+
+def _linear(name: str, outputs: Width, inputs: LinearInputs, kernels: Kernels) -> list[Operator]:
+    """A GEMM, and the cast of its weights where the runtime makes one."""
+    cast = [Stream(name, outputs, CAST_PASSES, rows=inputs)] if kernels.casts_weights else []
+    return [*cast, Gemm(name, outputs, inputs)]
+
+
+def _rotary(architecture: Architecture, kernels: Kernels) -> list[Stream]:
+    """The rotation of queries and keys. Encoders that unpad bring a kernel for it."""
+    return _streams("rotary embedding", "rotated", (2,) if architecture.unpads else kernels.rotary)
+
+
+def _unfused_attention(kernels: Kernels) -> list[Operator]:
+    """Two products, what passes over the scores between them, and the copies of their operands."""
+    scores = [Stream("attention", "heads", count, rows="scores") for count in kernels.scores]
+    return [*_streams("attention", "query", kernels.copies), Products(), *scores]
+
+
+def _attention(architecture: Architecture, kernels: Kernels) -> list[Operator]:
     if architecture.position == "relative":
-        return _disentangled()
-    return [Attention()] if attention == "flash" else _math()
-
-
-# Passes over the score matrix: scale, mask, softmax.
-MATH_PASSES = (2, 2, 2)
-
-
-def _math() -> list[Operator]:
-    """Attention that stores its scores, all of them in every layer, as transformers' eager code does."""
-    name = "attention math"
-    return [
-        Stream(name, "qkv", 2),  # made contiguous for the batched products
-        Gemm(name, "keys", "head_size", rows="queries"),
-        *(Stream(name, "heads", passes, rows="scores") for passes in MATH_PASSES),
-        Gemm(name, "head_size", "keys", rows="queries"),
-        Stream(name, "query", 2),
-    ]
+        return [*_unfused_attention(replace(kernels, scores=())), *_disentangled()]
+    return [Attention()] if kernels.fused_attention else _unfused_attention(kernels)
 
 
 # Passes over the score matrix, kernel by kernel as in transformers' modeling_deberta_v2: for content to
@@ -174,18 +176,15 @@ DISENTANGLED_PASSES = (2, 2, 2, 2, 2, 3, 3, 2, 2, 2)
 
 
 def _disentangled() -> list[Operator]:
-    """DeBERTa's attention: keys and queries of the relative table, one table for all layers, are projected
-    with the content's own weights; all products are batched over heads and store their scores."""
-    core, extra = "attention math", "disentangled attention"
+    """What DeBERTa's relative positions make of a layer: one table for all layers is projected with the
+    content's own weights and repeated for every sequence, its products with queries and keys are stored as the
+    scores are, and all of it moves through memory: no runtime has a fused kernel for it."""
+    name = "disentangled attention"
     return [
-        Stream(core, "qkv", 2),
-        Stream(core, "key", 2),  # keys are scaled, not scores
-        Gemm(core, "keys", "head_size", rows="queries"),
-        *[Gemm(extra, "hidden", "hidden", rows="positions")] * 2,
-        # Both projections are repeated for every sequence; as many rows as tokens at DeBERTa's length of 512.
-        *[Stream(extra, "query", 1)] * 2,
-        *[Gemm(extra, "positions", "head_size", rows="queries")] * 2,
-        *(Stream(extra, "heads", passes, rows="scores") for passes in DISENTANGLED_PASSES),
-        Gemm(core, "head_size", "keys", rows="queries"),
-        Stream(core, "query", 2),
+        Stream(name, "key", 2),  # keys are scaled, not scores
+        *[Gemm(name, "hidden", "hidden", rows="positions")] * 2,
+        # As many rows as tokens at DeBERTa's length of 512.
+        *[Stream(name, "query", 1)] * 2,
+        Products(name, with_positions=True),
+        *(Stream(name, "heads", passes, rows="scores") for passes in DISENTANGLED_PASSES),
     ]

@@ -37,7 +37,7 @@ def price_models(rows: TableRows, mode: Mode) -> Answer:
         with rows.blame(first):
             seconds = models.time(gpu, dtype, runtime, training)
             factors = interval(gpu, dtype, runtime)
-            answer.peak_bytes[chosen] = models.peak_bytes(dtype, training)
+            answer.peak_bytes[chosen] = models.peak_bytes(gpu, dtype, runtime, training)
         answer.fill(chosen, seconds, factors, gpu.calibration.kind)
     return answer
 

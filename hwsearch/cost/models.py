@@ -7,22 +7,24 @@ from functools import cached_property
 
 import numpy as np
 
-from hwsearch.cost.batch import OPTIMIZER_BYTES_PER_PARAMETER, Batch
+from hwsearch.cost.activations import CODES, FLOAT32, Load, held_bytes, saved_bytes
+from hwsearch.cost.batch import OPTIMIZER_BYTES_PER_PARAMETER, Batch, Count
 from hwsearch.cost.distinct import Distinct, Seconds, distinct
 from hwsearch.cost.encoder import TRAINING_KERNELS, EncoderTime, Reach, layer_parts, outside_parts
 from hwsearch.cost.layer import Rows, count_kernels, decoder_operators, embedding_operators, layer_operators
 from hwsearch.cost.memory import CONTEXT_BYTES, TRAINING_BYTES_PER_PARAMETER
-from hwsearch.cost.operators import Variant, attention_rows_seconds
+from hwsearch.cost.operators import attention_rows_seconds
 from hwsearch.cost.runtime import RUNTIMES
 from hwsearch.cost.stream import stream_seconds
 from hwsearch.gpu.profile import BYTES_PER_ELEMENT, Gpu
-from hwsearch.settings import RuntimeName
+from hwsearch.settings import RuntimeName, Settings
 from hwsearch.shape.architecture import BERT, Architecture
 from hwsearch.shape.table import Column
 
-# What the columns of a model table describe: no rotation, no relative positions, padding is computed.
+# What the columns of a model table describe: padding is computed, and gated models are those that rotate
+# queries and keys and keep their norms before the sublayers, as nearly all of them do.
 PLAIN = replace(BERT, name="model table")
-GATED = replace(PLAIN, gated_mlp=True)
+GATED = replace(PLAIN, gated_mlp=True, position="rope", position_rows=0, final_norm=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +87,8 @@ class ModelRows:
         """Seconds of one pass over each model's own batch, [N]; in training with backward and AdamW step."""
         runtime = RUNTIMES[runtime_name]
         batch = RowBatch(gpu, dtype, training, self.architecture, self.causal)
-        layer, embedding = layer_operators(self.architecture, runtime), embedding_operators()
+        layer = layer_operators(self.architecture, runtime.kernels(gpu, dtype))
+        embedding = embedding_operators()
         reaches = {"": Reach(self.windows, self.windows["window"], self.times)}
         parts = layer_parts(layer, batch, self.widths, self.feed_forwards, reaches, self.times)
         device = self._added(EncoderTime(tuple(parts), np.zeros(len(self.times))).device)
@@ -101,21 +104,26 @@ class ModelRows:
             kernels *= TRAINING_KERNELS
         return np.maximum(device, kernels * runtime.host_s_per_kernel)
 
-    def peak_bytes(self, dtype: str, training: bool) -> Seconds:
-        """Predicted peak memory, [N], counted as `hwsearch.cost.memory` counts encoders."""
-        element = BYTES_PER_ELEMENT[dtype]
-        tokens = (self.batch * self.seq).astype(np.float64)
-        hidden, query = self.hidden[self.owner], self.heads * self.head_size
-        fused = self.intermediate * (1 + self.gated)
-        if training:
-            saved = element * (4 * hidden + 4 * query + fused + 2 * self.intermediate) + 4 * self.heads
-            layers = tokens * (self._added(self.times * saved) + element * self.hidden)
-            logits = tokens * self.vocab * (element + 8)
-            return CONTEXT_BYTES + self.parameters * TRAINING_BYTES_PER_PARAMETER + layers + logits
-        widest = np.zeros(len(self), dtype=np.int64)
-        np.maximum.at(widest, self.owner, np.maximum(4 * query, fused + self.intermediate))
-        activations = np.maximum(2 * self.hidden + widest, self.vocab)
-        return np.asarray(CONTEXT_BYTES + element * (self.parameters + tokens * activations))
+    def peak_bytes(self, gpu: Gpu, dtype: str, runtime: RuntimeName, training: bool) -> Seconds:
+        """Predicted peak memory, [N], with what `hwsearch.cost.activations` counts for a layer."""
+        fused = RUNTIMES[runtime].kernels(gpu, dtype).fused_attention
+        settings = Settings("training" if training else "inference", runtime, "none", dtype)
+        settings = replace(settings, attention="flash" if fused else "math")
+        element, code = BYTES_PER_ELEMENT[dtype], CODES["bert"]
+        tokens, pairs = 1.0 * self.batch * self.seq, 1.0 * self.batch * self.seq * self.seq
+        load = Load(tokens[self.owner], self.batch[self.owner], pairs[self.owner], 0.0)
+        logits = tokens * self.vocab
+        if not training:
+            held = self._largest(held_bytes(_Layers(self), load, settings, element, code))
+            held = np.maximum(held, element * (logits + tokens * self.hidden))
+            return np.asarray(CONTEXT_BYTES + element * self.parameters + held)
+        saved = saved_bytes(_Layers(self), load, settings, element, code)
+        # Autocast keeps a copy of every weight in its dtype, and the loss works in float32.
+        copied = element if element < FLOAT32 else 0
+        weights = CONTEXT_BYTES + (TRAINING_BYTES_PER_PARAMETER + copied) * self.parameters
+        kept = self._added(self.times * saved.per_layer) + self._largest(saved.norms)
+        loss = logits * (element + 3 * FLOAT32)
+        return np.asarray(weights + kept + np.maximum(self._largest(saved.layer_gradients), loss))
 
     def _of_owners(self) -> dict[str, Column]:
         return {name: getattr(self, name)[self.owner] for name in ("hidden", "batch", "seq")}
@@ -128,6 +136,55 @@ class ModelRows:
         """Values per group of layers [M], added up per model [N]."""
         return np.bincount(self.owner, weights=layers, minlength=len(self)).astype(np.float64)
 
+    def _largest(self, layers: Seconds) -> Seconds:
+        """The largest value per group of layers [M] of each model, [N]."""
+        largest = np.zeros(len(self))
+        np.maximum.at(largest, self.owner, layers)
+        return largest
+
+
+@dataclass(frozen=True, eq=False)
+class _Layers:
+    """Every group of layers as the sizes of an encoder, [M], for formulas that are written for these."""
+
+    models: ModelRows
+
+    @property
+    def architecture(self) -> Architecture:
+        return self.models.architecture
+
+    @property
+    def hidden_size(self) -> Column:
+        return self.models.hidden[self.models.owner]
+
+    @property
+    def num_attention_heads(self) -> Column:
+        return self.models.heads
+
+    key_value_heads = num_attention_heads
+
+    @property
+    def head_size(self) -> Column:
+        return self.models.head_size
+
+    @property
+    def intermediate_size(self) -> Column:
+        return self.models.intermediate
+
+    @property
+    def window(self) -> Column:
+        return np.maximum(self.models.window, 0)
+
+    @property
+    def vocab_size(self) -> Column:
+        return np.zeros_like(self.models.owner)
+
+    @property
+    def num_hidden_layers(self) -> Column:
+        return self.models.times
+
+    num_global_layers = num_hidden_layers
+
 
 @dataclass(frozen=True)
 class RowBatch(Batch):
@@ -135,23 +192,25 @@ class RowBatch(Batch):
 
     causal: bool
 
-    def rows(self, name: Rows, sizes: Distinct) -> Column | int:
+    def rows(self, name: Rows, sizes: Distinct) -> Count:
         match name:
             case "tokens" | "head_tokens":
                 return sizes["batch"] * sizes["seq"]
-            case "queries":
-                return sizes["batch"] * sizes["seq"] * sizes["heads"]
             case "scores":
-                return sizes["batch"] * sizes["seq"] ** 2
+                return np.asarray(1.0 * sizes["batch"] * sizes["seq"] * sizes["seq"], dtype=np.float64)
             case "positions":
                 return self.architecture.position_rows
+            case _:
+                return self._width(name, sizes)
 
     def attention(self, sizes: Distinct, window: Column | None) -> Seconds:
-        columns = {
-            "batch_size": sizes["batch"],
-            "seq_len": sizes["seq"],
-            "num_heads": sizes["heads"],
-            "head_dim": sizes["head_size"],
-            "window": np.full_like(sizes["seq"], -1) if window is None else window,
-        }
-        return attention_rows_seconds(self.gpu, self.dtype, columns, Variant(causal=self.causal))
+        return attention_rows_seconds(
+            self.gpu,
+            self.dtype,
+            sizes["batch"],
+            sizes["seq"],
+            sizes["heads"],
+            sizes["head_size"],
+            window=np.full_like(sizes["seq"], -1) if window is None else window,
+            causal=self.causal,
+        )

@@ -44,24 +44,45 @@ class Operator:
     evidence: Callable[[Gpu, str], Evidence]
 
 
-def attention_rows_seconds(gpu: Gpu, dtype: str, sizes: Sizes, variant: Variant) -> Seconds:
-    """Attention over `batch_size` sequences of `seq_len`; `window` keys to each side, negative for all."""
-    batch, length, heads, size, window = (
-        sizes[name] for name in ("batch_size", "seq_len", "num_heads", "head_dim", "window")
-    )
+def attention_rows_seconds(
+    gpu: Gpu,
+    dtype: str,
+    batch_size: Column,
+    seq_len: Column,
+    num_heads: Column,
+    head_dim: Column,
+    window: Column,
+    causal: bool = False,
+    kernel: str | None = None,
+) -> Seconds:
+    """Attention of rows that each have `batch_size` sequences of `seq_len`; a negative window sees all."""
     constants = gpu.calibration.attention[dtype]
-    of_length = distinct(seq_len=length, window=window)
+    of_length = distinct(seq_len=seq_len, window=window)
     one = np.ones(1, dtype=np.int64)
     tiles = np.array(
         [
-            visited_tiles(constants.query_tile, constants.key_tile, one * s, one, int(w), variant.causal)
+            visited_tiles(constants.query_tile, constants.key_tile, one * s, one, int(w), causal)
             for s, w in zip(of_length["seq_len"].tolist(), of_length["window"].tolist(), strict=True)
         ],
         dtype=np.float64,
     )[of_length.index]
-    moved = np.asarray(BYTES_PER_ELEMENT[dtype] * 4.0 * batch * length * heads * size)
-    blocks, visited = batch * tiles[:, 0], batch * tiles[:, 1]
-    return seconds_of_tiles(gpu, dtype, constants, blocks, visited, tiles[:, 2], heads, size, moved)
+    moved = np.asarray(BYTES_PER_ELEMENT[dtype] * 4.0 * batch_size * seq_len * num_heads * head_dim)
+    blocks, visited = batch_size * tiles[:, 0], batch_size * tiles[:, 1]
+    return seconds_of_tiles(gpu, dtype, constants, blocks, visited, tiles[:, 2], num_heads, head_dim, moved)
+
+
+def _attention(gpu: Gpu, dtype: str, sizes: Sizes, variant: Variant) -> Seconds:
+    return attention_rows_seconds(
+        gpu,
+        dtype,
+        sizes["batch_size"],
+        sizes["seq_len"],
+        sizes["num_heads"],
+        sizes["head_dim"],
+        window=sizes["window"],
+        causal=variant.causal,
+        kernel=variant.kernel or None,
+    )
 
 
 def _gemm(gpu: Gpu, dtype: str, sizes: Sizes, _: Variant) -> Seconds:
@@ -99,7 +120,7 @@ _SEQUENCES = {"batch_size": MAX_SEQUENCES, "seq_len": MAX_LENGTH, "num_heads": 1
 OPERATORS = {
     "gemm": Operator(_MATRICES, _gemm, _of_gemm),
     "bmm": Operator({"b": LARGEST, **_MATRICES}, _bmm, _of_gemm),
-    "attention": Operator(_SEQUENCES, attention_rows_seconds, _of_attention),
+    "attention": Operator(_SEQUENCES, _attention, _of_attention),
     "layernorm": Operator(_ROWS, _stream(2, norm=True), _of_stream),
     "softmax": Operator(_ROWS, _stream(2, norm=True), _of_stream),
     "gelu": Operator(_ROWS, _stream(2, norm=False), _of_stream),

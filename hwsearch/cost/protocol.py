@@ -29,10 +29,10 @@ SHORT, LONG = 512, 8192
 DRAWN_BATCHES = 16
 # What CUDA reported of the 24 GiB of the notebooks' RTX 4090.
 USABLE_MEMORY = 23.43 / 24
-EAGER = Settings(runtime="eager", dtype="fp32")
+EAGER = Settings(runtime="eager", dtype="fp32", attention="flash")
 STORED = replace(EAGER, attention="math")
 # The compiled feed-forward is most of what runtimes differ in; its norms and residual adds stayed eager.
-FLEXBERT = Settings(runtime="compile", dtype="fp32", attention_dtype="bf16")
+FLEXBERT = Settings(runtime="compile", dtype="fp32", attention="flash", attention_dtype="bf16")
 
 
 @dataclass(frozen=True)

@@ -1,43 +1,93 @@
-"""What a runtime changes: kernels a layer launches, bytes they move, and who waits for the host."""
+"""What a runtime changes: the kernels around a layer's GEMMs, the bytes they move, and who waits for the host.
+
+- eager: PyTorch under autocast, as nearly every public eager table is: weights and the stream of hidden
+  states stay in fp32, norms read and write fp32, and a kernel casts each norm's output and, every time,
+  each weight matrix. Attention is one fused kernel, as PyTorch chooses it since 2.0.
+- graph: eager replayed from a CUDA graph, its weights cast beforehand.
+- compile: autocast through inductor, which joins neighbouring kernels: residual add, norm and cast are one.
+- tensorrt: engines such as TensorRT or AITemplate. Everything is 16 bit, residual and norm are one kernel
+  and a plain activation is part of the GEMM before it.
+
+In fp32 and tf32 nothing is cast, and attention is two batched products with passes over the scores between
+them. So it is in engines on GPUs older than compute capability 7.5, for which they have no fused kernel.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from hwsearch.gpu.profile import BYTES_PER_ELEMENT, Gpu
 from hwsearch.settings import RuntimeName
 
 
 @dataclass(frozen=True)
-class Runtime:
-    """One way to run an encoder layer.
+class Kernels:
+    """What stands between the GEMMs of a layer. Every entry of a tuple is one kernel and says how many
+    elements, of the size of the run's dtype, it reads and writes for each element of its tensor.
 
     Attributes:
-        host_s_per_kernel: time the CPU needs to launch one kernel; where the sum over kernels
-            exceeds the GPU's work, the GPU waits. 0 where a graph or an engine replays them.
-        residual_streams: reads and writes of the hidden state by each kernel of a residual add.
-        norm_streams: the same for a norm, with the residual add where the two are one kernel.
-        gated_streams: the same for the gated activation, of one GLU branch.
-        plain_streams: the same for an activation without a gate.
-        end_to_end_error_percent: median absolute error on public end-to-end cells that were not fitted,
-            results/fit_runtimes.txt.
+        residual: of a residual add, on the hidden state.
+        norm: of a norm, with the residual add and the cast where they are one kernel.
+        pre_norm: the same in a pre-norm encoder, where such a kernel also writes the sum that it normalizes.
+        rotary: of the rotation composed of PyTorch operators, on queries and keys.
+        gated: of the gated activation, on one GLU branch.
+        plain: of an activation without a gate.
+        scores: of unfused attention between its two products, on the scores.
+        copies: the same around them, on queries, keys, values and the result, all four of one size.
+        casts_weights: each weight matrix is read in fp32 and written in 16 bits before it is used.
+        fused_attention: one kernel instead of products, scores and copies.
     """
 
+    residual: tuple[float, ...]
+    norm: tuple[float, ...]
+    pre_norm: tuple[float, ...]
+    rotary: tuple[float, ...]
+    gated: tuple[float, ...]
+    plain: tuple[float, ...]
+    scores: tuple[float, ...]
+    copies: tuple[float, ...]
+    casts_weights: bool = False
+    fused_attention: bool = True
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """One way to run an encoder.
+
+    Attributes:
+        half, full: its kernels for 16 and for 32 bits an element.
+        fused_from: the compute capability from which 16-bit attention is one kernel.
+        host_s_per_kernel: time the CPU needs to launch one kernel; where the sum over kernels
+            exceeds the GPU's work, the GPU waits. 0 where a graph or an engine replays them.
+        end_to_end_error_percent: median absolute error on public end-to-end cells, results/encoders.txt.
+    """
+
+    half: Kernels
+    full: Kernels
+    fused_from: tuple[int, int]
     host_s_per_kernel: float
-    residual_streams: tuple[int, ...]
-    norm_streams: tuple[int, ...]
-    gated_streams: tuple[int, ...]
-    plain_streams: tuple[int, ...]
     end_to_end_error_percent: float
 
+    def kernels(self, gpu: Gpu, dtype: str) -> Kernels:
+        """What this runtime runs on `gpu`."""
+        if BYTES_PER_ELEMENT[dtype] > 2:
+            return replace(self.full, fused_attention=False)
+        return replace(self.half, fused_attention=gpu.compute_capability >= self.fused_from)
 
-# Eager: add (2 reads, 1 write) and norm (1, 1) are kernels of their own, as are the activation (1, 1)
-# and the product with the gate (2, 1). Inductor joins each pair. Engines such as TensorRT also put a
-# plain activation into the GEMM before it. The host's time is the median of public end-to-end cells with
-# batch 1 and at most 128 tokens, over all the kernels counted here (eager: 15 cells, 65 to 135 us between
-# the deciles; compile: 5 cells, 19 to 25 us); benchmarks/fit_runtimes.py prints it.
+
+# Rotary, composed: products with the cosine and of the rotated half (negate, join) with the sine, their sum; autocast
+# promotes the products to fp32 and casts the sum back. Scores: scale, mask, softmax. Copies: queries, keys and
+# values per head and the result back; compiled and in engines the first three are one kernel.
+EAGER_FULL = Kernels((3,), (2,), (2,), (3, 1, 2, 3, 3), (2, 3), (2,), (2, 2, 2), (2, 2, 2, 2))
+AUTOCAST = Kernels((5,), (4, 3), (4, 3), (4, 1, 2, 4, 6, 3), (2, 3), (2,), (2, 3, 4, 3), (2, 2, 2, 2))
+FUSED_FULL = Kernels((), (3,), (4,), (2,), (3,), (2,), (2,), (6, 2))
+FUSED_AUTOCAST = Kernels((), (6,), (6,), (2,), (3,), (2,), (2,), (6, 2), casts_weights=True)
+ENGINE = replace(FUSED_FULL, plain=())
+
+ANY, TURING = (0, 0), (7, 5)
 RUNTIMES: dict[RuntimeName, Runtime] = {
-    "eager": Runtime(81e-6, (3,), (2,), (2, 3), (2,), 30.7),
-    "graph": Runtime(0.0, (3,), (2,), (2, 3), (2,), 36.5),
-    "compile": Runtime(20e-6, (), (4,), (3,), (2,), 23.7),
-    "tensorrt": Runtime(0.0, (), (4,), (3,), (), 16.1),
+    "eager": Runtime(replace(AUTOCAST, casts_weights=True), EAGER_FULL, ANY, 44e-6, 30.7),
+    "graph": Runtime(AUTOCAST, EAGER_FULL, ANY, 0.0, 36.5),
+    "compile": Runtime(FUSED_AUTOCAST, FUSED_FULL, ANY, 14e-6, 23.7),
+    "tensorrt": Runtime(ENGINE, ENGINE, TURING, 0.0, 16.1),
 }

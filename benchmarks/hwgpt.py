@@ -1,0 +1,103 @@
+"""Do predictions rank shapes of equal size? HW-GPT-Bench against FLOPs, parameters and another GPU's measurement.
+
+    python benchmarks/hwgpt.py --data DIR
+
+DIR holds hwgptbench/latency_30k_archs.csv.gz (automl/HW-GPT-Bench): 30,000 gated GPT shapes with heads and
+feed-forward sizes of their own in every layer, timed on four GPUs as the sum of one forward's kernels. That
+is runtime graph in bf16 (fp16 where the GPU has no bf16). Shapes are compared within groups: same space (batch),
+same width and parameters within 3 %. Printed are Kendall's tau and Spearman's rho, averaged over the groups by
+their count of shapes, and the median error. The ceiling ranks by the best other GPU's measurement.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from hwsearch.cost.tables import predict_table
+from hwsearch.gpu.catalog import load_gpu
+
+HEAD_SIZE = 64
+VOCABULARY = 50254
+PROFILE_OF = {"a100": "a100-sxm-40", "h100": "h100-sxm", "rtx2080": "rtx2080", "v100": "v100"}
+SAME_SIZE = 1.03
+FEWEST, MOST = 5, 200
+
+
+def shapes(folder: Path) -> pd.DataFrame:
+    """A model table, with the group of each shape, its FLOPs, and measured milliseconds by GPU."""
+    table = pd.read_csv(folder / "hwgptbench" / "latency_30k_archs.csv.gz", dtype={"mlp_ratio": str})
+    table = table.rename(columns={"n_layer": "layers", "n_embd": "hidden", "n_head": "heads"})
+    ratios = [[int(digit) for digit in text] for text in table["mlp_ratio"]]
+    widths = table["hidden"]
+    table["ffn"] = ["-".join(str(r * width) for r in row) for row, width in zip(ratios, widths, strict=True)]
+    heads = table["heads"].str.split("-").map(lambda row: sum(map(int, row)))
+    weights = 4 * widths * HEAD_SIZE * heads + 3 * widths**2 * [sum(row) for row in ratios]
+    tokens = table["batch"] * table["seq"]
+    scores = 2 * tokens * table["seq"] * HEAD_SIZE * heads  # causal: half of the pairs
+    table["flops"] = 2 * tokens * (weights + VOCABULARY * widths) + scores
+    # Sizes that differ by less than 3 % from the group's smallest; borders are powers of 1.03.
+    size = np.floor(np.log(table["params"]) / np.log(SAME_SIZE)).astype(int)
+    table["group"] = table.groupby(["space", "hidden", size]).ngroup()
+    table = table.assign(head_dim=HEAD_SIZE, glu=1, causal=1, vocab=VOCABULARY, runtime="graph")
+    return table[table.groupby("group")["group"].transform("size") >= FEWEST]
+
+
+def predict(table: pd.DataFrame, gpu: str) -> NDArray[np.float64]:
+    """Milliseconds, as `hwsearch predict FILE.csv` answers."""
+    columns = ["layers", "hidden", "heads", "ffn", "batch", "seq", "head_dim", "glu", "causal", "vocab"]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "shapes.csv"
+        table[[*columns, "runtime"]].to_csv(path, index=False)
+        answer = pd.read_csv(StringIO(predict_table(path, load_gpu(gpu))))
+    return answer["predicted_ms"].to_numpy()
+
+
+def kendall(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
+    """Tau-b over all pairs."""
+    first, second = np.triu_indices(len(x), 1)
+    dx, dy = np.sign(x[first] - x[second]), np.sign(y[first] - y[second])
+    pairs = np.sqrt(np.count_nonzero(dx) * np.count_nonzero(dy))
+    return float((dx * dy).sum() / pairs) if pairs else 0.0
+
+
+def within_groups(table: pd.DataFrame, guess: str, truth: str) -> tuple[float, float]:
+    """Kendall's tau and Spearman's rho, averaged over groups by their size."""
+    taus, rhos, sizes = [], [], []
+    for _, group in table.groupby("group"):
+        x, y = group[guess].to_numpy(dtype=float)[:MOST], group[truth].to_numpy(dtype=float)[:MOST]
+        taus.append(kendall(x, y))
+        ranks = pd.DataFrame({"x": x, "y": y}).rank().corr().to_numpy()[0, 1]
+        rhos.append(0.0 if np.isnan(ranks) else ranks)
+        sizes.append(len(x))
+    return float(np.average(taus, weights=sizes)), float(np.average(rhos, weights=sizes))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True)
+    table = shapes(parser.parse_args().data)
+    print(f"{len(table):,} shapes in {table['group'].nunique():,} groups; Kendall's tau, Spearman's rho")
+    print(
+        f"\n{'GPU':<12}{'predicted':>16}{'FLOPs':>16}{'parameters':>16}{'best other GPU':>16}{'error %':>9}{'bias %':>8}"
+    )
+    for device, gpu in PROFILE_OF.items():
+        table["predicted"] = predict(table, gpu)
+        truth = f"lat_ms_{device}"
+        others = [within_groups(table, f"lat_ms_{other}", truth) for other in PROFILE_OF if other != device]
+        scores = [within_groups(table, guess, truth) for guess in ("predicted", "flops", "params")]
+        error = 100 * (table["predicted"] / table[truth] - 1)
+        cells = "".join(f"{f'{tau:.3f} {rho:.3f}':>16}" for tau, rho in [*scores, max(others)])
+        print(f"{device:<12}{cells}{error.abs().median():>9.1f}{error.median():>+8.1f}")
+
+
+if __name__ == "__main__":
+    main()
