@@ -58,7 +58,7 @@ class Batch(ABC):
                 forward = self.attention(sizes, window)
                 return forward * (1 + BACKWARD_FACTOR) if self.training else forward
             case Products():
-                return self._products(sizes)
+                return self._products(operator, sizes)
 
     def optimizer(self, parameters: Column) -> Seconds:
         """One AdamW step over `parameters` [N]."""
@@ -73,10 +73,13 @@ class Batch(ABC):
         weight_gradient = gemm_seconds(self.gpu, self.dtype, outputs, inputs, rows)
         return np.asarray(forward + data_gradient + weight_gradient)
 
-    def _products(self, sizes: Distinct) -> Seconds:
-        """Q K^T and P V of all heads; in training also their gradients, two products for each."""
+    def _products(self, operator: Products, sizes: Distinct) -> Seconds:
+        """Two products of all heads; in training also their gradients, two products for each."""
         heads, head_size = sizes["heads"], sizes["head_size"]
-        scores = self.rows("scores", sizes) * heads
+        pairs = self.rows("scores", sizes)
+        if operator.with_positions:
+            pairs = self.rows("tokens", sizes) * self.rows("positions", sizes)
+        scores = pairs * heads
         operands = 4.0 * self.rows("tokens", sizes) * heads * head_size
         rate = PRODUCT_RATE * self.gpu.dense_flops_per_s[self.dtype]
         moved = (2 * scores + operands) * BYTES_PER_ELEMENT[self.dtype]
@@ -138,7 +141,7 @@ class WorkloadBatch(Batch):
         lengths, counts = self.workload.computed_lengths(unpads=self.architecture.unpads)
         return attention_seconds(
             self.gpu,
-            self.dtype,
+            self.settings.attention_dtype or self.dtype,
             lengths,
             counts,
             sizes["heads"],
