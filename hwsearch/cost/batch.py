@@ -78,7 +78,7 @@ class Batch(ABC):
         heads, head_size = sizes["heads"], sizes["head_size"]
         pairs = self.rows("scores", sizes)
         if operator.with_positions:
-            pairs = self.rows("tokens", sizes) * self.rows("positions", sizes)
+            pairs = np.asarray(1.0 * self.rows("tokens", sizes) * self.rows("positions", sizes))
         scores = pairs * heads
         operands = 4.0 * self.rows("tokens", sizes) * heads * head_size
         rate = PRODUCT_RATE * self.gpu.dense_flops_per_s[self.dtype]
