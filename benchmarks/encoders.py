@@ -4,7 +4,7 @@
 
 DIR holds the folders e2e_encoder (BERT and ViT by GPU, batch, length and framework, from public
 repositories), timm (huggingface/pytorch-image-models aa4b585) and neusight (sitar-lab/NeuSight 6945927).
-Every prediction is that of `hwsearch predict FILE.csv`; all a row says is shape, batch, length, GPU, dtype, runtime.
+Predictions are those of `hwsearch predict FILE.csv`: a row says shape, batch, length, GPU, dtype, runtime.
 
 A cell is one shape, batch and length in one runtime, dtype and framework on one GPU; the median over its
 revisions is judged, unless they differ by more than 15 %. Left out are training rows, and TensorRT on GeForce
