@@ -80,8 +80,8 @@ def layer_operators(
     """
     around = "residuals and norms"
     residual = _streams(around, "hidden", kernels.residual)
-    norms = kernels.pre_norm if architecture.final_norm else kernels.norm
-    norm = _streams(around, "hidden", norms, norm=True)
+    passes = kernels.pre_norm if architecture.final_norm else kernels.norm
+    norm = [Stream(around, "hidden", passes, norm=True), *_streams(around, "hidden", kernels.cast)]
     activation = kernels.gated if architecture.gated_mlp else kernels.plain
     return (
         *norm,
@@ -138,8 +138,8 @@ def count_kernels(operators: Sequence[Operator]) -> int:
     return sum(operator.kernels for operator in operators)
 
 
-def _streams(name: str, width: Width, passes: Sequence[float], norm: bool = False) -> list[Stream]:
-    return [Stream(name, width, count, norm) for count in passes]
+def _streams(name: str, width: Width, passes: Sequence[float]) -> list[Stream]:
+    return [Stream(name, width, count) for count in passes]
 
 
 # A cast of a weight matrix reads 4 bytes and writes 2: three elements of 2 bytes.

@@ -26,7 +26,7 @@ L4 = load_gpu("l4")
 
 
 def by_operators(shape: EncoderShape, spec: str) -> float:
-    """Inference, runtime graph, no head, bf16, of an unpadded gated encoder."""
+    """Inference, runtime tensorrt, no head, bf16, of an unpadded gated pre-norm encoder."""
     lengths = np.array(parse_workload(spec).lengths)
     ones = np.ones_like(lengths)
     t, h, i, a = int(lengths.sum()), shape.hidden_size, shape.intermediate_size, shape.num_attention_heads
@@ -46,14 +46,15 @@ def by_operators(shape: EncoderShape, spec: str) -> float:
         total += attention(
             None if layer % shape.global_attn_every_n_layers == 0 else shape.local_attention // 2
         )
-        total += 2 * (stream(h, 3) + stream(h, 2, norm=True)) + stream(2 * h, 2) + stream(i, 2) + stream(i, 3)
+        # Norm with the residual add that it keeps, rotation, product of the activated and the other branch.
+        total += 2 * stream(h, 4, norm=True) + stream(2 * h, 2) + stream(i, 3)
     return total
 
 
 @pytest.mark.parametrize("spec", ["fixed:512x8", "normal:256,64,32..512x16", "fixed:8192x1", "fixed:1x1"])
 def test_an_encoder_is_the_sum_of_its_operators(spec: str) -> None:
     shape = PRESETS["modernbert-base"]
-    predicted = predict_shape(shape, L4, parse_workload(spec))
+    predicted = predict_shape(shape, L4, parse_workload(spec), runtime="tensorrt")
     assert predicted.latency_s == pytest.approx(by_operators(shape, spec))
     assert sum(predicted.parts_s.values()) == pytest.approx(predicted.device_s)
     assert predicted.tokens_per_s == pytest.approx(parse_workload(spec).tokens / predicted.latency_s)
@@ -114,11 +115,12 @@ def test_small_eager_batches_wait_for_the_host() -> None:
     small = parse_workload("fixed:16x1")
     eager = predict_shape(PRESETS["modernbert-base"], L4, small, runtime="eager")
     graph = predict_shape(PRESETS["modernbert-base"], L4, small, runtime="graph")
-    assert eager.device_s == pytest.approx(graph.device_s) and graph.latency_s == graph.device_s
+    assert graph.latency_s == graph.device_s < eager.device_s
     assert eager.latency_s > 2 * eager.device_s
     large = parse_workload("fixed:512x256")
+    # A large one waits for nothing; the weights' casts are all that eager adds.
     assert predict_shape(PRESETS["modernbert-base"], L4, large, runtime="eager").latency_s == pytest.approx(
-        predict_shape(PRESETS["modernbert-base"], L4, large, runtime="graph").latency_s
+        predict_shape(PRESETS["modernbert-base"], L4, large, runtime="graph").latency_s, rel=0.01
     )
 
 

@@ -51,12 +51,12 @@ def layer_by_layer(
     def gemm(n: int, k: int) -> float:
         return float(gemm_seconds(L4, "bf16", tokens, n, k))
 
-    def stream(width: int, passes: int, norm: bool = False) -> float:
+    def stream(width: int, passes: float, norm: bool = False) -> float:
         return float(stream_seconds(L4, 2 * tokens * width * passes, norm))
 
     kernels = RUNTIMES["graph"].kernels(L4, "bf16")
-    norms = kernels.pre_norm if glu else kernels.norm
-    around = sum(stream(hidden, p) for p in kernels.residual) + sum(stream(hidden, p, True) for p in norms)
+    around = sum(stream(hidden, p) for p in (*kernels.residual, *kernels.cast))
+    around += stream(hidden, kernels.pre_norm if glu else kernels.norm, True)
     activation = kernels.gated if glu else kernels.plain
     total = stream(hidden, 2) + stream(hidden, 2, norm=True)
     for a, f, window in zip(heads, ffn, windows or [None] * len(heads), strict=True):
