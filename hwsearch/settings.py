@@ -27,6 +27,7 @@ class Settings:
         recompute: training keeps each layer's input alone and runs the layer again for its backward pass.
         attention: how the scores are kept; None is what the runtime does with them on the GPU. Relative
             positions always store them.
+        unpads: whether padding is left out; None is what the encoder's own code does.
         attention_dtype: q, k and v are cast to it around the attention; None means `dtype`.
     """
 
@@ -37,6 +38,7 @@ class Settings:
     recompute: bool = False
     attention: AttentionName | None = None
     attention_dtype: str | None = None
+    unpads: bool | None = None
 
     def __post_init__(self) -> None:
         if self.recompute and not self.training:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -76,7 +77,7 @@ class Batch(ABC):
     def _products(self, operator: Products, sizes: Distinct) -> Seconds:
         """Two products of all heads; in training also their gradients, two products for each."""
         heads, head_size = sizes["heads"], sizes["head_size"]
-        pairs = self.rows("scores", sizes)
+        pairs: Count = self.rows("scores", sizes)
         if operator.with_positions:
             pairs = np.asarray(1.0 * self.rows("tokens", sizes) * self.rows("positions", sizes))
         scores = pairs * heads
@@ -85,7 +86,7 @@ class Batch(ABC):
         moved = (2 * scores + operands) * BYTES_PER_ELEMENT[self.dtype]
         forward = stream_seconds(self.gpu, moved / 2) * 2
         forward = np.maximum(forward, 4 * scores * head_size / rate)
-        return forward * 3 if self.training else forward
+        return np.asarray(forward * 3 if self.training else forward)
 
     def _width(self, name: Width, sizes: Distinct) -> Column:
         match name:
@@ -119,8 +120,14 @@ class WorkloadBatch(Batch):
         return cls(gpu, settings.dtype_on(gpu), settings.training, architecture, workload, settings)
 
     @property
+    def lengths(self) -> tuple[Column, Column]:
+        """Distinct computed lengths and how often each occurs."""
+        asked = self.settings.unpads
+        return self.workload.computed_lengths(unpads=self.architecture.unpads if asked is None else asked)
+
+    @property
     def tokens(self) -> int:
-        lengths, counts = self.workload.computed_lengths(unpads=self.architecture.unpads)
+        lengths, counts = self.lengths
         return int((lengths * counts).sum())
 
     def rows(self, name: Rows, sizes: Distinct) -> Column | int:
@@ -128,7 +135,7 @@ class WorkloadBatch(Batch):
             case "tokens":
                 return self.tokens
             case "scores":
-                lengths, counts = self.workload.computed_lengths(unpads=self.architecture.unpads)
+                lengths, counts = self.lengths
                 return int((lengths.astype(float) ** 2 * counts).sum())
             case "positions":
                 return self.architecture.position_rows
@@ -138,7 +145,7 @@ class WorkloadBatch(Batch):
                 return self._width(name, sizes)
 
     def attention(self, sizes: Distinct, window: Column | None) -> Seconds:
-        lengths, counts = self.workload.computed_lengths(unpads=self.architecture.unpads)
+        lengths, counts = self.lengths
         return attention_seconds(
             self.gpu,
             self.settings.attention_dtype or self.dtype,

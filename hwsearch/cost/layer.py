@@ -176,9 +176,9 @@ DISENTANGLED_PASSES = (2, 2, 2, 2, 2, 3, 3, 2, 2, 2)
 
 
 def _disentangled() -> list[Operator]:
-    """What DeBERTa's relative positions make of a layer: one table for all layers is projected with the
-    content's own weights and repeated for every sequence, its products with queries and keys are stored as the
-    scores are, and all of it moves through memory: no runtime has a fused kernel for it."""
+    """What DeBERTa's relative positions make of a layer, in any runtime: the one table is projected
+    with the content's own weights and repeated for every sequence, and its products with queries and keys are
+    stored as the scores are. All of it moves through memory."""
     name = "disentangled attention"
     return [
         Stream(name, "key", 2),  # keys are scaled, not scores

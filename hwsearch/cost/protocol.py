@@ -29,10 +29,11 @@ SHORT, LONG = 512, 8192
 DRAWN_BATCHES = 16
 # What CUDA reported of the 24 GiB of the notebooks' RTX 4090.
 USABLE_MEMORY = 23.43 / 24
-EAGER = Settings(runtime="eager", dtype="fp32", attention="flash")
-STORED = replace(EAGER, attention="math")
+PADDED = Settings(runtime="eager", dtype="fp32", attention="flash", unpads=False)
+STORED = replace(PADDED, attention="math")
+UNPADDED = replace(PADDED, unpads=True)
 # The compiled feed-forward is most of what runtimes differ in; its norms and residual adds stayed eager.
-FLEXBERT = Settings(runtime="compile", dtype="fp32", attention="flash", attention_dtype="bf16")
+FLEXBERT = Settings(runtime="compile", dtype="fp32", attention="flash", attention_dtype="bf16", unpads=True)
 
 
 @dataclass(frozen=True)
@@ -41,26 +42,24 @@ class Entry:
 
     Attributes:
         name: of the line.
-        unpads: whether this run computed real tokens alone.
         short_batch, long_batch: sequences of a batch.
         code: what its code holds beside the wiring; None is the default for its architecture.
     """
 
     name: str
-    unpads: bool = False
-    settings: Settings = EAGER
+    settings: Settings = PADDED
     short_batch: int = 512
     long_batch: int = 32
     code: Code | None = None
 
 
 def _flexbert(name: str) -> Entry:
-    return Entry(name, unpads=True, settings=FLEXBERT, code=Code(hidden_states=4))
+    return Entry(name, settings=FLEXBERT, code=Code(hidden_states=4))
 
 
 def _gte(name: str, short_batch: int, long_batch: int) -> tuple[Entry, ...]:
     padded = Entry(name, short_batch=short_batch, long_batch=long_batch)
-    return padded, replace(padded, name=f"{name} unpadded", unpads=True)
+    return padded, replace(padded, name=f"{name} unpadded", settings=UNPADDED)
 
 
 ENTRIES: dict[str, tuple[Entry, ...]] = {
@@ -110,18 +109,17 @@ def protocol_rows(presets: list[str], gpu: Gpu) -> list[ProtocolRow]:
 
 
 def _row(preset: EncoderShape, entry: Entry, gpu: Gpu) -> ProtocolRow:
-    shape = replace(preset, architecture=replace(preset.architecture, unpads=entry.unpads))
     settings = entry.settings
-    stored = settings.attention == "math" or shape.architecture.position == "relative"
+    stored = settings.attention == "math" or preset.architecture.position == "relative"
     # A table of positions ends; rotary embeddings do not.
-    ends = shape.architecture.position in ("learned", "relative")
+    ends = preset.architecture.position in ("learned", "relative")
     return ProtocolRow(
         encoder=entry.name,
         gpu=gpu.name,
         dtype=settings.dtype_on(gpu),
         attention=f"{settings.attention_dtype or settings.dtype_on(gpu)} {'math' if stored else 'flash'}",
-        short=_half(shape, entry, gpu, SHORT, entry.short_batch),
-        long=None if ends else _half(shape, entry, gpu, LONG, entry.long_batch),
+        short=_half(preset, entry, gpu, SHORT, entry.short_batch),
+        long=None if ends else _half(preset, entry, gpu, LONG, entry.long_batch),
         calibration=gpu.calibration.kind,
     )
 
@@ -146,7 +144,7 @@ def drawn_batches(length: int, batch: int) -> list[Workload]:
 
 def _tokens_per_s(table: ShapeTable, settings: Settings, gpu: Gpu, batches: list[Workload]) -> float:
     layers = DistinctLayers(table)
-    if not table.architecture.unpads:
+    if not settings.unpads:
         seconds = len(batches) * float(encoder_time(layers, gpu, batches[0], settings).latency[0])
     else:
         seconds = sum(float(encoder_time(layers, gpu, batch, settings).latency[0]) for batch in batches)
