@@ -284,7 +284,7 @@ def write_blocks(
         sum(rows.values()),
         None,
         float(np.mean(errors)),
-        *interval(np.concatenate([equal_weight(ratio) for ratio in unseen.values()])),
+        **interval(np.concatenate([equal_weight(ratio) for ratio in unseen.values()])),
         from_gpus=tuple(rows),
         note="clock from the power limit, share of the lanes from square products (hwsearch.cost.gemm_simt)",
     )
@@ -303,7 +303,7 @@ def write_blocks(
                 transfer_error_percent=median_error(unseen["gemm", name]),
                 from_gpus=(),
                 note="timed on the PCIe card, 250 W" if name == "v100" else "",
-                **dict(zip(("low_factor", "high_factor"), interval(ratio), strict=True)),
+                **interval(ratio),
             )
             fractions = (values["compute_fraction"], values["bandwidth_fraction"])
             block = SimtConstants(FLOOR_S, *fractions, evidence)

@@ -19,6 +19,7 @@ import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from fit_data import Cases, gemm_cases, vidur_gemm_cases
@@ -116,7 +117,7 @@ def gemm_constants(
 def predict(cases: Cases, constants: GemmConstants) -> Vector:
     calibration = replace(cases.gpu.calibration, gemm={cases.dtype: constants})
     gpu = replace(cases.gpu, calibration=calibration)
-    return gemm_seconds(gpu, cases.dtype, *(cases.frame[c].to_numpy() for c in "mnk"))
+    return gemm_seconds(gpu, cases.dtype, **{c: cases.frame[c].to_numpy() for c in "mnk"})
 
 
 def weight(cases: Cases) -> float:
@@ -183,7 +184,7 @@ def fit_own(table: Cases, start: GemmConstants) -> GemmConstants:
     spread = 0.5
 
     def constants(x: Vector) -> GemmConstants:
-        return replace(start, **dict(zip(names, map(float, np.exp(x)), strict=True)))
+        return replace(start, **_named(names, x))
 
     def residuals(x: Vector) -> Vector:
         error = (np.log(predict(sample, constants(x))) - measured) * np.sqrt(1000 / len(measured))
@@ -194,6 +195,10 @@ def fit_own(table: Cases, start: GemmConstants) -> GemmConstants:
     # No GPU moves more bytes than its datasheet says.
     high[names.index("bandwidth_fraction")] = 0.0
     return constants(_least_squares(residuals, first, first - reach, high))
+
+
+def _named(names: Sequence[str], logarithms: Vector) -> dict[str, Any]:
+    return dict(zip(names, map(float, np.exp(logarithms)), strict=True))
 
 
 def _least_squares(residuals: Callable[[Vector], Vector], start: Vector, low: Vector, high: Vector) -> Vector:
@@ -279,7 +284,7 @@ def report(judged: Sequence[Judged], model: GemmModel) -> list[str]:
         float(np.mean([median_error(getattr(j, k)) for j in judged])) for k in ("own", "left_out")
     )
     typical = " | ".join(f"{value:.3g}" for value in model.typical.values())
-    lines.append(f"| mean, typical | | | {own:.1f} | | | {left_out:.1f} | | | {typical} |")
+    lines.append(f"| mean, typical | | | {means[0]:.1f} | | | {means[1]:.1f} | | | {typical} |")
     shared = ", ".join(f"{name} {value:.4g}" for name, value in model.shared.items())
     return [*lines, "", f"Shared by all GPUs: {shared}."]
 
@@ -308,7 +313,7 @@ def write_blocks(judged: Sequence[Judged], model: GemmModel) -> None:
         sum(len(j.own) for j in judged),
         None,
         unseen,
-        *interval(np.concatenate([equal_weight(j.left_out) for j in judged])),
+        **interval(np.concatenate([equal_weight(j.left_out) for j in judged])),
         from_gpus=tuple(mine),
         note="floor, bandwidth and share of the power limit typical of the GPUs that were timed",
     )
@@ -333,7 +338,7 @@ def _block(
             len(own.own),
             median_error(own.own),
             median_error(own.left_out),
-            *interval(own.own),
+            **interval(own.own),
             note=note,
         )
         start = model.constants(gpu, own.table.dtype)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypedDict
 
 import numpy as np
 import yaml
@@ -11,16 +12,23 @@ from numpy.typing import NDArray
 from hwsearch import files
 from hwsearch.gpu.profile_text import plain
 
-__all__ = ["equal_weight", "interval", "plain", "replace_blocks", "replace_gemm"]
+__all__ = ["by_dtype", "equal_weight", "interval", "plain", "replace_blocks", "replace_gemm"]
 
 Vector = NDArray[np.float64]
 ROWS_OF_EACH = 2000
 
 
-def interval(ratio: Vector) -> tuple[float, float]:
+class Interval(TypedDict):
+    """Two attributes of Evidence."""
+
+    low_factor: float
+    high_factor: float
+
+
+def interval(ratio: Vector) -> Interval:
     """Factors that hold 90 % of measured / predicted, from predicted / measured of held-out rows."""
     low, high = np.quantile(1 / ratio, (0.05, 0.95))
-    return min(float(low), 1.0), max(float(high), 1.0)
+    return {"low_factor": min(float(low), 1.0), "high_factor": max(float(high), 1.0)}
 
 
 def equal_weight(ratio: Vector) -> Vector:
@@ -36,6 +44,17 @@ def replace_blocks(name: str, blocks: dict[str, Any]) -> None:
     calibration = {**yaml.safe_load(text)["calibration"], **blocks}
     section = yaml.dump({"calibration": calibration}, Dumper=_NoAliases, sort_keys=False, width=110)
     files.write_whole(path, f"{facts}\n{section}")
+
+
+def by_dtype(constants: Mapping[str, Any]) -> dict[str, Any]:
+    """Blocks by dtype; `fp16: bf16` where both hold the same numbers."""
+    blocks: dict[str, Any] = {dtype: plain(c) for dtype, c in constants.items()}
+    same = "bf16" in blocks and _numbers(blocks["bf16"]) == _numbers(blocks["fp16"])
+    return {**blocks, "fp16": "bf16"} if same else blocks
+
+
+def _numbers(block: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in block.items() if key != "evidence"}
 
 
 def replace_gemm(name: str, blocks: dict[str, Any]) -> None:

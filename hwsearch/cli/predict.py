@@ -31,6 +31,8 @@ def _answer_table(arguments: argparse.Namespace) -> None:
     for option, replaced in (("workload", "batch and seq"), ("head", "vocab"), ("json", "a CSV answer")):
         if getattr(arguments, option):
             raise HwsearchError(f"--{option} is not for a table, which has {replaced} instead")
+    if arguments.recompute:
+        raise HwsearchError("--recompute is for a shape; tables are predicted without recomputation")
     answer = predict_table(
         Path(arguments.shape),
         load_gpu(arguments.gpu),

@@ -231,11 +231,14 @@ def _shapes(table: CsvTable, operators: bool) -> list[tuple[str, ...]]:
 
 
 def _evidence(path: Path, rows: int, ratio: NDArray[np.float64] | None) -> Evidence:
-    measured = {} if ratio is None else {"own_error_percent": Errors.of(ratio).absolute}
-    if ratio is not None and rows >= FEWEST_FOR_INTERVAL:
-        low, high = np.quantile(1 / ratio, (0.05, 0.95))
-        measured |= {"low_factor": min(float(low), 1.0), "high_factor": max(float(high), 1.0)}
-    return Evidence("calibrated", f"{path.name}, {date.today().isoformat()}", rows, **measured)
+    evidence = Evidence("calibrated", f"{path.name}, {date.today().isoformat()}", rows)
+    if ratio is None:
+        return evidence
+    evidence = replace(evidence, own_error_percent=Errors.of(ratio).absolute)
+    if rows < FEWEST_FOR_INTERVAL:
+        return evidence
+    low, high = np.quantile(1 / ratio, (0.05, 0.95))
+    return replace(evidence, low_factor=min(float(low), 1.0), high_factor=max(float(high), 1.0))
 
 
 def _with_evidence(before: Gpu, after: Gpu, evidence: Evidence) -> Gpu:

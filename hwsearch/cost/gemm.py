@@ -89,7 +89,7 @@ def bmm_seconds(
     k: ArrayLike,
     in_a_loop: bool = False,
 ) -> NDArray[np.float64]:
-    """Device time of `batch` products y[m, n] = x[m, k] w[k, n] in one kernel; otherwise as `gemm_seconds`."""
+    """Device time of `batch` products y[m, n] = x[m, k] w[k, n] in one kernel; see `gemm_seconds`."""
     if isinstance(_constants(gpu, dtype), SimtConstants):
         return sgemm_batched_seconds(gpu, dtype, batch, m, n, k, in_a_loop)
     return _cheapest(gpu, dtype, batch, m, n, k, 1).seconds

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from hwsearch.cost.bmm import bmm_seconds
+from hwsearch.cost.gemm import bmm_seconds
 from hwsearch.cost.stream import stream_seconds
 from hwsearch.gpu.profile import Gpu
 

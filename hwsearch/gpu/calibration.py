@@ -22,10 +22,10 @@ class Evidence:
         own_error_percent: median absolute error on cases of this GPU that the fit did not see.
         transfer_error_percent: median absolute error when a GPU is predicted with constants fitted on
             the others: of this GPU where it was measured, else the mean over those that were.
-        low_factor, high_factor: 90 % of the measurements lie between these multiples of the prediction, on
-            held-out cases of this GPU or, where constants were transferred, of GPUs left out of the fit.
         from_gpus: where transferred constants come from; empty if fitted.
         note: what a reader should know before trusting the block.
+        low_factor, high_factor: 90 % of the measurements lie between these multiples of the prediction, on
+            held-out cases of this GPU or, where constants were transferred, of GPUs left out of the fit.
     """
 
     kind: EvidenceKind
@@ -33,10 +33,10 @@ class Evidence:
     rows: int
     own_error_percent: float | None = None
     transfer_error_percent: float | None = None
-    low_factor: float | None = None
-    high_factor: float | None = None
     from_gpus: tuple[str, ...] = ()
     note: str = ""
+    low_factor: float | None = None
+    high_factor: float | None = None
 
 
 @dataclass(frozen=True)
