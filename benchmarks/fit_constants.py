@@ -22,33 +22,18 @@ from pathlib import Path
 
 import numpy as np
 import scipy
-from fit_data import (
-    Cases,
-    attention_cases,
-    gemm_cases,
-    stream_cases,
-    vidur_add_cases,
-    vidur_gemm_cases,
-)
-from fit_results import (
-    CARDS_WITH_SAME_KERNEL,
-    TILES,
-    Fit,
-    Operator,
-    Results,
-    Vector,
-    attention_constants,
-    gemm_constants,
-    stream_constants,
-)
+from fit_attention import fit_attention
+from fit_attention import table as attention_table
+from fit_data import Cases, gemm_cases, vidur_gemm_cases
+from fit_results import Fit, Operator, Results, Vector, gemm_constants
+from fit_stream import fit_streams
+from fit_stream import table as stream_table
 from scipy.optimize import minimize
 from write_profiles import write_calibrations
 
-from hwsearch.cost.attention import seconds_of_tiles
 from hwsearch.cost.gemm import gemm_seconds
-from hwsearch.cost.stream import stream_seconds
 from hwsearch.files import write_whole
-from hwsearch.gpu.calibration import AttentionConstants, Evidence, GemmConstants, StreamConstants
+from hwsearch.gpu.calibration import Evidence, GemmConstants
 from hwsearch.gpu.profile import Gpu
 
 FIT_ROWS = 1500
@@ -66,19 +51,6 @@ def predict_gemm(cases: Cases, v: Vector) -> Vector:
     return gemm_seconds(gpu, cases.dtype, *(frame[c].to_numpy() for c in "mnk"))
 
 
-def predict_attention(cases: Cases, v: Vector) -> Vector:
-    columns = ("blocks", "visited", "longest", "num_heads", "head_dim", "bytes")
-    arrays = [cases.frame[c].to_numpy() for c in columns]
-    constants = attention_constants(v, TILES[cases.gpu.name], NO_EVIDENCE)
-    return seconds_of_tiles(cases.gpu, cases.dtype, constants, *arrays)
-
-
-def predict_stream(cases: Cases, v: Vector) -> Vector:
-    calibration = replace(cases.gpu.calibration, stream=stream_constants(v, NO_EVIDENCE))
-    norm = cases.frame["norm"].to_numpy(dtype=bool)
-    return stream_seconds(replace(cases.gpu, calibration=calibration), cases.frame["bytes"].to_numpy(), norm)
-
-
 US = 1e-6
 GEMM = Operator(
     "gemm",
@@ -93,19 +65,6 @@ GEMM_FP32 = replace(
     start=(2.5 * US, 0.5 * US, 0.8, 10, 0.75),
     bounds=((2.5 * US, 2.5 * US), (0.01 * US, 3 * US), (0.2, 1.1), (0.1, 40), (0.75, 0.75)),
 )
-ATTENTION = Operator(
-    "attention",
-    (4 * US, 1 * US, 0.8, 1.5, 0.7),
-    ((1 * US, 20 * US), (0.01 * US, 10 * US), (0.2, 1.2), (0.2, 50), (0.2, 1.0)),
-    predict_attention,
-)
-STREAM = Operator(
-    "stream",
-    (2 * US, 0.8, 0.6, 2.0),
-    ((0.2 * US, 10 * US), (0.3, 0.95), (0.3, 0.95), (1.0, 8.0)),
-    predict_stream,
-)
-STREAM_ADDS = replace(STREAM, bounds=(*STREAM.bounds[:2], (0.6, 0.6), STREAM.bounds[3]))
 
 
 def fit(operator: Operator, cases: Sequence[Cases]) -> Vector:
@@ -236,63 +195,23 @@ def main() -> None:
     show(table(replace(GEMM_FP32, name="gemm, fp32 (rows above 0.3 ms)"), simt, names))
     joint_fp32 = fit(GEMM_FP32, fp32)
     show("All of them together: " + describe(names, joint_fp32) + "\n")
-    names = list(AttentionConstants.__dataclass_fields__)[2:-1]
-    attention = fit_all(
-        ATTENTION,
-        list(attention_cases(arguments.data, TILES)),
-        lambda a, b: a.gpu.name not in CARDS_WITH_SAME_KERNEL or b.gpu.name in CARDS_WITH_SAME_KERNEL,
-    )
-    show(table(ATTENTION, attention, names))
-    names = list(StreamConstants.__dataclass_fields__)[:-1]
-    adds = fit_all(STREAM_ADDS, list(vidur_add_cases(arguments.data)), lambda a, b: True)
-    show(table(replace(STREAM_ADDS, name="stream, fp16 adds (norms not measured: 0.6 is held)"), adds, names))
-    large = streams_above_the_floor(fit(STREAM_ADDS, [f.cases for f in adds]))
-    streams = list(stream_cases(arguments.data))
-    stream = fit_all(large, streams, lambda a, b: not siblings(a, b))
-    show(
-        table(
-            replace(large, name="stream, fp32 (rows above 0.3 ms; floor and cache as of the adds)"),
-            stream,
-            names,
-        )
-    )
-    show("\n".join(by_operator(large, f) for f in stream))
-    same_kernel = [f.cases for f in attention if f.cases.gpu.name in CARDS_WITH_SAME_KERNEL]
+    attention = fit_attention(arguments.data)
+    show(f"### attention\n\n{attention_table(attention)}\n")
+    streams = fit_streams(arguments.data)
+    show(f"### norms, softmax, activations, adds\n\n{stream_table(streams)}\n")
     results = Results(
         gemm=gemm,
         gemm_joint=joint,
         gemm_fp32=simt,
         gemm_fp32_joint=joint_fp32,
         attention=attention,
-        attention_joint=fit(ATTENTION, same_kernel),
-        adds=adds,
-        stream=stream,
-        stream_joint=fit(large, streams),
+        stream=streams,
     )
     show(f"\n{time.perf_counter() - started:.0f} s on one core.")
     if arguments.write:
         write_calibrations(results)
     if arguments.out:
         write_whole(arguments.out, "\n".join(parts) + "\n")
-
-
-def streams_above_the_floor(adds: Vector) -> Operator:
-    """NeuSight's rows lie above the floor and the cache, so both are held where fp16 adds put them."""
-    floor, _, _, cached = adds
-    return replace(
-        STREAM,
-        start=(floor, 0.8, 0.6, cached),
-        bounds=((floor, floor), *STREAM.bounds[1:3], (cached, cached)),
-    )
-
-
-def by_operator(operator: Operator, fit: Fit) -> str:
-    error = np.abs(ratios(operator, fit.cases, fit.vector) - 1)
-    norm = fit.cases.frame["norm"].to_numpy(dtype=bool)
-    return (
-        f"{fit.cases.gpu.name}, fitted rows: adds and activations {100 * np.median(error[~norm]):.1f} %, "
-        f"norms {100 * np.median(error[norm]):.1f} %"
-    )
 
 
 def describe(names: Sequence[str], v: Vector) -> str:

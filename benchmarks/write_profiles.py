@@ -3,35 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import yaml
-from fit_results import (
-    CARDS_WITH_SAME_KERNEL,
-    TILES,
-    Fit,
-    Results,
-    Vector,
-    attention_constants,
-    gemm_constants,
-    stream_constants,
-)
+from fit_attention import attention_block
+from fit_results import Fit, Results, gemm_constants
+from fit_stream import stream_block
+from profile_blocks import by_dtype, plain
 
 from hwsearch import files
 from hwsearch.cost.gemm import gemm_seconds
 from hwsearch.gpu.calibration import (
-    AttentionConstants,
     Calibration,
     CalibrationKind,
     Evidence,
     GemmConstants,
-    StreamConstants,
 )
 from hwsearch.gpu.catalog import gpu_names, load_gpu
 from hwsearch.gpu.profile import Gpu
-from hwsearch.gpu.profile_file import constant_key
 
 TENSOR = ("bf16", "fp16", "tf32")
 # Same chip, other board: these take the constants of the card that was timed.
@@ -72,50 +63,25 @@ def write_calibrations(results: Results) -> None:
         facts, _, _ = files.read_text(path).partition("\ncalibration:")
         calibration = calibrate(load_gpu(name, folder), results)
         block = yaml.safe_dump(
-            {"calibration": plain(calibration)}, sort_keys=False, width=110, allow_unicode=True
+            {"calibration": as_written(calibration)}, sort_keys=False, width=110, allow_unicode=True
         )
         files.write_whole(path, f"{facts}\n{block}")
 
 
-def plain(calibration: Calibration) -> dict[str, Any]:
-    def block(constants: Any) -> dict[str, Any]:
-        values: dict[str, Any] = {}
-        for field in fields(constants):
-            if field.name == "evidence":
-                continue
-            key, factor = constant_key(field.name)
-            value = getattr(constants, field.name)
-            values[key] = value if isinstance(value, int) else float(f"{value / factor:.4g}")
-        evidence = {k: v for k, v in asdict(constants.evidence).items() if v not in (None, (), "")}
-        for key in ("own_error_percent", "transfer_error_percent"):
-            if key in evidence:
-                evidence[key] = round(evidence[key], 1)
-        if "from_gpus" in evidence:
-            evidence["from_gpus"] = list(evidence["from_gpus"])
-        return {**values, "evidence": evidence}
-
-    def by_dtype(constants: dict[str, Any]) -> dict[str, Any]:
-        blocks = {d: block(c) for d, c in constants.items()}
-        same = "bf16" in blocks and _numbers(blocks["bf16"]) == _numbers(blocks["fp16"])
-        return {**blocks, "fp16": "bf16"} if same else blocks
-
+def as_written(calibration: Calibration) -> dict[str, Any]:
     return {
         "kind": calibration.kind,
         "gemm": by_dtype(calibration.gemm),
         "attention": by_dtype(calibration.attention),
-        "stream": block(calibration.stream),
+        "stream": plain(calibration.stream),
     }
-
-
-def _numbers(block: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in block.items() if key != "evidence"}
 
 
 def calibrate(gpu: Gpu, results: Results) -> Calibration:
     """All constants of one GPU, with the evidence for each block."""
     gemm = {d: gemm_block(gpu, d, results) for d in gpu.dense_flops_per_s}
-    attention = {d: attention_block(gpu, d, gemm, results) for d in gpu.dense_flops_per_s}
-    stream = stream_block(gpu, results)
+    attention = {d: attention_block(gpu, d, results.attention) for d in gpu.dense_flops_per_s}
+    stream = stream_block(gpu, results.stream)
     kinds = {c.evidence.kind for c in (gemm[gpu.default_dtype], attention[gpu.default_dtype], stream)}
     every = {c.evidence.kind for c in gemm.values()} | {c.evidence.kind for c in attention.values()}
     kind: CalibrationKind = "partly fitted"
@@ -220,87 +186,3 @@ def simt_block(gpu: Gpu, dtype: str, results: Results) -> GemmConstants:
         return gemm_constants(source.vector, evidence)
     evidence = transferred(results.gemm_fp32, "one set of constants; sustained fp32 clocks differ widely")
     return gemm_constants(results.gemm_fp32_joint, evidence)
-
-
-def attention_block(
-    gpu: Gpu, dtype: str, gemm: dict[str, GemmConstants], results: Results
-) -> AttentionConstants:
-    fits = results.attention
-    same_kernel = [f for f in fits if f.cases.gpu.name in CARDS_WITH_SAME_KERNEL]
-    own = find(fits, gpu.name)
-    source = own or find(fits, SIBLINGS.get(gpu.name, ""))
-    if source is not None:
-        vector, tile = source.vector, TILES[source.cases.gpu.name]
-        evidence = fitted(source)
-        if "causal" in source.cases.source:
-            evidence = replace(evidence, note="timed causal and with head size 128 only")
-        if own is None:
-            evidence = class_error(fits, transferred([source], "same chip, other board"))
-    else:
-        vector, tile = results.attention_joint, TILES[CARDS_WITH_SAME_KERNEL[0]]
-        note = "FlashAttention-2 on two other GPUs; no flash kernel is known to be timed here"
-        if gpu.compute_capability < (8, 0):
-            note = "FlashAttention-2 on two other GPUs; this GPU cannot run it, its kernels may be slower"
-        evidence = transferred(same_kernel, note)
-    constants = attention_constants(vector, tile, evidence)
-    if dtype in ("bf16", "fp16") and gpu.compute_capability >= (7, 0):
-        return scaled(constants, gemm[dtype], results) if source is None else constants
-    # No public flash timings: the share of the product's rate that the 16-bit kernel reaches is kept.
-    share = constants.compute_fraction / sustained(results.gemm_joint)
-    note = f"no {dtype} timings: {share:.2f} of this GPU's GEMM fraction, as 16-bit attention reaches"
-    kept = source.cases if source else None
-    names = (kept.gpu.name,) if kept else CARDS_WITH_SAME_KERNEL
-    return replace(
-        constants,
-        compute_fraction=share * sustained_of(gemm[dtype]),
-        evidence=replace(
-            class_error(fits, evidence),
-            kind="transferred",
-            own_error_percent=None,
-            from_gpus=names,
-            note=note,
-        ),
-    )
-
-
-def sustained(gemm: Vector) -> float:
-    """Share of the dense rate in a large product with the biggest tile."""
-    feed = 256 * 128 / (256 + 128)
-    return float(gemm[2] * feed / (feed + gemm[3]))
-
-
-def sustained_of(gemm: GemmConstants) -> float:
-    return sustained(np.array([0, 0, gemm.compute_fraction, gemm.feed_kappa, 0]))
-
-
-def scaled(constants: AttentionConstants, gemm: GemmConstants, results: Results) -> AttentionConstants:
-    """A GPU whose products sustain more or less than the others' does so in attention too."""
-    if gemm.evidence.kind != "anchored":
-        return constants
-    factor = sustained_of(gemm) / sustained(results.gemm_joint)
-    note = f"{constants.evidence.note}; compute_fraction x {factor:.2f} as in this GPU's GEMM anchor"
-    fraction = constants.compute_fraction * factor
-    return replace(constants, compute_fraction=fraction, evidence=replace(constants.evidence, note=note))
-
-
-def stream_block(gpu: Gpu, results: Results) -> StreamConstants:
-    own = find(results.stream, gpu.name)
-    if own is not None:
-        note = "rows above 0.3 ms; floor_us and cached_speedup from fp16 adds on A100 and H100 (Vidur)"
-        if gpu.name == "v100":
-            note += "; timed on the PCIe card"
-        return stream_constants(own.vector, fitted(own, note))
-    adds = find(results.adds, gpu.name)
-    if adds is not None:
-        vector = adds.vector.copy()
-        vector[2] = results.stream_joint[2]
-        note = "adds only; norm_bandwidth_fraction from the fp32 layernorms of other GPUs (NeuSight)"
-        return stream_constants(vector, fitted(adds, note))
-    sibling = find(results.adds, SIBLINGS.get(gpu.name, ""))
-    if sibling is not None:
-        vector = sibling.vector.copy()
-        vector[2] = results.stream_joint[2]
-        note = "same chip, other board; norm_bandwidth_fraction from fp32 layernorms (NeuSight)"
-        return stream_constants(vector, class_error(results.adds, transferred([sibling], note)))
-    note = "floor_us and cached_speedup from fp16 adds on A100 and H100 (Vidur)"
-    return stream_constants(results.stream_joint, transferred(results.stream, note))

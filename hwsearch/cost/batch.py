@@ -12,7 +12,7 @@ from hwsearch.cost.distinct import Distinct, Seconds
 from hwsearch.cost.gemm import gemm_seconds
 from hwsearch.cost.layer import Attention, Gemm, Operator, Products, Rows, Stream, Width
 from hwsearch.cost.runtime import GAP_S_PER_KERNEL
-from hwsearch.cost.stream import stream_seconds
+from hwsearch.cost.stream import StreamKernel, bytes_seconds, stream_seconds
 from hwsearch.gpu.profile import BYTES_PER_ELEMENT, Gpu
 from hwsearch.settings import Settings
 from hwsearch.shape.architecture import Architecture
@@ -57,9 +57,9 @@ class Batch(ABC):
                 outputs, inputs = self._width(operator.outputs, sizes), self._width(operator.inputs, sizes)
                 return self._gemm(self.rows(operator.rows, sizes), outputs, inputs)
             case Stream():
-                elements = self.rows(operator.rows, sizes) * self._width(operator.width, sizes).astype(float)
-                moved = elements * operator.passes * BYTES_PER_ELEMENT[self.dtype]
-                forward = stream_seconds(self.gpu, moved, operator.norm)
+                rows, width = self.rows(operator.rows, sizes), self._width(operator.width, sizes)
+                kernel: StreamKernel = "layernorm" if operator.norm else "elementwise"
+                forward = stream_seconds(self.gpu, self.dtype, rows, width, kernel, operator.passes)
                 return forward * STREAM_TRAINING_FACTOR if self.training else forward
             case Attention():
                 forward = self.attention(sizes, window)
@@ -69,7 +69,7 @@ class Batch(ABC):
 
     def optimizer(self, parameters: Column) -> Seconds:
         """One AdamW step over `parameters` [N]."""
-        return stream_seconds(self.gpu, parameters * OPTIMIZER_BYTES_PER_PARAMETER)
+        return bytes_seconds(self.gpu, parameters * OPTIMIZER_BYTES_PER_PARAMETER)
 
     def _gemm(self, rows: Count, outputs: Column, inputs: Column) -> Seconds:
         """y[rows, outputs] = x[rows, inputs] W^T; in training also both of its gradients."""
@@ -90,7 +90,7 @@ class Batch(ABC):
         operands = 4.0 * self.rows("tokens", sizes) * heads * head_size
         rate = PRODUCT_RATE * self.gpu.dense_flops_per_s[self.dtype]
         moved = (2 * scores + operands) * BYTES_PER_ELEMENT[self.dtype]
-        forward = stream_seconds(self.gpu, moved / 2) * 2
+        forward = bytes_seconds(self.gpu, moved / 2) * 2
         forward = np.maximum(forward, 4 * scores * head_size / rate)
         return np.asarray(forward * 3 if self.training else forward)
 

@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import numpy as np
-
-from hwsearch.cost.attention import seconds_of_tiles, visited_tiles
-from hwsearch.cost.distinct import Seconds, distinct
+from hwsearch.cost.attention import attention_rows_seconds
+from hwsearch.cost.bmm import bmm_seconds
+from hwsearch.cost.distinct import Seconds
 from hwsearch.cost.gemm import gemm_seconds
-from hwsearch.cost.stream import stream_seconds
+from hwsearch.cost.stream import StreamKernel, stream_seconds
 from hwsearch.gpu.calibration import Evidence
-from hwsearch.gpu.profile import BYTES_PER_ELEMENT, Gpu
+from hwsearch.gpu.profile import Gpu
 from hwsearch.shape.table import Column
 from hwsearch.workload import MAX_LENGTH, MAX_SEQUENCES
 
 LARGEST = 2**31 - 1
-ATTENTION_KERNELS = ("fa2", "fa3", "fa4", "triton", "efficient", "math")
 Sizes = Mapping[str, Column]
 
 
@@ -44,33 +42,6 @@ class Operator:
     evidence: Callable[[Gpu, str], Evidence]
 
 
-def attention_rows_seconds(
-    gpu: Gpu,
-    dtype: str,
-    batch_size: Column,
-    seq_len: Column,
-    num_heads: Column,
-    head_dim: Column,
-    window: Column,
-    causal: bool = False,
-    kernel: str | None = None,
-) -> Seconds:
-    """Attention of rows that each have `batch_size` sequences of `seq_len`; a negative window sees all."""
-    constants = gpu.calibration.attention[dtype]
-    of_length = distinct(seq_len=seq_len, window=window)
-    one = np.ones(1, dtype=np.int64)
-    tiles = np.array(
-        [
-            visited_tiles(constants.query_tile, constants.key_tile, one * s, one, int(w), causal)
-            for s, w in zip(of_length["seq_len"].tolist(), of_length["window"].tolist(), strict=True)
-        ],
-        dtype=np.float64,
-    )[of_length.index]
-    moved = np.asarray(BYTES_PER_ELEMENT[dtype] * 4.0 * batch_size * seq_len * num_heads * head_dim)
-    blocks, visited = batch_size * tiles[:, 0], batch_size * tiles[:, 1]
-    return seconds_of_tiles(gpu, dtype, constants, blocks, visited, tiles[:, 2], num_heads, head_dim, moved)
-
-
 def _attention(gpu: Gpu, dtype: str, sizes: Sizes, variant: Variant) -> Seconds:
     return attention_rows_seconds(
         gpu,
@@ -90,13 +61,12 @@ def _gemm(gpu: Gpu, dtype: str, sizes: Sizes, _: Variant) -> Seconds:
 
 
 def _bmm(gpu: Gpu, dtype: str, sizes: Sizes, _: Variant) -> Seconds:
-    return gemm_seconds(gpu, dtype, sizes["b"] * sizes["m"], sizes["n"], sizes["k"])
+    return bmm_seconds(gpu, dtype, sizes["b"], sizes["m"], sizes["n"], sizes["k"])
 
 
-def _stream(passes: int, norm: bool) -> Callable[[Gpu, str, Sizes, Variant], Seconds]:
+def _stream(kernel: StreamKernel, passes: int = 2) -> Callable[[Gpu, str, Sizes, Variant], Seconds]:
     def seconds(gpu: Gpu, dtype: str, sizes: Sizes, _: Variant) -> Seconds:
-        elements = sizes["rows"].astype(np.float64) * sizes["cols"]
-        return stream_seconds(gpu, passes * BYTES_PER_ELEMENT[dtype] * elements, norm)
+        return stream_seconds(gpu, dtype, sizes["rows"], sizes["cols"], kernel, passes)
 
     return seconds
 
@@ -121,8 +91,8 @@ OPERATORS = {
     "gemm": Operator(_MATRICES, _gemm, _of_gemm),
     "bmm": Operator({"b": LARGEST, **_MATRICES}, _bmm, _of_gemm),
     "attention": Operator(_SEQUENCES, _attention, _of_attention),
-    "layernorm": Operator(_ROWS, _stream(2, norm=True), _of_stream),
-    "softmax": Operator(_ROWS, _stream(2, norm=True), _of_stream),
-    "gelu": Operator(_ROWS, _stream(2, norm=False), _of_stream),
-    "add": Operator(_ROWS, _stream(3, norm=False), _of_stream),
+    "layernorm": Operator(_ROWS, _stream("layernorm"), _of_stream),
+    "softmax": Operator(_ROWS, _stream("softmax"), _of_stream),
+    "gelu": Operator(_ROWS, _stream("gelu"), _of_stream),
+    "add": Operator(_ROWS, _stream("elementwise", passes=3), _of_stream),
 }

@@ -57,26 +57,29 @@ class GemmConstants:
 
 @dataclass(frozen=True)
 class AttentionConstants:
-    """Constants of `hwsearch.cost.attention` for one dtype.
+    """Constants of `hwsearch.cost.attention` for one kernel and dtype. Cycles are those of the boost clock.
 
     Attributes:
-        query_tile, key_tile: rows and columns of the score tile that one thread block works on.
-        floor_s: seconds that even the smallest attention takes on the device.
-        block_overhead_s: seconds a thread block spends outside its key loop.
-        compute_fraction: sustained share of the datasheet's dense rate in the two products.
+        kernel: which of hwsearch.gpu.attention_kernels.KERNELS the numbers describe.
+        floor_cycles: what even the smallest attention takes on the device.
+        block_overhead_cycles: what a thread block spends outside its key loop and nothing hides.
+        compute_fraction: share of the dense rate, at the clock that the power limit allows, that the two
+            products reach; above 1 where the exponentials overlap with them.
         exponential_fraction: share of the special-function rate (16 exponentials per clock and SM)
-            that the softmax between the products is seen to reach; larger than 1 means that part of it hides
-            behind the products.
-        bandwidth_fraction: sustained share of the datasheet's memory bandwidth.
+            that the softmax between the products is seen to reach; far above 1 where it hides behind them.
+        wave_rounding: 1 where the last wave of blocks takes as long as a full one, 0 where it does not show.
+        bytes_per_cycle: what one SM moves to and from L2.
+        extra_passes: bytes that the library moves around the kernel, over those of the kernel.
     """
 
-    query_tile: int
-    key_tile: int
-    floor_s: float
-    block_overhead_s: float
+    kernel: str
+    floor_cycles: float
+    block_overhead_cycles: float
     compute_fraction: float
     exponential_fraction: float
-    bandwidth_fraction: float
+    wave_rounding: float
+    bytes_per_cycle: float
+    extra_passes: float
     evidence: Evidence
 
 
@@ -85,16 +88,19 @@ class StreamConstants:
     """Constants of `hwsearch.cost.stream`, for all dtypes (bytes are bytes).
 
     Attributes:
-        floor_s: seconds that even the smallest elementwise kernel takes on the device.
-        bandwidth_fraction: sustained share of the datasheet's memory bandwidth, adds and activations.
-        norm_bandwidth_fraction: the same for kernels that reduce over a row: layer norms.
-        cached_speedup: how much faster bytes move while all of them fit the L2 cache.
+        floor_s: seconds that even the smallest kernel takes on the device.
+        bandwidth_fraction: sustained share of the datasheet's memory bandwidth.
+        bytes_per_cycle: what one SM moves to and from L2 per cycle of the boost clock.
+        norm_speed: speed of layer norms over that of the kernel in `hwsearch.cost.stream`, where rows or
+            instructions, not bytes, set the time; softmax_speed and gelu_speed likewise.
     """
 
     floor_s: float
     bandwidth_fraction: float
-    norm_bandwidth_fraction: float
-    cached_speedup: float
+    bytes_per_cycle: float
+    gelu_speed: float
+    norm_speed: float
+    softmax_speed: float
     evidence: Evidence
 
 

@@ -10,6 +10,7 @@ from typing import Any, NoReturn, get_args
 from hwsearch import files
 from hwsearch.errors import HwsearchError
 from hwsearch.files import KeyPath, YamlDocument
+from hwsearch.gpu.attention_kernels import KERNELS
 from hwsearch.gpu.calibration import (
     AttentionConstants,
     Calibration,
@@ -36,6 +37,8 @@ NUMBERS: dict[str, tuple[str, float, type]] = {
     "blocks_per_sm": ("blocks_per_sm", 1, int),
 }
 TEXT_KEYS = ("name", "product", "nvml_names", "architecture", "compute_capability")
+# Endings of the constants by which something is divided.
+NEVER_ZERO = ("_fraction", "_tile", "_per_cycle", "_speed")
 # In the units of the file; beyond any card.
 LARGEST_NUMBER = 1e9
 TOP_KEYS = (*TEXT_KEYS, "dense_tflops", *NUMBERS, "calibration")
@@ -118,9 +121,12 @@ def _constants(reader: _Reader, keys: KeyPath, kind: type) -> Any:
     reader.mapping(keys, [*(constant_key(n)[0] for n in names), "evidence"])
     values: dict[str, Any] = {}
     for name in names:
+        if name == "kernel":
+            values[name] = reader.choice((*keys, name), KERNELS)
+            continue
         key, factor = constant_key(name)
         whole = name.endswith("_tile")
-        number = reader.positive((*keys, key), whole=whole, zero=not name.endswith(("_fraction", "_tile")))
+        number = reader.positive((*keys, key), whole=whole, zero=not name.endswith(NEVER_ZERO))
         values[name] = int(number) if whole else number * factor
     return kind(**values, evidence=_evidence(reader, (*keys, "evidence")))
 

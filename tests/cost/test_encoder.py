@@ -37,7 +37,8 @@ def by_operators(shape: EncoderShape, spec: str) -> float:
         return gap_s + float(gemm_seconds(L4, "bf16", t, n, k))
 
     def stream(width: int, passes: int, norm: bool = False) -> float:
-        return gap_s + float(stream_seconds(L4, 2 * t * width * passes, norm))
+        kernel = "layernorm" if norm else "elementwise"
+        return gap_s + float(stream_seconds(L4, "bf16", t, width, kernel, passes))
 
     def attention(window: int | None) -> float:
         return gap_s + float(attention_seconds(L4, "bf16", lengths, ones, a, h // a, window=window))

@@ -1,0 +1,80 @@
+"""The clock that a GPU sustains in dense matrix products under its power limit.
+
+    power    = (1 - POWER_SHARE) TDP - POWER_BASE_W: what is left for the multipliers
+    hard_hz  = power / (SMs x FLOP per clock and SM x energy per FLOP)
+    clock_hz = min(boost, hard_hz if hard_hz <= floor_hz
+                          else floor_hz (hard_hz / floor_hz)^(1 / (1 + VOLTAGE_EXPONENT)))
+
+A chip lowers its voltage with its clock, down to a floor: below floor_hz a FLOP costs the same energy
+at every clock, above it the energy grows as (clock / floor_hz)^VOLTAGE_EXPONENT. Energies are those of
+the process and the unit (SIMT lanes or tensor cores), never of one card. Short bursts run faster: the
+limit is an average over tens of milliseconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hwsearch.gpu.profile import Gpu
+
+# Leakage and losses grow with the board; memory at idle, host link and regulators do not. The two cards of
+# 12 nm whose clocks are known, T4 (70 W) and V100 (250 W), agree on one energy per FLOP with this pair.
+POWER_SHARE = 0.1
+POWER_BASE_W = 12.0
+# A100 products from 250 to 400 W and H100 products from 350 to 700 W: energy grows so with the clock.
+VOLTAGE_EXPONENT = 0.65
+
+
+@dataclass(frozen=True)
+class Process:
+    """Joules per issued FLOP, at or below `floor_hz`: fp32 on SIMT lanes, 16 bit on tensor cores."""
+
+    simt_j: float
+    tensor_j: float
+    floor_hz: float
+
+
+# By compute capability. Sources: NeuSight fp32 (T4, V100, A100; benchmarks/fit_fp32.py); sustained square
+# products of github.com/zzc0721/torch-performance-test-data, 078586871d and issues 78 to 185, at 0.9 of the
+# tensor rate per clock (A100-PCIe, H100-PCIe, L40S, RTX A6000, A4000, A2000, B200). The L4 and the A40 there
+# were left out: see the checks in tests/gpu/test_power.py.
+_NM_12 = Process(14.2e-12, 1.9e-12, 1.38e9)
+PROCESSES = {
+    (6, 0): _NM_12,
+    (7, 0): _NM_12,
+    (7, 5): _NM_12,
+    (8, 0): Process(10.1e-12, 0.88e-12, 0.9e9),
+    (8, 6): Process(7.0e-12, 1.7e-12, 1.45e9),
+    (8, 9): Process(3.4e-12, 0.816e-12, 1.5e9),
+    (9, 0): Process(5.0e-12, 0.58e-12, 1.1e9),
+    (10, 0): Process(5.0e-12, 0.36e-12, 1.1e9),
+    (12, 0): Process(3.4e-12, 0.816e-12, 1.5e9),
+}
+
+
+def sustained_clock_hz(gpu: Gpu, dtype: str) -> float:
+    """Clock in Hz while every SM multiplies matrices of `dtype`; the boost clock where power allows it.
+
+    A GPU of an unknown process, or a CPU, keeps its boost clock. Raises HwsearchError for a dtype that
+    the GPU lacks.
+    """
+    gpu.check_dtype(dtype)
+    process = PROCESSES.get(gpu.compute_capability)
+    return gpu.boost_hz if process is None else clock_of_process_hz(gpu, dtype, process)
+
+
+def clock_of_process_hz(gpu: Gpu, dtype: str, process: Process) -> float:
+    """The formula at the top for any `process`: what a fit of its energies needs."""
+    power_w = (1 - POWER_SHARE) * gpu.tdp_w - POWER_BASE_W
+    hard_hz = gpu.boost_hz * power_w / (gpu.dense_flops_per_s[dtype] * _joules_per_flop(gpu, process, dtype))
+    if hard_hz > process.floor_hz:
+        hard_hz = process.floor_hz * (hard_hz / process.floor_hz) ** (1 / (1 + VOLTAGE_EXPONENT))
+    return min(gpu.boost_hz, hard_hz)
+
+
+def _joules_per_flop(gpu: Gpu, process: Process, dtype: str) -> float:
+    if dtype == "fp32":
+        return process.simt_j
+    if gpu.compute_capability < (7, 0):  # two halves a lane
+        return process.simt_j / 2
+    return process.tensor_j * (2 if dtype == "tf32" else 1)
