@@ -117,7 +117,8 @@ def gemm_constants(
 def predict(cases: Cases, constants: GemmConstants) -> Vector:
     calibration = replace(cases.gpu.calibration, gemm={cases.dtype: constants})
     gpu = replace(cases.gpu, calibration=calibration)
-    return gemm_seconds(gpu, cases.dtype, **{c: cases.frame[c].to_numpy() for c in "mnk"})
+    m, n, k = (cases.frame[c].to_numpy() for c in "mnk")
+    return gemm_seconds(gpu, cases.dtype, m, n, k)
 
 
 def weight(cases: Cases) -> float:
@@ -280,9 +281,7 @@ def report(judged: Sequence[Judged], model: GemmModel) -> list[str]:
             f"| {j.table.gpu.name} | {j.table.dtype} | {len(j.own):,} | {summary(j.own)} | "
             f"{summary(j.left_out)} | {own} |"
         )
-    own, left_out = (
-        float(np.mean([median_error(getattr(j, k)) for j in judged])) for k in ("own", "left_out")
-    )
+    means = [float(np.mean([median_error(getattr(j, k)) for j in judged])) for k in ("own", "left_out")]
     typical = " | ".join(f"{value:.3g}" for value in model.typical.values())
     lines.append(f"| mean, typical | | | {means[0]:.1f} | | | {means[1]:.1f} | | | {typical} |")
     shared = ", ".join(f"{name} {value:.4g}" for name, value in model.shared.items())

@@ -52,7 +52,9 @@ def layer_by_layer(
         return gap_s + float(gemm_seconds(L4, "bf16", tokens, n, k))
 
     def stream(width: int, passes: float, norm: bool = False) -> float:
-        return gap_s + float(stream_seconds(L4, 2 * tokens * width * passes, norm))
+        return gap_s + float(
+            stream_seconds(L4, "bf16", tokens, width, "layernorm" if norm else "elementwise", passes)
+        )
 
     kernels, gap_s = RUNTIMES["graph"].kernels(L4, "bf16"), GAP_S_PER_KERNEL
     around = sum(stream(hidden, p) for p in (*kernels.residual, *kernels.cast))
