@@ -1,15 +1,16 @@
-"""Whole encoders against public end-to-end tables, and the host's time per kernel fitted from them.
+"""Whole encoders against public end-to-end tables, and each runtime's constant fitted from them.
 
     python benchmarks/encoders.py --data DIR [--cells FILE.csv]
 
 DIR holds the folders e2e_encoder (BERT and ViT by GPU, batch, length and framework, from public
 repositories), timm (huggingface/pytorch-image-models aa4b585) and neusight (sitar-lab/NeuSight 6945927).
-Every prediction is that of `hwsearch predict FILE.csv`; all a row says is shape, batch, length, GPU, dtype, runtime.
+Predictions are those of `hwsearch predict FILE.csv`: a row says shape, batch, length, GPU, dtype, runtime.
 
 A cell is one shape, batch and length in one runtime, dtype and framework on one GPU; the median over its
 revisions is judged, unless they differ by more than 15 %. Left out are training rows, and TensorRT on GeForce
-cards (may accumulate in fp16). Operator constants are those of the profiles; only host_s_per_kernel comes
-from here: the median over launch-bound cells in 16 bits. --cells writes every cell with its prediction.
+cards (may accumulate in fp16). Operator constants are those of the profiles; only a kernel's host time and
+the gap between kernels come from here: medians over launch-bound cells in 16 bits. --cells writes every cell
+with its prediction.
 
 PyTorch tables from before its fused attention (2.0; BERT in transformers: 4.48) and engines that had none for
 the length are predicted a second time with unfused attention: what is left then is not attention's choice.
@@ -28,7 +29,7 @@ import pandas as pd
 
 from hwsearch.cost.layer import count_kernels, embedding_operators, layer_operators
 from hwsearch.cost.models import PLAIN
-from hwsearch.cost.runtime import RUNTIMES
+from hwsearch.cost.runtime import GAP_S_PER_KERNEL, RUNTIMES
 from hwsearch.cost.tables import predict_table
 from hwsearch.gpu.catalog import load_gpu
 from hwsearch.settings import RuntimeName
@@ -76,6 +77,8 @@ UNFUSED = [
     "transformer-deploy PyTorch-eager",
     "ByteTransformer FasterTransformer",
 ]
+# Engines that replay a CUDA graph; the others also launch kernel by kernel.
+REPLAYED = ["TensorRT TensorRT", "AITemplate AITemplate", "kernl Cuda graphs"]
 MOST_DISAGREEMENT = 1.15
 LAUNCH_BOUND_TOKENS = 128
 NEVER = (99, 0)
@@ -143,7 +146,8 @@ def launched(cell: pd.Series) -> int:
 
 def predict_unfused(table: pd.DataFrame) -> pd.DataFrame:
     """The same if attention were nowhere one kernel; the host takes as long as in `predict`."""
-    host_ms = 1e3 * table.apply(launched, axis=1) * table["runtime"].map(host_s_per_kernel)
+    each_s = table["runtime"].map({name: runtime.host_s_per_kernel for name, runtime in RUNTIMES.items()})
+    host_ms = 1e3 * each_s * table.apply(launched, axis=1)
     fused = dict(RUNTIMES)
     for name, runtime in fused.items():
         RUNTIMES[name] = replace(runtime, fused_from=NEVER, host_s_per_kernel=0.0)
@@ -154,30 +158,27 @@ def predict_unfused(table: pd.DataFrame) -> pd.DataFrame:
     return found.assign(predicted_ms=np.maximum(found["predicted_ms"], host_ms.to_numpy()))
 
 
-def host_s_per_kernel(runtime: RuntimeName) -> float:
-    return RUNTIMES[runtime].host_s_per_kernel
-
-
-def print_host_time(found: pd.DataFrame) -> None:
-    print(
-        f"host time per kernel, launch-bound cells (batch 1, at most {LAUNCH_BOUND_TOKENS} tokens, 16 bits)"
-    )
-    small = (
-        (found["batch"] == 1) & (found["seq"] <= LAUNCH_BOUND_TOKENS) & found["dtype"].isin(["fp16", "bf16"])
-    )
+def print_constants(found: pd.DataFrame) -> None:
+    """Host time of a kernel where the host launches, gap between kernels where they are replayed; both once
+    more without each GPU's cells."""
+    print(f"launch-bound cells: batch 1, at most {LAUNCH_BOUND_TOKENS} tokens, fp16; microseconds a kernel")
+    small = (found["batch"] == 1) & (found["seq"] <= LAUNCH_BOUND_TOKENS) & (found["dtype"] == "fp16")
     small &= found["gpu"] != "t4"  # its own work takes longer than the launches
-    runtimes: tuple[RuntimeName, ...] = ("eager", "compile", "tensorrt")
-    for runtime in runtimes:
-        cells = found[small & (found["runtime"] == runtime)]
-        each = 1e3 * cells["measured_ms"] / cells.apply(launched, axis=1)
+    for name, runtime in RUNTIMES.items():
+        cells = found[small & (found["runtime"] == name)]
+        kernels = cells.apply(launched, axis=1)
+        if runtime.host_s_per_kernel:
+            each, used = 1e3 * cells["measured_ms"] / kernels, runtime.host_s_per_kernel
+        else:
+            cells = cells[cells["framework"].isin(REPLAYED)]
+            kernels, used = kernels[cells.index], GAP_S_PER_KERNEL
+            each = 1e3 * (cells["measured_ms"] - cells["predicted_ms"]) / kernels + 1e6 * used
+        gpus = cells["gpu"]
+        without = [f"{each[gpus != gpu].median():.1f} without {gpu}" for gpu in gpus.unique()]
         print(
-            f"  {runtime}: median {each.median():.1f} us, {each.quantile(0.1):.1f} to"
-            f" {each.quantile(0.9):.1f} us over {len(each)} cells; in use:"
-            f" {1e6 * host_s_per_kernel(runtime):.1f} us"
+            f"  {name:<9} in use {1e6 * used:.1f}; median {each.median():.1f}, {each.min():.1f} to"
+            f" {each.max():.1f} over {len(each)} cells; {', '.join(without)}"
         )
-        for gpu in cells["gpu"].unique():
-            others = each[cells["gpu"] != gpu]
-            print(f"    without {gpu}: {others.median():.1f} us over {len(others)} cells")
 
 
 def print_errors(found: pd.DataFrame, by: list[str]) -> None:
@@ -200,7 +201,7 @@ def main() -> None:
     arguments = parser.parse_args()
     judged = cells(arguments.data)
     found = with_error(predict(judged))
-    print_host_time(found)
+    print_constants(found)
     print_errors(found, ["runtime", "gpu", "dtype"])
     print_errors(found, ["runtime", "framework", "gpu", "dtype"])
     print_errors(found, ["runtime"])

@@ -5,8 +5,8 @@
 DIR holds hwgptbench/latency_30k_archs.csv.gz (automl/HW-GPT-Bench): 30,000 gated GPT shapes with heads and
 feed-forward sizes of their own in every layer, timed on four GPUs as the sum of one forward's kernels. That
 is runtime graph in bf16, or fp16 where the GPU has no bf16. Shapes are compared within groups of one space
-(batch), one width, and parameters within 3 %. Printed are Kendall's tau and Spearman's rho, averaged over the groups by
-their count of shapes, and the median error. The ceiling is the best other GPU's measurement as the predictor.
+(batch), one width, and parameters within 3 %. Printed are Kendall's tau and Spearman's rho, averaged over the
+groups by their count of shapes, and the median error. The ceiling is the best other GPU's measurement.
 
 Half of the shapes have biases, which cost 2 to 8 % and of which a model table says nothing: the second table
 compares shapes with biases and without among themselves.

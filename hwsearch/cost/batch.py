@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -12,6 +11,7 @@ from hwsearch.cost.attention import BACKWARD_FACTOR, attention_seconds
 from hwsearch.cost.distinct import Distinct, Seconds
 from hwsearch.cost.gemm import gemm_seconds
 from hwsearch.cost.layer import Attention, Gemm, Operator, Products, Rows, Stream, Width
+from hwsearch.cost.runtime import GAP_S_PER_KERNEL
 from hwsearch.cost.stream import stream_seconds
 from hwsearch.gpu.profile import BYTES_PER_ELEMENT, Gpu
 from hwsearch.settings import Settings
@@ -21,6 +21,8 @@ from hwsearch.workload import Workload
 
 # Backward of a stream reads the incoming gradient and what forward saved, and writes a gradient.
 STREAM_TRAINING_FACTOR = 3.0
+# Launches of forward, backward (two products for each of forward's) and optimizer over those of forward.
+TRAINING_KERNELS = 3
 # AdamW in float32: reads parameter, gradient and two moments, writes parameter and two moments.
 OPTIMIZER_BYTES_PER_PARAMETER = 28
 Count = Column | Seconds | int
@@ -46,6 +48,10 @@ class Batch(ABC):
 
     def seconds(self, operator: Operator, sizes: Distinct, window: Column | None = None) -> Seconds:
         """One execution of `operator` in every distinct layer; with its backward in training."""
+        launches = operator.kernels * (TRAINING_KERNELS if self.training else 1)
+        return self._work(operator, sizes, window) + launches * GAP_S_PER_KERNEL
+
+    def _work(self, operator: Operator, sizes: Distinct, window: Column | None) -> Seconds:
         match operator:
             case Gemm():
                 outputs, inputs = self._width(operator.outputs, sizes), self._width(operator.inputs, sizes)
@@ -79,7 +85,7 @@ class Batch(ABC):
         heads, head_size = sizes["heads"], sizes["head_size"]
         pairs: Any = self.rows("scores", sizes)
         if operator.with_positions:
-            pairs = self.rows("tokens", sizes) * self.rows("positions", sizes)
+            pairs = np.asarray(1.0 * self.rows("tokens", sizes) * self.rows("positions", sizes))
         scores = pairs * heads
         operands = 4.0 * self.rows("tokens", sizes) * heads * head_size
         rate = PRODUCT_RATE * self.gpu.dense_flops_per_s[self.dtype]

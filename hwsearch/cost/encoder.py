@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from hwsearch.cost.batch import Batch, WorkloadBatch
+from hwsearch.cost.batch import TRAINING_KERNELS, Batch, WorkloadBatch
 from hwsearch.cost.distinct import Distinct, DistinctLayers, Seconds
 from hwsearch.cost.layer import (
     Attention,
@@ -24,9 +24,6 @@ from hwsearch.gpu.profile import Gpu
 from hwsearch.settings import Settings
 from hwsearch.shape.table import Column
 from hwsearch.workload import Workload
-
-# Launches of forward, backward (two products for each of forward's) and optimizer over those of forward.
-TRAINING_KERNELS = 3
 
 
 @dataclass(frozen=True, eq=False)

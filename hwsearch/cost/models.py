@@ -8,9 +8,9 @@ from functools import cached_property
 import numpy as np
 
 from hwsearch.cost.activations import CODES, FLOAT32, Load, held_bytes, saved_bytes
-from hwsearch.cost.batch import OPTIMIZER_BYTES_PER_PARAMETER, Batch, Count
+from hwsearch.cost.batch import OPTIMIZER_BYTES_PER_PARAMETER, TRAINING_KERNELS, Batch, Count
 from hwsearch.cost.distinct import Distinct, Seconds, distinct
-from hwsearch.cost.encoder import TRAINING_KERNELS, EncoderTime, Reach, layer_parts, outside_parts
+from hwsearch.cost.encoder import EncoderTime, Reach, layer_parts, outside_parts
 from hwsearch.cost.layer import Rows, count_kernels, decoder_operators, embedding_operators, layer_operators
 from hwsearch.cost.memory import CONTEXT_BYTES, TRAINING_BYTES_PER_PARAMETER
 from hwsearch.cost.operators import attention_rows_seconds

@@ -120,3 +120,6 @@ RUNTIMES: dict[RuntimeName, Runtime] = {
     "compile": Runtime(FUSED_AUTOCAST, FUSED_FULL, ANY, 14e-6, 23.7),
     "tensorrt": Runtime(ENGINE, ENGINE, TURING, 0.0, 16.1),
 }
+# From the end of one kernel to the start of the next, which needs its results: launch-bound cells that are
+# replayed from a CUDA graph take longer than the sum of their kernels. benchmarks/encoders.py prints it.
+GAP_S_PER_KERNEL = 2.5e-6

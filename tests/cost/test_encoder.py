@@ -11,7 +11,7 @@ from hwsearch.cost.distinct import DistinctLayers
 from hwsearch.cost.encoder import encoder_time
 from hwsearch.cost.gemm import gemm_seconds
 from hwsearch.cost.prediction import predict_shape
-from hwsearch.cost.runtime import RUNTIMES
+from hwsearch.cost.runtime import GAP_S_PER_KERNEL, RUNTIMES
 from hwsearch.cost.stream import stream_seconds
 from hwsearch.errors import HwsearchError
 from hwsearch.gpu.catalog import load_gpu
@@ -31,14 +31,16 @@ def by_operators(shape: EncoderShape, spec: str) -> float:
     ones = np.ones_like(lengths)
     t, h, i, a = int(lengths.sum()), shape.hidden_size, shape.intermediate_size, shape.num_attention_heads
 
+    gap_s = GAP_S_PER_KERNEL
+
     def gemm(n: int, k: int) -> float:
-        return float(gemm_seconds(L4, "bf16", t, n, k))
+        return gap_s + float(gemm_seconds(L4, "bf16", t, n, k))
 
     def stream(width: int, passes: int, norm: bool = False) -> float:
-        return float(stream_seconds(L4, 2 * t * width * passes, norm))
+        return gap_s + float(stream_seconds(L4, 2 * t * width * passes, norm))
 
     def attention(window: int | None) -> float:
-        return float(attention_seconds(L4, "bf16", lengths, ones, a, h // a, window=window))
+        return gap_s + float(attention_seconds(L4, "bf16", lengths, ones, a, h // a, window=window))
 
     total = stream(h, 2) + stream(h, 2, norm=True)
     for layer in range(shape.num_hidden_layers):
@@ -98,13 +100,13 @@ def test_local_layers_grow_with_length_and_global_ones_with_its_square() -> None
 
 def test_training_adds_gradients_and_the_optimizer() -> None:
     workload, shape = parse_workload("fixed:512x8"), PRESETS["modernbert-base"]
-    forward = predict_shape(shape, L4, workload)
-    training = predict_shape(shape, L4, workload, mode="training")
+    forward = predict_shape(shape, L4, workload, runtime="compile")
+    training = predict_shape(shape, L4, workload, mode="training", runtime="compile")
     assert training.head == "mlm" and training.parts_s["optimizer"] > 28 * 149e6 / L4.bandwidth_bytes_per_s
     for name, seconds in forward.parts_s.items():
         ratio = training.parts_s[name] / seconds
         if "global" in name or "local" in name:
-            assert ratio == pytest.approx(1 + BACKWARD_FACTOR)
+            assert ratio == pytest.approx(1 + BACKWARD_FACTOR, rel=0.02)
         elif "W" in name:
             assert 2.4 < ratio < 4.0
         else:
