@@ -118,7 +118,7 @@ def subjects() -> dict[str, Callable[[], object]]:
         "attn_implementation": "sdpa",
     }
     eager = {**sizes, "attn_implementation": "eager", "max_position_embeddings": LENGTH + 2}
-    relative = {
+    relative: dict[str, Any] = {
         "relative_attention": True,
         "position_buckets": LENGTH // 2,
         "norm_rel_ebd": "layer_norm",

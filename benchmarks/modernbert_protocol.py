@@ -2,10 +2,10 @@
 
     python benchmarks/modernbert_protocol.py
 
-Cells are predicted / published: 1 is exact, more is too optimistic. Nothing is tuned to the table. Where the paper
-and its own notebooks disagree, the notebook's number stands here (RoBERTa base: 31.32 s for the fixed short
-set, 133.9, where the paper prints 179.9). `Variable` of encoders that do not unpad is the paper's half of
-`Fixed`, not a measurement of its own.
+Cells are predicted / published: 1 is exact, more is too optimistic. Nothing is tuned to the table. Where the
+paper and its own notebooks disagree, the notebook's number stands here (RoBERTa base: 31.32 s for the fixed
+short set, 133.9, where the paper prints 179.9). `Variable` of encoders that do not unpad is the paper's half
+of `Fixed`, not a measurement of its own.
 """
 
 from __future__ import annotations
