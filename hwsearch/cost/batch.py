@@ -84,7 +84,7 @@ class Batch(ABC):
     def _products(self, operator: Products, sizes: Distinct) -> Seconds:
         """Two products of all heads; in training also their gradients, two products for each."""
         heads, head_size = sizes["heads"], sizes["head_size"]
-        pairs: Any = self.rows("scores", sizes)
+        pairs = self.rows("scores", sizes)
         if operator.with_positions:
             pairs = np.asarray(1.0 * self.rows("tokens", sizes) * self.rows("positions", sizes))
         scores = pairs * heads
