@@ -192,6 +192,9 @@ def _saved_attention(
     everywhere = element * (s.qkv + s.rotated)
     if not code.banded:
         return load.tokens * (everywhere + statistics)
+    # Sequences of one length are attended together; the outputs of several lengths are joined by a copy.
+    mixed = load.pairs * load.sequences > 1.0001 * load.tokens**2
+    everywhere = everywhere + element * s.query * mixed
     local_share = 1 - shapes.num_global_layers / shapes.num_hidden_layers
     in_band = element * (s.qkv + s.query + s.band)
     tables = FLOAT32 * shapes.head_size  # cosines and sines of every token, gathered for the layer
