@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 from attention_data import AttentionCases, attention_cases
 from numpy.typing import NDArray
-from profile_blocks import by_dtype, replace_blocks
+from profile_blocks import by_dtype, coverage, equal_weight, interval, replace_blocks
 from scipy.optimize import least_squares
 
 from hwsearch.cost.attention import fused_seconds, products_fraction, row_work
@@ -67,14 +67,20 @@ PUBLISHED_TOKENS, PUBLISHED_WIDTH = 16384, 2048
 
 @dataclass(frozen=True)
 class AttentionFit:
-    """One table's own constants, and its errors in percent: own (held-out lengths) and left out."""
+    """One table's own constants, and predicted / measured: own (held-out lengths) and left out."""
 
     cases: AttentionCases
     constants: AttentionConstants
-    own_error: float
-    own_p90: float
-    left_out_error: float
-    bias: float
+    own: Vector
+    left_out: Vector
+
+    @property
+    def own_error(self) -> float:
+        return median_error(self.own)
+
+    @property
+    def left_out_error(self) -> float:
+        return median_error(self.left_out)
 
 
 @dataclass(frozen=True)
@@ -166,14 +172,7 @@ def fit_table(cases: AttentionCases, tables: Sequence[AttentionCases]) -> Attent
         own[part == fold] = ratios(cases.some(part == fold), trained)
     # Triton was timed on one GPU only and has no published prior: nothing predicts it.
     ratio = np.array([np.nan]) if cases.kernel == "triton" else ratios(cases, left_out(cases, tables))
-    return AttentionFit(
-        cases,
-        fit([cases], FIT_ROWS)[cases.kernel],
-        median_error(own),
-        float(100 * np.quantile(np.abs(own - 1), 0.9)),
-        median_error(ratio),
-        float(100 * (np.median(ratio) - 1)),
-    )
+    return AttentionFit(cases, fit([cases], FIT_ROWS)[cases.kernel], own, ratio)
 
 
 def fit_attention(data: Path) -> AttentionFits:
@@ -209,9 +208,11 @@ def timed_evidence(gpu: Gpu, timed: AttentionFit) -> Evidence:
     note = "timed causal, head size 128, with the cache writes of a serving engine" if cases.causal else ""
     data, rows = f"{cases.source}, {cases.dtype}", len(cases.frame)
     if cases.gpu.name == gpu.name:
-        return Evidence("fitted", data, rows, timed.own_error, timed.left_out_error, note=note)
+        mine = Evidence("fitted", data, rows, timed.own_error, timed.left_out_error, note=note)
+        return replace(mine, **interval(timed.own))
     note = "; ".join(part for part in ("same chip, other board", note) if part)
-    return Evidence("transferred", data, rows, None, timed.left_out_error, (cases.gpu.name,), note)
+    there = Evidence("transferred", data, rows, None, timed.left_out_error, (cases.gpu.name,), note)
+    return replace(there, **interval(timed.left_out))
 
 
 # Without tensor cores the exponentials weigh little beside the products. No timings: assumed.
@@ -233,13 +234,26 @@ def table(fits: AttentionFits) -> str:
     lines = [head, ["---"] * len(head)]
     for f in fits.fits:
         kind = f"{f.cases.kernel}{', prefill' if f.cases.causal else ''}"
-        errors = [f"{x:.1f}" for x in (f.own_error, f.own_p90, f.left_out_error)]
+        p90 = 100 * np.quantile(np.abs(f.own - 1), 0.9)
+        errors = [f"{x:.1f}" for x in (f.own_error, p90, f.left_out_error)]
         values = [f"{getattr(f.constants, n):.3g}" for n in names]
-        lines.append([f.cases.gpu.name, kind, f"{len(f.cases.frame):,}", *errors, f"{f.bias:+.1f}", *values])
+        lines.append([f.cases.gpu.name, kind, f"{len(f.cases.frame):,}", *errors, f"{100 * (np.median(f.left_out) - 1):+.1f}", *values])
     for kernel, constants in fits.shared.items():
         values = [f"{getattr(constants, n):.3g}" for n in names]
         lines.append(["all together", kernel, "", "", "", "", "", *values])
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def factors(fits: AttentionFits) -> list[str]:
+    """What attention_constants.py holds for GPUs that were not timed."""
+    lines = []
+    for kernel in ("fa2", "fa3", "fa4", "any"):
+        flash = [f for f in fits.fits if f.cases.kernel != "triton"]
+        unseen = [f.left_out for f in flash if kernel in (f.cases.kernel, "any")]
+        bounds = interval(np.concatenate([equal_weight(ratio) for ratio in unseen]))
+        low, high = bounds["low_factor"], bounds["high_factor"]
+        lines.append(f"Measured / predicted of {kernel} on a GPU left out, 90 %: {low:.3f} to {high:.3f}.")
+    return lines
 
 
 def main() -> None:
@@ -265,6 +279,14 @@ def main() -> None:
             table(fits),
             "",
             f"Encoder attention, own error, mean over GPUs: {np.mean([f.own_error for f in encoder]):.1f} %.",
+            coverage(
+                {
+                    f"{f.cases.gpu.name} {f.cases.kernel}{' prefill' if f.cases.causal else ''}": f.left_out
+                    for f in fits.fits
+                    if f.cases.kernel != "triton"
+                }
+            ),
+            *factors(fits),
             f"With the constants that all share (last rows), fitted on a sample of each: {', '.join(joint)}.",
             "",
         ]

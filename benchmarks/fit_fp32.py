@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 from fit_data import NEUSIGHT, neusight_gpus
 from numpy.typing import NDArray
-from profile_blocks import equal_weight, interval, plain, replace_gemm
+from profile_blocks import coverage, equal_weight, interval, plain, replace_gemm
 from scipy.optimize import least_squares
 
 from hwsearch import files
@@ -337,6 +337,7 @@ def main() -> None:
     for design in DESIGNS[1:] if arguments.designs else ():
         report += lines(f"left out: {design.name}", left_out(tables, design))
     report += lines("all rows, eager floor", {key: eager_ratios(t, shared) for key, t in keyed.items()})
+    report += ["", coverage({f"{gpu} {operator}": ratio for (operator, gpu), ratio in unseen.items()})]
     report += ["", *(f"{name}: {value:.4g}" for name, value in shared.items())]
     text = "\n".join(report) + "\n"
     print(text)

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from fit_data import Cases, gemm_cases, vidur_gemm_cases
 from numpy.typing import NDArray
-from profile_blocks import equal_weight, interval, plain, replace_gemm
+from profile_blocks import coverage, equal_weight, interval, plain, replace_gemm
 from scipy.optimize import least_squares
 
 from hwsearch import files
@@ -285,7 +285,8 @@ def report(judged: Sequence[Judged], model: GemmModel) -> list[str]:
     typical = " | ".join(f"{value:.3g}" for value in model.typical.values())
     lines.append(f"| mean, typical | | | {means[0]:.1f} | | | {means[1]:.1f} | | | {typical} |")
     shared = ", ".join(f"{name} {value:.4g}" for name, value in model.shared.items())
-    return [*lines, "", f"Shared by all GPUs: {shared}."]
+    held = coverage({j.table.gpu.name: j.left_out for j in judged})
+    return [*lines, "", f"Shared by all GPUs: {shared}.", "", held]
 
 
 def designs(tables: Sequence[Cases]) -> list[str]:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from profile_blocks import plain, replace_blocks
+from profile_blocks import coverage, equal_weight, interval, plain, replace_blocks
 from scipy.optimize import least_squares
 from stream_data import KERNELS as KERNEL_OF
 from stream_data import PASSES, StreamCases, stream_cases
@@ -70,12 +70,15 @@ def older_memory(gpu: Gpu) -> bool:
 
 @dataclass(frozen=True)
 class StreamFit:
-    """Constants of one GPU, and errors in percent by operator: own, own p90, left out, bias."""
+    """Constants of one GPU, errors in percent by operator (own, own p90, left out, bias), and predicted /
+    measured of every operator, own and left out."""
 
     gpu: Gpu
     tables: Sequence[StreamCases]
     constants: StreamConstants
     errors: dict[str, tuple[float, float, float, float]]
+    own: dict[str, Vector]
+    left_out: dict[str, Vector]
 
 
 @dataclass(frozen=True)
@@ -176,8 +179,10 @@ def fit_gpu(gpu: Gpu, every: Sequence[StreamCases], shared: Values) -> StreamFit
         for c in tables:
             own[c.operator].append(ratios(c.some(_fold(c) == fold), v))
     errors = {}
+    mine_of = {operator: np.concatenate(parts) for operator, parts in own.items()}
+    others_of = {c.operator: ratios(c, left_out) for c in tables}
     for c in tables:
-        mine, others = np.concatenate(own[c.operator]), ratios(c, left_out)
+        mine, others = mine_of[c.operator], others_of[c.operator]
         p90 = float(100 * np.quantile(np.abs(mine - 1), 0.9))
         errors[c.operator] = (
             median_error(mine), p90, median_error(others), float(100 * (np.median(others) - 1))
@@ -192,8 +197,9 @@ def fit_gpu(gpu: Gpu, every: Sequence[StreamCases], shared: Values) -> StreamFit
         float(np.mean([e[0] for e in errors.values()])),
         float(np.mean([e[2] for e in errors.values()])),
         note=note if tables[0].eager else "",
+        **interval(np.concatenate([equal_weight(ratio) for ratio in mine_of.values()])),
     )
-    return StreamFit(gpu, tables, constants_from(gpu, values, evidence), errors)
+    return StreamFit(gpu, tables, constants_from(gpu, values, evidence), errors, mine_of, others_of)
 
 
 def _fold(cases: StreamCases) -> NDArray[np.int64]:
@@ -220,6 +226,8 @@ def stream_block(gpu: Gpu, fits: StreamFits) -> StreamConstants:
         "; bandwidth_fraction of P100 and T4" if older_memory(gpu) else ""
     )
     evidence = Evidence("transferred", ", ".join(sources), rows, None, fits.mean(2), names, note)
+    unseen = [equal_weight(ratio) for f in fits.fits for ratio in f.left_out.values()]
+    evidence = replace(evidence, **interval(np.concatenate(unseen)))
     return constants_from(gpu, fits.shared, evidence)
 
 
@@ -262,6 +270,8 @@ def main() -> None:
             table(fits),
             "",
             f"All together: {shared}.",
+            "",
+            coverage({f"{f.gpu.name} {name}": r for f in fits.fits for name, r in f.left_out.items()}),
             "",
             *constants,
             "",

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from hwsearch import files
 from hwsearch.gpu.profile_text import plain
 
-__all__ = ["by_dtype", "equal_weight", "interval", "plain", "replace_blocks", "replace_gemm"]
+__all__ = ["by_dtype", "coverage", "equal_weight", "interval", "plain", "replace_blocks", "replace_gemm"]
 
 Vector = NDArray[np.float64]
 ROWS_OF_EACH = 2000
+OUTSIDE = (0.05, 0.95)
 
 
 class Interval(TypedDict):
@@ -27,8 +28,27 @@ class Interval(TypedDict):
 
 def interval(ratio: Vector) -> Interval:
     """Factors that hold 90 % of measured / predicted, from predicted / measured of held-out rows."""
-    low, high = np.quantile(1 / ratio, (0.05, 0.95))
+    low, high = np.quantile(1 / ratio, OUTSIDE)
     return {"low_factor": min(float(low), 1.0), "high_factor": max(float(high), 1.0)}
+
+
+def coverage(left_out: Mapping[str, Vector]) -> str:
+    """How much of each left-out GPU the interval holds that the other left-out GPUs give: a line of a report.
+
+    Keys are GPUs, or GPU and operator; what stands before the first blank is the GPU, and the A100s are one.
+    """
+    shares = {}
+    for name, ratio in left_out.items():
+        others = [equal_weight(r) for other, r in left_out.items() if _chip(other) != _chip(name)]
+        bounds = interval(np.concatenate(others))
+        held = (1 / ratio >= bounds["low_factor"]) & (1 / ratio <= bounds["high_factor"])
+        shares[name] = 100 * float(held.mean())
+    each = ", ".join(f"{name} {share:.0f}" for name, share in shares.items())
+    return f"90 % intervals from the other left-out GPUs hold {np.mean([*shares.values()]):.0f} % ({each})."
+
+
+def _chip(name: str) -> str:
+    return name.split()[0].split("-")[0]
 
 
 def equal_weight(ratio: Vector) -> Vector:

@@ -151,11 +151,12 @@ def attention_rows_seconds(
     window: ArrayLike | None = None,
     causal: bool = False,
     kernel: str | None = None,
-    prefill: bool = False,
+    prefill: ArrayLike = False,
 ) -> Floats:
     """The same for rows of a table: each its own `batch_size` sequences of `seq_len` tokens.
 
-    `prefill` adds what a serving engine does around causal attention: keys and values go into a paged cache.
+    `prefill`, a bool or bools like the sizes, adds what a serving engine does around causal attention: keys
+    and values go into a paged cache.
     All sizes are ints that broadcast to [N]; returns float64 seconds [N].
     """
     gpu.check_dtype(dtype)
@@ -196,7 +197,7 @@ def row_work(
 
 
 def fused_seconds(
-    gpu: Gpu, dtype: str, constants: AttentionConstants, work: Work, prefill: bool = False
+    gpu: Gpu, dtype: str, constants: AttentionConstants, work: Work, prefill: ArrayLike = False
 ) -> Floats:
     """The formula at the top; `prefill` as in `attention_rows_seconds`."""
     clock_share = sustained_clock_hz(gpu, dtype) / gpu.boost_hz
@@ -213,11 +214,11 @@ def fused_seconds(
     compute_s = np.maximum(waves * mean_s + tail_s, longest_s)
 
     moved = work.query_bytes + work.key_bytes
-    footprint = moved * (PREFILL_FOOTPRINT if prefill else 1.0)
+    footprint = moved * np.where(prefill, PREFILL_FOOTPRINT, 1.0)
     once_s = traffic_seconds(gpu, moved, footprint, constants.bytes_per_cycle)
     again_s = _rereading_seconds(gpu, constants, work)
-    passes = constants.extra_passes + (PREFILL_PASSES if prefill else 0.0)
-    cycles = constants.floor_cycles + (PREFILL_CYCLES if prefill else 0.0)
+    passes = constants.extra_passes + np.where(prefill, PREFILL_PASSES, 0.0)
+    cycles = constants.floor_cycles + np.where(prefill, PREFILL_CYCLES, 0.0)
     return np.asarray(cycles / gpu.boost_hz + np.maximum(compute_s, once_s + again_s) + passes * once_s)
 
 

@@ -64,9 +64,9 @@ KNOBS = (
     Knob("bandwidth of products", "gemm", ("bandwidth_fraction",), 0.15),
     Knob("overheads of products", "gemm", ("block_overhead_s", "tile_overhead_s", "step_latency_s"), 0.3),
     Knob("floor of products", "gemm", ("floor_s",), 0.3),
-    Knob("rate of attention", "attention", ("compute_fraction", "sustained_fraction"), 0.2),
-    Knob("floor of attention", "attention", ("floor_s", "block_overhead_s"), 0.3),
-    Knob("bandwidth of streams", "stream", ("bandwidth_fraction", "norm_bandwidth_fraction"), 0.15),
+    Knob("rate of attention", "attention", ("compute_fraction", "exponential_fraction"), 0.2),
+    Knob("overheads of attention", "attention", ("floor_cycles", "block_overhead_cycles"), 0.3),
+    Knob("bandwidth of streams", "stream", ("bandwidth_fraction", "bytes_per_cycle"), 0.15),
     Knob("floor of streams", "stream", ("floor_s",), 0.3),
 )
 TENSOR_DTYPES = ("bf16", "fp16", "tf32")

@@ -1,28 +1,30 @@
-"""How far a prediction may be off: factors around it that should hold 90 % of the measurements."""
+"""How far a prediction may be off: factors around it that hold 90 % of the measurements.
+
+An operator takes them from the evidence of its constants: quantiles of measured / predicted on held-out rows
+of the GPU itself or, where constants were transferred, on the rows of GPUs that were left out of the fit. How
+much of a left-out GPU the factors of the others hold is printed by each script in benchmarks/fit_*.py. Whole
+encoders have factors by runtime, from benchmarks/encoders.py.
+"""
 
 from __future__ import annotations
 
-from hwsearch.cost.operators import OPERATORS
+from hwsearch.cost.operators import OPERATORS, Variant
 from hwsearch.cost.runtime import RUNTIMES
 from hwsearch.gpu.profile import Gpu
+from hwsearch.settings import RuntimeName
 
-# Provisional, coverage not yet checked: were errors normal, 90 % of them would lie within 1.645 / 0.6745
-# median absolute errors.
-NINETY_OVER_MEDIAN = 2.44
-# Where nothing was measured: the error of fp32 GEMMs on unseen GPUs, results/fit_constants.md.
-UNKNOWN_ERROR_PERCENT = 31.5
+# Where nothing was measured, as on a CPU: no quantiles to take, so a guess that errs on the wide side.
+UNKNOWN = (0.5, 2.0)
 
 
-def interval(gpu: Gpu, dtype: str, kind: str) -> tuple[float, float]:
-    """Factors (low <= 1 <= high) around a prediction on `gpu` in `dtype`.
+def operator_interval(gpu: Gpu, dtype: str, op: str, variant: Variant) -> tuple[float, float]:
+    """Factors (low <= 1 <= high) around the price of `op`, one of `OPERATORS`, on `gpu` in `dtype`."""
+    evidence = OPERATORS[op].evidence(gpu, dtype, variant)
+    if evidence.low_factor is None or evidence.high_factor is None:
+        return UNKNOWN
+    return evidence.low_factor, evidence.high_factor
 
-    `kind` is an operator of `OPERATORS`, or the runtime of a whole model.
-    """
-    if kind in OPERATORS:
-        evidence = OPERATORS[kind].evidence(gpu, dtype)
-        fitted = evidence.kind == "fitted"
-        percent = evidence.own_error_percent if fitted else evidence.transfer_error_percent
-    else:
-        percent = next(r.end_to_end_error_percent for name, r in RUNTIMES.items() if name == kind)
-    share = NINETY_OVER_MEDIAN * (UNKNOWN_ERROR_PERCENT if percent is None else percent) / 100
-    return 1 / (1 + share), 1 + share
+
+def model_interval(runtime: RuntimeName) -> tuple[float, float]:
+    """The same around the time of a whole encoder."""
+    return RUNTIMES[runtime].interval

@@ -6,7 +6,7 @@ import numpy as np
 
 from hwsearch.cost.distinct import Seconds
 from hwsearch.cost.eager import HOST_TIME, eager_seconds
-from hwsearch.cost.interval import interval
+from hwsearch.cost.interval import operator_interval
 from hwsearch.cost.operators import OPERATORS, Variant
 from hwsearch.cost.runtime import RUNTIMES
 from hwsearch.cost.table_rows import Answer, TableRows
@@ -38,13 +38,13 @@ def _price(rows: TableRows, op: str, chosen: RowNumbers, answer: Answer) -> None
         causal, kernel = table.flags("causal", chosen), table.words("kernel", KERNELS, chosen)
         variants = [Variant(*pair) for pair in zip(causal, kernel, strict=True)]
     for first, places in rows.groups(chosen, variants):
-        gpu, dtype = rows.gpus[first], rows.dtypes[first]
+        gpu, dtype, variant = rows.gpus[first], rows.dtypes[first], variants[int(places[0])]
         of_group = {name: column[places] for name, column in sizes.items()}
         with rows.blame(first):
-            device: Seconds = operator.seconds(gpu, dtype, of_group, variants[int(places[0])])
-            factors = interval(gpu, dtype, op)
+            device: Seconds = operator.seconds(gpu, dtype, of_group, variant)
+            factors = operator_interval(gpu, dtype, op, variant)
         seconds = _with_launch(op, device, rows.runtimes[first])
-        answer.fill(chosen[places], seconds, factors, operator.evidence(gpu, dtype).kind)
+        answer.fill(chosen[places], seconds, factors, operator.evidence(gpu, dtype, variant).kind)
 
 
 def _with_launch(op: str, device: Seconds, runtime: RuntimeName) -> Seconds:

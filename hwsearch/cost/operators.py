@@ -9,6 +9,8 @@ from hwsearch.cost.attention import attention_rows_seconds
 from hwsearch.cost.distinct import Seconds
 from hwsearch.cost.gemm import bmm_seconds, gemm_seconds
 from hwsearch.cost.stream import StreamKernel, stream_seconds
+from hwsearch.gpu.attention_constants import attention_constants
+from hwsearch.gpu.attention_kernels import choose_kernel
 from hwsearch.gpu.calibration import Evidence
 from hwsearch.gpu.profile import Gpu
 from hwsearch.shape.table import Column
@@ -34,16 +36,16 @@ class Operator:
     Attributes:
         columns: the sizes that a row must give, each with the largest value accepted.
         seconds: GPU, dtype, sizes [N] and variant to seconds [N], without the host's launch.
-        evidence: where the constants behind it come from.
+        evidence: where the constants behind it come from, and how far they were off.
     """
 
     columns: dict[str, int]
     seconds: Callable[[Gpu, str, Sizes, Variant], Seconds]
-    evidence: Callable[[Gpu, str], Evidence]
+    evidence: Callable[[Gpu, str, Variant], Evidence]
 
 
 def _attention(gpu: Gpu, dtype: str, sizes: Sizes, variant: Variant) -> Seconds:
-    # Public timings of causal attention are those of prefill in serving engines.
+    # Public timings of causal attention are those of prefill in serving engines, which fill a cache as well.
     return attention_rows_seconds(
         gpu,
         dtype,
@@ -54,7 +56,7 @@ def _attention(gpu: Gpu, dtype: str, sizes: Sizes, variant: Variant) -> Seconds:
         sizes["window"],
         causal=variant.causal,
         kernel=variant.kernel or None,
-        prefill=variant.causal,
+        prefill=variant.causal & (sizes["window"] < 0),
     )
 
 
@@ -73,15 +75,18 @@ def _stream(kernel: StreamKernel, passes: int = 2) -> Callable[[Gpu, str, Sizes,
     return seconds
 
 
-def _of_gemm(gpu: Gpu, dtype: str) -> Evidence:
+def _of_gemm(gpu: Gpu, dtype: str, _: Variant) -> Evidence:
     return gpu.calibration.gemm[dtype].evidence
 
 
-def _of_attention(gpu: Gpu, dtype: str) -> Evidence:
-    return gpu.calibration.attention[dtype].evidence
+def _of_attention(gpu: Gpu, dtype: str, variant: Variant) -> Evidence:
+    kernel = choose_kernel(gpu, dtype, variant.kernel or None)
+    if kernel == "math":
+        return gpu.calibration.gemm[dtype].evidence
+    return attention_constants(gpu, dtype, kernel).evidence
 
 
-def _of_stream(gpu: Gpu, dtype: str) -> Evidence:
+def _of_stream(gpu: Gpu, dtype: str, _: Variant) -> Evidence:
     return gpu.calibration.stream.evidence
 
 

@@ -142,8 +142,8 @@ def test_constants_and_evidence_are_checked(tmp_path: Path) -> None:
     write(tmp_path, text.replace("compute_fraction: ", "compute_fraction: -", 1))
     with pytest.raises(HwsearchError, match=r"gemm\.fp16\.compute_fraction must be above 0"):
         load_gpu("t4", tmp_path)
-    write(tmp_path, text.replace("kind: anchored", "kind: guessed", 1))
-    with pytest.raises(HwsearchError, match="'guessed'; accepted: fitted, anchored"):
+    write(tmp_path, text.replace("kind: transferred", "kind: guessed", 1))
+    with pytest.raises(HwsearchError, match="'guessed'; accepted: fitted, "):
         load_gpu("t4", tmp_path)
     write(tmp_path, shipped("l4").replace("    fp16: bf16", "    fp16: fp8", 1), "l4")
     with pytest.raises(HwsearchError, match=r"gemm\.fp16 must be a block of constants or name a dtype"):
