@@ -41,7 +41,7 @@ def by_operators(shape: EncoderShape, spec: str) -> float:
         return gap_s + float(stream_seconds(L4, "bf16", t, width, kernel, passes))
 
     def attention(window: int | None) -> float:
-        return gap_s + float(attention_seconds(L4, "bf16", lengths, ones, a, h // a, window=window))
+        return gap_s + float(attention_seconds(L4, "bf16", lengths, ones, a, h // a, window, kernel="engine"))
 
     total = stream(h, 2) + stream(h, 2, norm=True)
     for layer in range(shape.num_hidden_layers):

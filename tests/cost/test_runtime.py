@@ -95,6 +95,15 @@ def test_attention_is_one_kernel_where_one_exists(runtime: RuntimeName) -> None:
     assert fused("v100", "fp16") == (runtime != "tensorrt")
 
 
+def test_engines_bring_their_own_attention_until_hopper() -> None:
+    def kernel(runtime: RuntimeName, gpu_name: str) -> str | None:
+        return RUNTIMES[runtime].kernels(load_gpu(gpu_name), "fp16").attention_kernel
+
+    assert kernel("tensorrt", "t4") == kernel("tensorrt", "l4") == "engine"
+    assert kernel("tensorrt", "h100-sxm") is None
+    assert kernel("eager", "t4") is kernel("compile", "a100-sxm-80") is None
+
+
 def test_unfused_attention_pays_for_every_score() -> None:
     def attention(runtime: RuntimeName, length: int) -> float:
         workload = parse_workload(f"fixed:{length}x64")
