@@ -10,6 +10,7 @@ from hwsearch.cost.models import GATED, PLAIN
 from hwsearch.cost.prediction import predict_shape
 from hwsearch.cost.runtime import RUNTIMES
 from hwsearch.gpu.catalog import load_gpu
+from hwsearch.gpu.profile import Gpu
 from hwsearch.settings import RuntimeName
 from hwsearch.shape import PRESETS
 from hwsearch.shape.architecture import Architecture
@@ -134,7 +135,7 @@ def test_runtimes_run_the_same_products_in_fewer_and_fewer_kernels(
 
 @pytest.mark.parametrize("preset", ["bert-base", "modernbert-large"])
 @pytest.mark.parametrize("gpu", [A100, T4, V100])
-def test_large_batches_are_faster_from_runtime_to_runtime(preset: str, gpu: object) -> None:
+def test_large_batches_are_faster_from_runtime_to_runtime(preset: str, gpu: Gpu) -> None:
     workload = parse_workload("fixed:256x128")
     names: list[RuntimeName] = ["eager", "graph", "compile"]
     latencies = [predict_shape(PRESETS[preset], gpu, workload, runtime=name).latency_s for name in names]
