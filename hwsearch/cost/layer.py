@@ -85,7 +85,9 @@ def layer_operators(
     around = "residuals and norms"
     residual = _streams(around, "hidden", kernels.residual)
     passes = kernels.pre_norm if architecture.final_norm else kernels.norm
-    norm = [Stream(around, "hidden", passes, norm=True), *_streams(around, "hidden", kernels.cast)]
+    # A kernel that joins norm and residual add is not PyTorch's, whose rows are slow to begin.
+    norm = [Stream(around, "hidden", passes, norm=bool(kernels.residual))]
+    norm += _streams(around, "hidden", kernels.cast)
     activation = kernels.gated if architecture.gated_mlp else kernels.plain
     return (
         *norm,

@@ -50,7 +50,7 @@ def by_operators(shape: EncoderShape, spec: str) -> float:
             None if layer % shape.global_attn_every_n_layers == 0 else shape.local_attention // 2
         )
         # Norm with the residual add that it keeps, rotation, product of the activated and the other branch.
-        total += 2 * stream(h, 4, norm=True) + stream(2 * h, 2) + stream(i, 3)
+        total += 2 * stream(h, 4) + stream(2 * h, 2) + stream(i, 3)
     return total
 
 
