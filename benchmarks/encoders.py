@@ -12,6 +12,10 @@ cards (may accumulate in fp16). Operator constants are those of the profiles; on
 the gap between kernels come from here: medians over launch-bound cells in 16 bits. --cells writes every cell
 with its prediction.
 
+MLPerf (same folder, rounds 1.0 to 3.0) is a check on GPUs that no other table has: BERT-large, 99.9 %,
+offline, fp16 engines that compute no padding, against the median submission. Its SQuAD lengths are
+approximated by a normal distribution. H100 submissions run in fp8 and are left out.
+
 PyTorch tables from before its fused attention (2.0; BERT in transformers: 4.48) and engines that had none for
 the length are predicted a second time with unfused attention: what is left then is not attention's choice.
 """
@@ -29,10 +33,13 @@ import pandas as pd
 
 from hwsearch.cost.layer import count_kernels, embedding_operators, layer_operators
 from hwsearch.cost.models import PLAIN
+from hwsearch.cost.prediction import predict_shape
 from hwsearch.cost.runtime import GAP_S_PER_KERNEL, RUNTIMES
 from hwsearch.cost.tables import predict_table
 from hwsearch.gpu.catalog import load_gpu
 from hwsearch.settings import RuntimeName
+from hwsearch.shape import PRESETS
+from hwsearch.workload import parse_workload
 
 RUNTIME_OF: dict[str, RuntimeName] = {
     "PyTorch-eager": "eager",
@@ -79,6 +86,18 @@ UNFUSED = [
 ]
 # Engines that replay a CUDA graph; the others also launch kernel by kernel.
 REPLAYED = ["TensorRT TensorRT", "AITemplate AITemplate", "kernl Cuda graphs"]
+MLPERF_PROFILE_OF = {
+    "NVIDIA A2": "a2",
+    "NVIDIA A10-24Q": "a10",
+    "NVIDIA A30": "a30",
+    "NVIDIA A40": "a40",
+    "NVIDIA A100-PCIe-40GB": "a100-pcie-40",
+    "NVIDIA A100-PCIe-80GB": "a100-pcie-80",
+    "NVIDIA A100-SXM-40GB": "a100-sxm-40",
+    "NVIDIA A100-SXM-80GB": "a100-sxm-80",
+}
+# Mean of the SQuAD lengths in MLPerf's data set, its spread and limits by eye.
+SQUAD = "normal:178,75,30..384x256"
 MOST_DISAGREEMENT = 1.15
 LAUNCH_BOUND_TOKENS = 128
 NEVER = (99, 0)
@@ -192,6 +211,24 @@ def print_errors(found: pd.DataFrame, by: list[str]) -> None:
         print(f"{name}{len(error):>6}{error.abs().median():>18.1f}{error.median():>+9.1f}{within:>10.0f} %")
 
 
+def print_mlperf(folder: Path) -> None:
+    rows = pd.read_csv(folder / "e2e_encoder" / "mlperf_bert_large.csv")
+    rows = rows[(rows["scenario"] == "Offline") & (rows["weight_dtype"] == "fp16")]
+    rows["gpu"] = rows["accelerator"].map(MLPERF_PROFILE_OF)
+    bert = PRESETS["bert-large"]
+    unpadded = replace(bert, architecture=replace(bert.architecture, unpads=True))
+    workload = parse_workload(SQUAD)
+    print("\nMLPerf BERT-large, sequences a second")
+    print(f"{'gpu':<20}{'rows':>6}{'measured':>10}{'predicted':>11}{'error of time %':>17}")
+    for gpu, group in rows.groupby("gpu"):
+        latency_s = predict_shape(
+            unpadded, load_gpu(str(gpu)), workload, dtype="fp16", runtime="tensorrt"
+        ).latency_s
+        measured, predicted = group["per_accel"].median(), workload.batch_size / latency_s
+        error = 100 * (measured / predicted - 1)
+        print(f"{gpu:<20}{len(group):>6}{measured:>10.0f}{predicted:>11.0f}{error:>+17.1f}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -208,6 +245,7 @@ def main() -> None:
     unfused = predict_unfused(judged[judged["framework"].isin(UNFUSED)])
     print("\nthe same with unfused attention, for tables that had no other")
     print_errors(with_error(unfused), ["runtime", "framework", "gpu", "dtype"])
+    print_mlperf(arguments.data)
     if arguments.cells:
         found.to_csv(arguments.cells, index=False)
 

@@ -42,7 +42,7 @@ class Batch(ABC):
         """The count behind a symbolic row size: one for all, or one per distinct layer."""
 
     @abstractmethod
-    def attention(self, sizes: Distinct, window: Column | None) -> Seconds:
+    def attention(self, sizes: Distinct, window: Column | None, kernel: str | None) -> Seconds:
         """Forward attention, global or within a window to each side."""
 
     @abstractmethod
@@ -65,7 +65,7 @@ class Batch(ABC):
                 forward = stream_seconds(self.gpu, self.dtype, rows, width, kernel, operator.passes)
                 return forward * STREAM_TRAINING_FACTOR if self.training else forward
             case Attention():
-                forward = self.attention(sizes, window)
+                forward = self.attention(sizes, window, operator.kernel)
                 return forward * (1 + BACKWARD_FACTOR) if self.training else forward
             case Products():
                 return self._products(operator, sizes)
@@ -156,7 +156,7 @@ class WorkloadBatch(Batch):
         lengths, counts = self.lengths
         return counts[:, None], lengths[:, None]
 
-    def attention(self, sizes: Distinct, window: Column | None) -> Seconds:
+    def attention(self, sizes: Distinct, window: Column | None, kernel: str | None) -> Seconds:
         lengths, counts = self.lengths
         return attention_seconds(
             self.gpu,
@@ -167,4 +167,5 @@ class WorkloadBatch(Batch):
             sizes["head_size"],
             window=window,
             key_value_heads=sizes["kv_heads"],
+            kernel=kernel,
         )

@@ -50,9 +50,13 @@ class Stream:
 
 @dataclass(frozen=True)
 class Attention:
-    """softmax(Q K^T) V over the sequences; which layers are local is a matter of the shape."""
+    """softmax(Q K^T) V over the sequences; which layers are local is a matter of the shape.
+
+    `kernel` is one of hwsearch.gpu.attention_kernels.KERNELS, None the best that the GPU runs.
+    """
 
     name: str = "attention"
+    kernel: str | None = None
     kernels: int = 1
 
 
@@ -81,7 +85,9 @@ def layer_operators(
     around = "residuals and norms"
     residual = _streams(around, "hidden", kernels.residual)
     passes = kernels.pre_norm if architecture.final_norm else kernels.norm
-    norm = [Stream(around, "hidden", passes, norm=True), *_streams(around, "hidden", kernels.cast)]
+    # A kernel that joins norm and residual add is not PyTorch's, whose rows are slow to begin.
+    norm = [Stream(around, "hidden", passes, norm=bool(kernels.residual))]
+    norm += _streams(around, "hidden", kernels.cast)
     activation = kernels.gated if architecture.gated_mlp else kernels.plain
     return (
         *norm,
@@ -166,7 +172,11 @@ def _unfused_attention(kernels: Kernels) -> list[Operator]:
 def _attention(architecture: Architecture, kernels: Kernels) -> list[Operator]:
     if architecture.position == "relative":
         return [*_unfused_attention(replace(kernels, scores=())), *_disentangled()]
-    return [Attention()] if kernels.fused_attention else _unfused_attention(kernels)
+    return (
+        [Attention(kernel=kernels.attention_kernel)]
+        if kernels.fused_attention
+        else _unfused_attention(kernels)
+    )
 
 
 # Passes over the score matrix, kernel by kernel as in transformers' modeling_deberta_v2: for content to

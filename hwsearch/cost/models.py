@@ -206,7 +206,7 @@ class RowBatch(Batch):
     def sequences(self, sizes: Distinct) -> tuple[Column, Column]:
         return sizes["batch"][None], sizes["seq"][None]
 
-    def attention(self, sizes: Distinct, window: Column | None) -> Seconds:
+    def attention(self, sizes: Distinct, window: Column | None, kernel: str | None) -> Seconds:
         return attention_rows_seconds(
             self.gpu,
             self.dtype,
@@ -216,4 +216,5 @@ class RowBatch(Batch):
             sizes["head_size"],
             window=window,
             causal=self.causal,
+            kernel=kernel,
         )

@@ -6,7 +6,7 @@
 - graph: eager replayed from a CUDA graph, its weights cast beforehand.
 - compile: autocast through inductor, which joins neighbouring kernels: residual add, norm and cast are one.
 - tensorrt: engines such as TensorRT or AITemplate. Everything is 16 bit, residual and norm are one kernel
-  and a plain activation is part of the GEMM before it.
+  and a plain activation is part of the GEMM before it. Fused attention is the engines' own until Hopper.
 
 In fp32 and tf32 nothing is cast, and attention is two batched products with passes over the scores between
 them. So it is in engines on GPUs older than compute capability 7.5, for which they have no fused kernel.
@@ -28,8 +28,8 @@ class Kernels:
     Attributes:
         residual: of a residual add, on the hidden state.
         norm: of a norm, with the residual add and the cast where they are one kernel.
-        cast: of a cast of what a norm wrote.
         pre_norm: the same in a pre-norm encoder, where a joint kernel also writes the sum that it normalizes.
+        cast: of a cast of what a norm wrote.
         rotary: of the rotation composed of PyTorch operators, on queries and keys.
         gated: of the gated activation, on one GLU branch.
         plain: of an activation without a gate.
@@ -37,6 +37,7 @@ class Kernels:
         copies: the same around them, on queries, keys, values and the result, all four of one size.
         casts_weights: each weight matrix is read in fp32 and written in 16 bits before it is used.
         fused_attention: one kernel instead of products, scores and copies.
+        attention_kernel: which, of hwsearch.gpu.attention_kernels.KERNELS; None is the GPU's best.
     """
 
     residual: tuple[float, ...]
@@ -50,6 +51,7 @@ class Kernels:
     copies: tuple[float, ...]
     casts_weights: bool = False
     fused_attention: bool = True
+    attention_kernel: str | None = None
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,9 @@ class Runtime:
         """What this runtime runs on `gpu`."""
         if BYTES_PER_ELEMENT[dtype] > 2:
             return replace(self.full, fused_attention=False)
-        return replace(self.half, fused_attention=gpu.compute_capability >= self.fused_from)
+        kernel = self.half.attention_kernel if gpu.compute_capability < HOPPER else None
+        fused = gpu.compute_capability >= self.fused_from
+        return replace(self.half, fused_attention=fused, attention_kernel=kernel)
 
 
 EAGER_FULL = Kernels(
@@ -111,15 +115,15 @@ FUSED_FULL = Kernels(
     copies=(6, 2),
 )
 FUSED_AUTOCAST = replace(FUSED_FULL, norm=6, pre_norm=6, casts_weights=True)
-ENGINE = replace(FUSED_FULL, plain=())
+ENGINE = replace(FUSED_FULL, plain=(), attention_kernel="engine")
 
-ANY, TURING = (0, 0), (7, 5)
+ANY, TURING, HOPPER = (0, 0), (7, 5), (9, 0)
 RUNTIMES: dict[RuntimeName, Runtime] = {
-    "eager": Runtime(replace(AUTOCAST, casts_weights=True), EAGER_FULL, ANY, 42e-6, 30.7),
-    "graph": Runtime(AUTOCAST, EAGER_FULL, ANY, 0.0, 36.5),
-    "compile": Runtime(FUSED_AUTOCAST, FUSED_FULL, ANY, 14e-6, 23.7),
-    "tensorrt": Runtime(ENGINE, ENGINE, TURING, 0.0, 16.1),
+    "eager": Runtime(replace(AUTOCAST, casts_weights=True), EAGER_FULL, ANY, 42e-6, 12.3),
+    "graph": Runtime(AUTOCAST, EAGER_FULL, ANY, 0.0, 32.1),
+    "compile": Runtime(FUSED_AUTOCAST, FUSED_FULL, ANY, 14e-6, 3.7),
+    "tensorrt": Runtime(ENGINE, ENGINE, TURING, 0.0, 8.8),
 }
 # From the end of one kernel to the start of the next, which needs its results: launch-bound cells that are
 # replayed from a CUDA graph take longer than the sum of their kernels. benchmarks/encoders.py prints it.
-GAP_S_PER_KERNEL = 2.5e-6
+GAP_S_PER_KERNEL = 1.5e-6

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from hwsearch.errors import HwsearchError
 from hwsearch.gpu.profile import Gpu
 
-KERNELS = ("fa2", "fa3", "fa4", "triton", "efficient", "math")
+KERNELS = ("fa2", "fa3", "fa4", "triton", "efficient", "engine", "math")
 # Lowest and highest compute capability of each kernel, and whether it multiplies in 16 bit only. `efficient`
 # is the CUTLASS kernel in every PyTorch; `math` is unfused: products, scale, mask and softmax by themselves.
+# `engine` is the fused kernel of TensorRT, FasterTransformer and AITemplate: FlashAttention's first kind.
 # FA3 is built from wgmma instructions, FA4 is taken where tcgen05 exists; Triton has no tensor cores before
 # 8.0.
 _ACCEPTS: dict[str, tuple[tuple[int, int], tuple[int, int], bool]] = {
@@ -18,6 +19,7 @@ _ACCEPTS: dict[str, tuple[tuple[int, int], tuple[int, int], bool]] = {
     "fa4": ((10, 0), (10, 9), True),
     "triton": ((8, 0), (99, 0), True),
     "efficient": ((0, 0), (99, 0), False),
+    "engine": ((7, 5), (99, 0), True),
     "math": ((0, 0), (99, 0), False),
 }
 _BEST_FIRST = ("fa4", "fa3", "fa2", "efficient")
@@ -60,12 +62,12 @@ def tile_of(kernel: str, capability: tuple[int, int], head_size: int, causal: bo
     """The tile that `kernel` takes for this head size and mask.
 
     FA2 and FA3: csrc/flash_attn/src/flash_fwd_launch_template.h and hopper/tile_size.h of flash-attention.
-    FA4: two tiles of 128 queries a block. Triton: SGLang's prefill kernel. Efficient: CUTLASS's fused
-    attention in PyTorch.
+    Engine: as FA2. FA4: two tiles of 128 queries a block. Triton: SGLang's prefill kernel. Efficient:
+    CUTLASS's fused attention in PyTorch.
     """
     small = capability in _SMALL_SHARED_MEMORY
     match kernel:
-        case "fa2":
+        case "fa2" | "engine":
             padded = _padded(head_size, (32, 64, 96, 128, 160, 192, 256))
             return Tile(*_fa2_tile(padded, small, causal), padded)
         case "fa3":

@@ -10,6 +10,7 @@ from hwsearch.cost.models import GATED, PLAIN
 from hwsearch.cost.prediction import predict_shape
 from hwsearch.cost.runtime import RUNTIMES
 from hwsearch.gpu.catalog import load_gpu
+from hwsearch.gpu.profile import Gpu
 from hwsearch.settings import RuntimeName
 from hwsearch.shape import PRESETS
 from hwsearch.shape.architecture import Architecture
@@ -95,6 +96,15 @@ def test_attention_is_one_kernel_where_one_exists(runtime: RuntimeName) -> None:
     assert fused("v100", "fp16") == (runtime != "tensorrt")
 
 
+def test_engines_bring_their_own_attention_until_hopper() -> None:
+    def kernel(runtime: RuntimeName, gpu_name: str) -> str | None:
+        return RUNTIMES[runtime].kernels(load_gpu(gpu_name), "fp16").attention_kernel
+
+    assert kernel("tensorrt", "t4") == kernel("tensorrt", "l4") == "engine"
+    assert kernel("tensorrt", "h100-sxm") is None
+    assert kernel("eager", "t4") is kernel("compile", "a100-sxm-80") is None
+
+
 def test_unfused_attention_pays_for_every_score() -> None:
     def attention(runtime: RuntimeName, length: int) -> float:
         workload = parse_workload(f"fixed:{length}x64")
@@ -125,7 +135,7 @@ def test_runtimes_run_the_same_products_in_fewer_and_fewer_kernels(
 
 @pytest.mark.parametrize("preset", ["bert-base", "modernbert-large"])
 @pytest.mark.parametrize("gpu", [A100, T4, V100])
-def test_large_batches_are_faster_from_runtime_to_runtime(preset: str, gpu: object) -> None:
+def test_large_batches_are_faster_from_runtime_to_runtime(preset: str, gpu: Gpu) -> None:
     workload = parse_workload("fixed:256x128")
     names: list[RuntimeName] = ["eager", "graph", "compile"]
     latencies = [predict_shape(PRESETS[preset], gpu, workload, runtime=name).latency_s for name in names]
