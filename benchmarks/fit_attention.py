@@ -189,6 +189,8 @@ def attention_block(gpu: Gpu, dtype: str, fits: AttentionFits) -> AttentionConst
     if timed is not None:
         return replace(timed.constants, evidence=timed_evidence(gpu, timed))
     constants = SHARED[kernel]
+    if kernel in fits.shared:
+        constants = replace(fits.shared[kernel], evidence=constants.evidence)
     if kernel == "efficient" and not _on_tensor_cores(gpu, dtype):
         note = f"{constants.evidence.note}; share of SIMT rate assumed"
         return replace(constants, compute_fraction=SIMT_FRACTION, evidence=noted(constants, note))
@@ -237,7 +239,16 @@ def table(fits: AttentionFits) -> str:
         p90 = 100 * np.quantile(np.abs(f.own - 1), 0.9)
         errors = [f"{x:.1f}" for x in (f.own_error, p90, f.left_out_error)]
         values = [f"{getattr(f.constants, n):.3g}" for n in names]
-        lines.append([f.cases.gpu.name, kind, f"{len(f.cases.frame):,}", *errors, f"{100 * (np.median(f.left_out) - 1):+.1f}", *values])
+        lines.append(
+            [
+                f.cases.gpu.name,
+                kind,
+                f"{len(f.cases.frame):,}",
+                *errors,
+                f"{100 * (np.median(f.left_out) - 1):+.1f}",
+                *values,
+            ]
+        )
     for kernel, constants in fits.shared.items():
         values = [f"{getattr(constants, n):.3g}" for n in names]
         lines.append(["all together", kernel, "", "", "", "", "", *values])

@@ -47,7 +47,10 @@ def test_each_row_costs_what_its_operator_costs(tmp_path: Path) -> None:
     cases = [
         (row(op="gemm", **sizes), gemm_seconds(L4, "bf16", 300, 768, 96)),
         (row(op="gemm", **sizes, gpu="t4"), gemm_seconds(gpu, "fp16", 300, 768, 96)),
-        (row(op="gemm", **sizes, gpu="t4", dtype="fp32"), gemm_seconds(gpu, "fp32", 300, 768, 96, in_a_loop=True)),
+        (
+            row(op="gemm", **sizes, gpu="t4", dtype="fp32"),
+            gemm_seconds(gpu, "fp32", 300, 768, 96, in_a_loop=True),
+        ),
         (row(**attention), attention_seconds(L4, "bf16", [600], [8], 12, 64)),
         (
             row(**attention, causal=1),
