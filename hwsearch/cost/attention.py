@@ -202,6 +202,9 @@ def fused_seconds(
     """The formula at the top; `prefill` as in `attention_rows_seconds`."""
     clock_share = sustained_clock_hz(gpu, dtype) / gpu.boost_hz
     fraction = products_fraction(gpu, dtype, constants)
+    if constants.kernel == "engine":
+        # Its share is of the rate at boost clock: tensor cores that wait so much leave power for it.
+        fraction = min(fraction / clock_share, HIGHEST_FRACTION)
     sm_rate = gpu.dense_flops_per_s[dtype] / gpu.sms * clock_share * fraction
     exp_rate = EXPONENTIALS_PER_CLOCK * gpu.boost_hz * clock_share * constants.exponential_fraction
     tile_s = work.query_tile * work.key_tile * (4 * work.padded / sm_rate + 1 / exp_rate)

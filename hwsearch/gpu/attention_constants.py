@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 from hwsearch.gpu.calibration import AttentionConstants, Evidence
-from hwsearch.gpu.power import sustained_clock_hz
 from hwsearch.gpu.profile import Gpu
 
 _DATA = "ai-dynamo/aiconfigurator 095f58a, encoder and causal prefill attention, bf16"
@@ -71,37 +70,27 @@ SHARED = {
             note="no timings of this kernel: error unknown, the figure is FA2's",
         ),
     ),
-}
-
-
-# FlashAttention's first generation reached 25 to 40 % of the tensor rate (abstract of FlashAttention-2,
-# https://arxiv.org/abs/2307.08691): the middle. Engines read queries, keys and values where the product
-# before wrote them.
-ENGINE_FRACTION, HIGHEST_FRACTION = 0.325, 0.9
-_ENGINE_SOURCE = (
-    "FlashAttention-2, arXiv 2307.08691, on the first FlashAttention: 25 to 40 % of the tensor rate"
-)
-_ENGINE = replace(
-    _COMMON,
-    kernel="engine",
-    extra_passes=0.0,
-    evidence=Evidence(
-        "transferred",
-        f"{_ENGINE_SOURCE}; the rest {_DATA}",
-        12_661,
-        None,
-        8.7,
-        ("l40s", "a100-sxm-80"),
-        note="no timings of this kernel: error unknown, the figure is FA2's",
+    # FlashAttention's first kind reached 25 to 40 % of the tensor rate (abstract of FlashAttention-2): the
+    # middle. Engines read queries, keys and values where the product before wrote them.
+    "engine": replace(
+        _COMMON,
+        kernel="engine",
+        compute_fraction=0.325,
+        extra_passes=0.0,
+        evidence=Evidence(
+            "transferred",
+            f"{_DATA}; rate of the first FlashAttention, https://arxiv.org/abs/2307.08691",
+            12_661,
+            None,
+            8.7,
+            ("l40s", "a100-sxm-80"),
+            note="no timings of this kernel: error unknown, the figure is FA2's",
+        ),
     ),
-)
+}
 
 
 def attention_constants(gpu: Gpu, dtype: str, kernel: str) -> AttentionConstants:
     """The profile's own constants if they describe `kernel`, else those shared by all GPUs."""
-    if kernel == "engine":
-        # A share of the boost clock's rate: tensor cores that wait this much leave power for a higher clock.
-        slowed = sustained_clock_hz(gpu, dtype) / gpu.boost_hz
-        return replace(_ENGINE, compute_fraction=min(ENGINE_FRACTION / slowed, HIGHEST_FRACTION))
     own = gpu.calibration.attention[dtype]
     return own if own.kernel == kernel else SHARED[kernel]

@@ -50,11 +50,15 @@ def test_constants_of_other_kernels_are_the_shared_ones() -> None:
 
 
 def test_a_kernel_that_does_not_run_is_refused() -> None:
-    with pytest.raises(HwsearchError, match="t4 has no fa2 attention in fp16; it has efficient, math"):
+    with pytest.raises(
+        HwsearchError, match="t4 has no fa2 attention in fp16; it has efficient, engine, math"
+    ):
         choose_kernel(load_gpu("t4"), "fp16", "fa2")
     with pytest.raises(HwsearchError, match="a100-sxm-80 has no fa2 attention in fp32"):
         choose_kernel(load_gpu("a100-sxm-80"), "fp32", "fa2")
-    with pytest.raises(HwsearchError, match="'flash'; accepted: fa2, fa3, fa4, triton, efficient, math"):
+    with pytest.raises(
+        HwsearchError, match="'flash'; accepted: fa2, fa3, fa4, triton, efficient, engine, math"
+    ):
         choose_kernel(load_gpu("t4"), "fp16", "flash")
 
 
