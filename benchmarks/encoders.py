@@ -75,6 +75,7 @@ DTYPES = {"fp16": "fp16", "fp32": "fp32", "tf32": "tf32", "amp": "fp16", "amp_bf
 # LightSeq's table gives one dtype for itself and for PyTorch beside it; PyTorch's 2.7 to 3.8 TFLOP/s are what
 # a T4 reaches in fp32 (other tables: 2.8 to 3.5), a third of its fp16 (8.4 to 13).
 MISLABELLED = "HF-PyTorch"
+EVEN = np.linspace(0, 1, 500)
 UNFUSED = [
     "AITemplate PyTorch-eager",
     "FasterTransformer PyTorch-eager",
@@ -211,6 +212,25 @@ def print_errors(found: pd.DataFrame, by: list[str]) -> None:
         print(f"{name}{len(error):>6}{error.abs().median():>18.1f}{error.median():>+9.1f}{within:>10.0f} %")
 
 
+def print_interval(found: pd.DataFrame) -> None:
+    """Factors of measured / predicted that hold 90 %, every (runtime, GPU, dtype) alike, and what the factors
+    of the other GPUs hold of each; for profiles of left_out.py."""
+    ratio = found["measured_ms"] / found["predicted_ms"]
+
+    def bounds(rows: pd.Series) -> tuple[float, float]:
+        groups = [ratio[g.index].quantile(EVEN) for _, g in found[rows].groupby(["runtime", "gpu", "dtype"])]
+        return tuple(pd.concat(groups).quantile([0.05, 0.95]))  # type: ignore[return-value]
+
+    held = pd.Series(False, index=found.index)
+    for gpu in found["gpu"].unique():
+        low, high = bounds(found["gpu"] != gpu)
+        held[found["gpu"] == gpu] = ratio[found["gpu"] == gpu].between(min(low, 1), max(high, 1))
+    low, high = bounds(found["gpu"].notna())
+    of_groups = held.groupby([found["runtime"], found["gpu"]]).mean().mean()
+    print(f"\nmeasured / predicted, 90 %: {low:.2f} to {high:.2f}; the factors of the other GPUs hold")
+    print(f"{100 * held.mean():.0f} % of the cells and, runtimes and GPUs alike, {100 * of_groups:.0f} %")
+
+
 def print_mlperf(folder: Path) -> None:
     rows = pd.read_csv(folder / "e2e_encoder" / "mlperf_bert_large.csv")
     rows = rows[(rows["scenario"] == "Offline") & (rows["weight_dtype"] == "fp16")]
@@ -245,6 +265,7 @@ def main() -> None:
     unfused = predict_unfused(judged[judged["framework"].isin(UNFUSED)])
     print("\nthe same with unfused attention, for tables that had no other")
     print_errors(with_error(unfused), ["runtime", "framework", "gpu", "dtype"])
+    print_interval(found)
     print_mlperf(arguments.data)
     if arguments.cells:
         found.to_csv(arguments.cells, index=False)

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from fit_data import Cases, gemm_cases, vidur_gemm_cases
 from numpy.typing import NDArray
-from profile_blocks import coverage, equal_weight, interval, plain, replace_gemm
+from profile_blocks import by_dtype, coverage, equal_weight, interval, replace_gemm
 from scipy.optimize import least_squares
 
 from hwsearch import files
@@ -322,7 +322,7 @@ def write_blocks(judged: Sequence[Judged], model: GemmModel) -> None:
         if gpu.compute_capability < FIRST_TENSOR_CORES:
             continue
         dtypes = [dtype for dtype in gpu.dense_flops_per_s if dtype != "fp32"]
-        blocks = {d: plain(_block(gpu, d, model, mine, everywhere)) for d in dtypes}
+        blocks = by_dtype({d: _block(gpu, d, model, mine, everywhere) for d in dtypes})
         replace_gemm(name, blocks)
 
 

@@ -10,9 +10,18 @@ import yaml
 from numpy.typing import NDArray
 
 from hwsearch import files
-from hwsearch.gpu.profile_text import plain
+from hwsearch.gpu.catalog import gpu_names, load_gpu
+from hwsearch.gpu.profile_text import plain as plain
 
-__all__ = ["by_dtype", "coverage", "equal_weight", "interval", "plain", "replace_blocks", "replace_gemm"]
+    "by_dtype",
+    "coverage",
+    "equal_weight",
+    "interval",
+    "plain",
+    "replace_blocks",
+    "replace_gemm",
+    "write_kinds",
+]
 
 Vector = NDArray[np.float64]
 ROWS_OF_EACH = 2000
@@ -75,6 +84,16 @@ def by_dtype(constants: Mapping[str, Any]) -> dict[str, Any]:
 
 def _numbers(block: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in block.items() if key != "evidence"}
+
+
+def write_kinds() -> None:
+    """Say in one word what each profile's default dtype rests on."""
+    for name in gpu_names(files.data_folder("profiles")):
+        gpu = load_gpu(name, files.data_folder("profiles"))
+        dtype, c = gpu.default_dtype, gpu.calibration
+        kinds = [block.evidence.kind for block in (c.gemm[dtype], c.attention[dtype], c.stream)]
+        fitted = kinds.count("fitted")
+        replace_blocks(name, {"kind": ("transferred", "partly fitted", "partly fitted", "fitted")[fitted]})
 
 
 def replace_gemm(name: str, blocks: dict[str, Any]) -> None:

@@ -2,19 +2,18 @@
 
 An operator takes them from the evidence of its constants: quantiles of measured / predicted on held-out rows
 of the GPU itself or, where constants were transferred, on the rows of GPUs that were left out of the fit. How
-much of a left-out GPU the factors of the others hold is printed by each script in benchmarks/fit_*.py. Whole
-encoders have factors by runtime, from benchmarks/encoders.py.
+much of a left-out GPU the factors of the others hold is printed by each script in benchmarks/fit_*.py.
 """
 
 from __future__ import annotations
 
 from hwsearch.cost.operators import OPERATORS, Variant
-from hwsearch.cost.runtime import RUNTIMES
 from hwsearch.gpu.profile import Gpu
-from hwsearch.settings import RuntimeName
 
 # Where nothing was measured, as on a CPU: no quantiles to take, so a guess that errs on the wide side.
 UNKNOWN = (0.5, 2.0)
+# Whole encoders, all runtimes together: from GPUs left out, as benchmarks/encoders.py prints it.
+ENCODER_INTERVAL = (0.84, 1.81)
 
 
 def operator_interval(gpu: Gpu, dtype: str, op: str, variant: Variant) -> tuple[float, float]:
@@ -23,8 +22,3 @@ def operator_interval(gpu: Gpu, dtype: str, op: str, variant: Variant) -> tuple[
     if evidence.low_factor is None or evidence.high_factor is None:
         return UNKNOWN
     return evidence.low_factor, evidence.high_factor
-
-
-def model_interval(runtime: RuntimeName) -> tuple[float, float]:
-    """The same around the time of a whole encoder."""
-    return RUNTIMES[runtime].interval

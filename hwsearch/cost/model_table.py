@@ -8,7 +8,7 @@ from itertools import chain
 
 import numpy as np
 
-from hwsearch.cost.interval import model_interval
+from hwsearch.cost.interval import ENCODER_INTERVAL
 from hwsearch.cost.models import ModelRows
 from hwsearch.cost.operator_table import read_window
 from hwsearch.cost.table_rows import Answer, TableRows
@@ -36,9 +36,8 @@ def price_models(rows: TableRows, mode: Mode) -> Answer:
         models = columns.models(chosen, gated[first], causal[first])
         with rows.blame(first):
             seconds = models.time(gpu, dtype, runtime, training)
-            factors = model_interval(runtime)
             answer.peak_bytes[chosen] = models.peak_bytes(gpu, dtype, runtime, training)
-        answer.fill(chosen, seconds, factors, gpu.calibration.kind)
+        answer.fill(chosen, seconds, ENCODER_INTERVAL, gpu.calibration.kind)
     return answer
 
 

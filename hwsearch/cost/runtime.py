@@ -64,7 +64,6 @@ class Runtime:
         host_s_per_kernel: time the CPU needs to launch one kernel; where the sum over kernels
             exceeds the GPU's work, the GPU waits. 0 where a graph or an engine replays them.
         end_to_end_error_percent: median absolute error on public end-to-end cells, results/encoders.txt.
-        interval: 90 % of the measured times lie between these multiples of the prediction; same source.
     """
 
     half: Kernels
@@ -72,7 +71,6 @@ class Runtime:
     fused_from: tuple[int, int]
     host_s_per_kernel: float
     end_to_end_error_percent: float
-    interval: tuple[float, float]
 
     def kernels(self, gpu: Gpu, dtype: str) -> Kernels:
         """What this runtime runs on `gpu`."""
@@ -121,10 +119,10 @@ ENGINE = replace(FUSED_FULL, plain=(), attention_kernel="engine")
 
 ANY, TURING, HOPPER = (0, 0), (7, 5), (9, 0)
 RUNTIMES: dict[RuntimeName, Runtime] = {
-    "eager": Runtime(replace(AUTOCAST, casts_weights=True), EAGER_FULL, ANY, 42e-6, 12.3, (0.7, 1.6)),
-    "graph": Runtime(AUTOCAST, EAGER_FULL, ANY, 0.0, 32.1, (0.7, 1.6)),
-    "compile": Runtime(FUSED_AUTOCAST, FUSED_FULL, ANY, 14e-6, 3.7, (0.7, 1.6)),
-    "tensorrt": Runtime(ENGINE, ENGINE, TURING, 0.0, 8.8, (0.7, 1.6)),
+    "eager": Runtime(replace(AUTOCAST, casts_weights=True), EAGER_FULL, ANY, 42e-6, 12.3),
+    "graph": Runtime(AUTOCAST, EAGER_FULL, ANY, 0.0, 32.1),
+    "compile": Runtime(FUSED_AUTOCAST, FUSED_FULL, ANY, 14e-6, 3.7),
+    "tensorrt": Runtime(ENGINE, ENGINE, TURING, 0.0, 8.8),
 }
 # From the end of one kernel to the start of the next, which needs its results: launch-bound cells that are
 # replayed from a CUDA graph take longer than the sum of their kernels. benchmarks/encoders.py prints it.

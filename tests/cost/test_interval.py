@@ -1,4 +1,4 @@
-"""Intervals follow from what the profile says about its own error."""
+"""Intervals are those of the evidence behind a price."""
 
 from __future__ import annotations
 
@@ -6,32 +6,40 @@ from dataclasses import replace
 
 import pytest
 
-from hwsearch.cost.interval import interval
-from hwsearch.cost.operators import OPERATORS
-from hwsearch.cost.runtime import RUNTIMES
+from hwsearch.cost.interval import ENCODER_INTERVAL, UNKNOWN, operator_interval
+from hwsearch.cost.operators import OPERATORS, Variant
+from hwsearch.gpu.attention_kernels import KERNELS, accepts
 from hwsearch.gpu.catalog import gpu_names, load_gpu
-from hwsearch.gpu.profile import Gpu
+
+PLAIN = Variant()
 
 
-def with_gemm_error(gpu: Gpu, dtype: str, percent: float) -> Gpu:
-    constants = gpu.calibration.gemm[dtype]
-    evidence = replace(constants.evidence, kind="fitted", own_error_percent=percent)
-    blocks = {**gpu.calibration.gemm, dtype: replace(constants, evidence=evidence)}
-    return replace(gpu, calibration=replace(gpu.calibration, gemm=blocks))
-
-
-@pytest.mark.parametrize("kind", [*OPERATORS, *RUNTIMES])
-def test_every_profile_has_an_interval_for_everything(kind: str) -> None:
+@pytest.mark.parametrize("op", OPERATORS)
+def test_every_profile_has_an_interval_for_everything(op: str) -> None:
     for name in gpu_names():
         gpu = load_gpu(name)
         for dtype in gpu.dense_flops_per_s:
-            low, high = interval(gpu, dtype, kind)
-            assert 0 < low < 1 < high and low * high == pytest.approx(1)
+            kernels = [k for k in KERNELS if accepts(gpu, dtype, k)] if op == "attention" else [""]
+            for kernel in kernels:
+                low, high = operator_interval(gpu, dtype, op, Variant(kernel=kernel))
+                assert 0.3 < low <= 1 <= high < 4, (name, dtype, kernel)
+                assert (low, high) != UNKNOWN
 
 
-def test_a_larger_error_is_a_wider_interval() -> None:
+def test_a_gpu_that_was_timed_has_a_narrower_interval() -> None:
+    timed, other = (operator_interval(load_gpu(n), "bf16", "gemm", PLAIN) for n in ("h100-sxm", "l4"))
+    assert other[0] < timed[0] and timed[1] < other[1]
+
+
+def test_the_interval_is_the_evidence_s_own() -> None:
     gpu = load_gpu("l40s")
-    narrow, wide = (interval(with_gemm_error(gpu, "bf16", percent), "bf16", "gemm") for percent in (5, 20))
-    assert wide[0] < narrow[0] < 1 < narrow[1] < wide[1]
-    # 1.645 / 0.6745 standard errors over median absolute errors of a normal distribution.
-    assert narrow[1] == pytest.approx(1 + 0.05 * 1.645 / 0.6745, rel=1e-3)
+    block = gpu.calibration.gemm["bf16"]
+    evidence = replace(block.evidence, low_factor=0.5, high_factor=1.25)
+    blocks = {**gpu.calibration.gemm, "bf16": replace(block, evidence=evidence)}
+    changed = replace(gpu, calibration=replace(gpu.calibration, gemm=blocks))
+    assert operator_interval(changed, "bf16", "gemm", PLAIN) == (0.5, 1.25)
+    assert operator_interval(changed, "fp32", "gemm", PLAIN) != (0.5, 1.25)
+
+
+def test_whole_encoders_have_one_interval() -> None:
+    assert ENCODER_INTERVAL[0] < 1 < ENCODER_INTERVAL[1]

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from hwsearch.cost.attention import attention_rows_seconds, attention_seconds
 from hwsearch.cost.eager import HOST_TIME, eager_seconds
 from hwsearch.cost.gemm import gemm_seconds
-from hwsearch.cost.interval import interval
-from hwsearch.cost.operators import OPERATORS
+from hwsearch.cost.interval import operator_interval
+from hwsearch.cost.operators import OPERATORS, Variant
 from hwsearch.cost.runtime import RUNTIMES
 from hwsearch.cost.stream import stream_seconds
 from hwsearch.cost.tables import predict_table
@@ -97,7 +97,7 @@ def test_a_long_kernel_does_not_wait_for_its_launch(tmp_path: Path) -> None:
 
 def test_the_interval_and_the_calibration_stand_beside_the_number(tmp_path: Path) -> None:
     (answer,) = answers(tmp_path, f"{HEADER}\n{row(op='gemm', m=512, n=512, k=512)}\n")
-    low, high = interval(L4, "bf16", "gemm")
+    low, high = operator_interval(L4, "bf16", "gemm", Variant())
     assert low < 1 < high
     assert float(answer["predicted_ms_low"]) == pytest.approx(float(answer["predicted_ms"]) * low, rel=1e-4)
     assert float(answer["predicted_ms_high"]) == pytest.approx(float(answer["predicted_ms"]) * high, rel=1e-4)
