@@ -13,16 +13,6 @@ from hwsearch import files
 from hwsearch.gpu.catalog import gpu_names, load_gpu
 from hwsearch.gpu.profile_text import plain as plain
 
-    "by_dtype",
-    "coverage",
-    "equal_weight",
-    "interval",
-    "plain",
-    "replace_blocks",
-    "replace_gemm",
-    "write_kinds",
-]
-
 Vector = NDArray[np.float64]
 ROWS_OF_EACH = 2000
 OUTSIDE = (0.05, 0.95)
