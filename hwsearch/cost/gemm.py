@@ -42,12 +42,20 @@ WEIGHT_SETS = 6
 CACHED_SHARE, CACHE_STEEPNESS = 0.9, 8
 
 
+BOUNDS = ("issue", "latency", "power", "memory", "overhead")
+
+
 @dataclass(frozen=True)
 class GemmPlan:
-    """Which variant was priced as the fastest; arrays share the broadcast shape of m, n, k.
+    """Which variant was priced as the fastest, and why; arrays share the broadcast shape of m, n, k.
 
-    `seconds` float64; `tile_m`, `tile_n`, `split_k`, `waves` int64; `tail_utilisation` is the share of
-    the SMs' time that the waves fill with tiles; `memory_bound` where bytes, not products, set the time.
+    Attributes:
+        seconds: float64.
+        tile_m, tile_n, split_k, waves: int64.
+        tail_utilisation: share of the SMs' time that the waves fill with tiles.
+        tile_utilisation: share of the tiles' elements that belong to the result.
+        bound: the longest of the times at the top of this file: one of `BOUNDS`, "memory" for bytes_s,
+            "overhead" where more than half of the time is launch, prologue and partial sums.
     """
 
     seconds: NDArray[np.float64]
@@ -56,7 +64,8 @@ class GemmPlan:
     split_k: NDArray[np.int64]
     waves: NDArray[np.int64]
     tail_utilisation: NDArray[np.float64]
-    memory_bound: NDArray[np.bool_]
+    tile_utilisation: NDArray[np.float64]
+    bound: NDArray[np.str_]
 
 
 def gemm_seconds(gpu: Gpu, dtype: str, m: ArrayLike, n: ArrayLike, k: ArrayLike) -> NDArray[np.float64]:
@@ -76,19 +85,35 @@ def gemm_seconds(gpu: Gpu, dtype: str, m: ArrayLike, n: ArrayLike, k: ArrayLike)
 def bmm_seconds(
     gpu: Gpu, dtype: str, batch: ArrayLike, m: ArrayLike, n: ArrayLike, k: ArrayLike
 ) -> NDArray[np.float64]:
-    """Device time of `batch` products y[m, n] = x[m, k] w[k, n] in one kernel; otherwise as `gemm_seconds`."""
+    """Device time of `batch` products y[m, n] = x[m, k] w[k, n] in one kernel, else as `gemm_seconds`."""
     return _cheapest(gpu, dtype, batch, m, n, k, 1).seconds
 
 
 def gemm_plan(gpu: Gpu, dtype: str, m: ArrayLike, n: ArrayLike, k: ArrayLike) -> GemmPlan:
     """The price of `gemm_seconds` with the variant behind it; arguments as there."""
     best = _cheapest(gpu, dtype, 1, m, n, k, WEIGHT_SETS)
+    m, n, k = np.asarray(m), np.asarray(n), np.asarray(k)
     tile_m, tile_n = np.array(TILES, dtype=np.int64).T[:, best.tile]
     split_k = np.array(SPLITS, dtype=np.int64)[best.split]
-    tiles = -(-np.asarray(m) // tile_m) * -(-np.asarray(n) // tile_n) * split_k
-    waves = -(-tiles // gpu.sms)
+    grid = -(-m // tile_m) * -(-n // tile_n)
+    waves = -(-grid * split_k // gpu.sms)
+    times = _times(
+        gpu, dtype, gpu.calibration.gemm[dtype], tile_m * tile_n, grid, split_k, _depth(k, split_k)
+    )
+    terms = np.array([times.issue_s, times.latency_s, times.power_s, best.bytes_s])
+    prologues_s = times.prologue_s * np.array([waves, -(-waves // 2), 0 * waves, 0 * waves])
+    longest = terms.argmax(axis=0)
+    useful_s = np.take_along_axis(terms - prologues_s, longest[np.newaxis], axis=0)[0]
+    bound = np.where(useful_s < best.seconds / 2, BOUNDS.index("overhead"), longest)
     return GemmPlan(
-        best.seconds, tile_m, tile_n, split_k, waves, tiles / (waves * gpu.sms), best.bytes_s > best.compute_s
+        best.seconds,
+        tile_m,
+        tile_n,
+        split_k,
+        waves,
+        tail_utilisation=grid * split_k / (waves * gpu.sms),
+        tile_utilisation=m * n / (grid * tile_m * tile_n),
+        bound=np.array(BOUNDS)[bound],
     )
 
 
@@ -157,22 +182,56 @@ def _fastest_tile(
     split: int,
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Seconds of all waves with the best tile, and its index; `grids` holds tiles of one split, by tile."""
-    sm_rate = gpu.dense_flops_per_s[dtype] / gpu.sms * constants.compute_fraction
-    all_sms_rate = gpu.dense_flops_per_s[dtype] * constants.sustained_fraction
-    depth = DEPTH_QUANTUM * np.ceil(k / (DEPTH_QUANTUM * split))
-    latency_s = constants.step_latency_s / LATENCY_DEPTH * depth
+    depth = _depth(k, split)
     fastest = np.full(k.shape, np.inf)
     winner = np.zeros(k.shape, dtype=np.int64)
     for index, ((tm, tn), grid) in enumerate(zip(TILES, grids, strict=True)):
-        overhead_s = constants.block_overhead_s + constants.tile_overhead_s * (tm * tn / 128**2)
-        tile_flops = 2 * tm * tn * depth
-        waves = np.ceil(grid * (split / gpu.sms))
-        compute_s = waves * (overhead_s + tile_flops / sm_rate)
-        compute_s = np.maximum(compute_s, np.ceil(waves / 2) * (overhead_s + latency_s))
-        compute_s = np.maximum(compute_s, grid * (split / all_sms_rate) * tile_flops)
+        compute_s = _times(gpu, dtype, constants, tm * tn, grid, split, depth).longest_s
         winner = np.where(compute_s < fastest, index, winner)
         fastest = np.minimum(fastest, compute_s)
     return fastest, winner
+
+
+@dataclass(frozen=True)
+class _Times:
+    """The times of one variant as at the top; `prologue_s` is its `overhead`, of one wave."""
+
+    issue_s: NDArray[np.float64]
+    latency_s: NDArray[np.float64]
+    power_s: NDArray[np.float64]
+    prologue_s: NDArray[np.float64] | float
+
+    @property
+    def longest_s(self) -> NDArray[np.float64]:
+        return np.maximum(np.maximum(self.issue_s, self.latency_s), self.power_s)
+
+
+def _times(
+    gpu: Gpu,
+    dtype: str,
+    constants: GemmConstants,
+    area: int | NDArray[np.int64],
+    grid: NDArray[np.float64],
+    split: int | NDArray[np.int64],
+    depth: NDArray[np.float64],
+) -> _Times:
+    """`grid` tiles of `area` elements, each in `split` parts of `depth` along k."""
+    sm_rate = gpu.dense_flops_per_s[dtype] / gpu.sms * constants.compute_fraction
+    all_sms_rate = gpu.dense_flops_per_s[dtype] * constants.sustained_fraction
+    tile_flops = 2 * area * depth
+    waves = np.ceil(grid * (split / gpu.sms))
+    prologue_s = constants.block_overhead_s + constants.tile_overhead_s * (area / 128**2)
+    return _Times(
+        waves * (prologue_s + tile_flops / sm_rate),
+        np.ceil(waves / 2) * (prologue_s + constants.step_latency_s / LATENCY_DEPTH * depth),
+        grid * (split / all_sms_rate) * tile_flops,
+        prologue_s,
+    )
+
+
+def _depth(k: NDArray[np.float64], split: int | NDArray[np.int64]) -> NDArray[np.float64]:
+    """Elements of k in one part, as blocks load them."""
+    return DEPTH_QUANTUM * np.ceil(k / (DEPTH_QUANTUM * split))
 
 
 def _rounded_maximum(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -201,7 +201,7 @@ class RowBatch(Batch):
             case "positions":
                 return self.architecture.position_rows
             case _:
-                return self._width(name, sizes)
+                return self.width(name, sizes)
 
     def attention(self, sizes: Distinct, window: Column | None) -> Seconds:
         columns = {
