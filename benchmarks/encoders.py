@@ -1,29 +1,35 @@
-"""Whole encoders against public end-to-end tables, and the host's time per kernel fitted from them.
+"""Whole encoders against public end-to-end tables, and each runtime's constant fitted from them.
 
     python benchmarks/encoders.py --data DIR [--cells FILE.csv]
 
-DIR holds the folders e2e_encoder (BERT and ViT by GPU, batch, length and framework, from public repositories),
-timm (huggingface/pytorch-image-models aa4b585) and neusight (sitar-lab/NeuSight 6945927). Every prediction is
-that of `hwsearch predict FILE.csv`: all a row says is shape, batch, length, GPU, dtype and runtime.
+DIR holds the folders e2e_encoder (BERT and ViT by GPU, batch, length and framework, from public
+repositories), timm (huggingface/pytorch-image-models aa4b585) and neusight (sitar-lab/NeuSight 6945927).
+Predictions are those of `hwsearch predict FILE.csv`: a row says shape, batch, length, GPU, dtype, runtime.
 
 A cell is one shape, batch and length in one runtime, dtype and framework on one GPU; the median over its
 revisions is judged, unless they differ by more than 15 %. Left out are training rows, and TensorRT on GeForce
-cards (may accumulate in fp16). Operator constants are those of the profiles; only host_s_per_kernel of eager
-and compile comes from here: the median over launch-bound cells. --cells writes every cell with its prediction.
+cards (may accumulate in fp16). Operator constants are those of the profiles; only a kernel's host time and
+the gap between kernels come from here: medians over launch-bound cells in 16 bits. --cells writes every cell
+with its prediction.
+
+PyTorch tables from before its fused attention (2.0; BERT in transformers: 4.48) and engines that had none for
+the length are predicted a second time with unfused attention: what is left then is not attention's choice.
 """
 
 from __future__ import annotations
 
 import argparse
 import tempfile
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from hwsearch.cost.layer import count_kernels, embedding_operators, layer_operators
 from hwsearch.cost.models import PLAIN
-from hwsearch.cost.runtime import RUNTIMES
+from hwsearch.cost.runtime import GAP_S_PER_KERNEL, RUNTIMES
 from hwsearch.cost.tables import predict_table
 from hwsearch.gpu.catalog import load_gpu
 from hwsearch.settings import RuntimeName
@@ -62,8 +68,20 @@ DTYPES = {"fp16": "fp16", "fp32": "fp32", "tf32": "tf32", "amp": "fp16", "amp_bf
 # LightSeq's table gives one dtype for itself and for PyTorch beside it; PyTorch's 2.7 to 3.8 TFLOP/s are what
 # a T4 reaches in fp32 (other tables: 2.8 to 3.5), a third of its fp16 (8.4 to 13).
 MISLABELLED = "HF-PyTorch"
+UNFUSED = [
+    "AITemplate PyTorch-eager",
+    "FasterTransformer PyTorch-eager",
+    "kernl Baseline",
+    "kernl Cuda graphs",
+    "kernl Inductor",
+    "transformer-deploy PyTorch-eager",
+    "ByteTransformer FasterTransformer",
+]
+# Engines that replay a CUDA graph; the others also launch kernel by kernel.
+REPLAYED = ["TensorRT TensorRT", "AITemplate AITemplate", "kernl Cuda graphs"]
 MOST_DISAGREEMENT = 1.15
 LAUNCH_BOUND_TOKENS = 128
+NEVER = (99, 0)
 SHAPE = ["layers", "hidden", "heads", "ffn", "batch", "seq"]
 KEY = ["gpu", "runtime", "dtype", *SHAPE, "framework"]
 
@@ -115,24 +133,51 @@ def predict(table: pd.DataFrame) -> pd.DataFrame:
         return pd.read_csv(StringIO(predict_table(path, load_gpu("t4"))))
 
 
+def with_error(found: pd.DataFrame) -> pd.DataFrame:
+    return found.assign(error=found["predicted_ms"] / found["measured_ms"] - 1)
+
+
 def launched(cell: pd.Series) -> int:
     """Kernels of one pass."""
     kernels = RUNTIMES[cell["runtime"]].kernels(load_gpu(cell["gpu"]), cell["dtype"])
-    return int(cell["layers"]) * count_kernels(layer_operators(PLAIN, kernels)) + count_kernels(
-        embedding_operators()
-    )
+    layer = count_kernels(layer_operators(PLAIN, kernels))
+    return int(cell["layers"]) * layer + count_kernels(embedding_operators())
 
 
-def print_host_time(found: pd.DataFrame) -> None:
-    print(f"host time per kernel, launch-bound cells (batch 1, at most {LAUNCH_BOUND_TOKENS} tokens)")
-    for runtime in ("eager", "compile"):
-        small = found["batch"] * found["seq"] <= LAUNCH_BOUND_TOKENS
-        small &= (found["runtime"] == runtime) & (found["batch"] == 1)
-        each = 1e3 * found["measured_ms"][small] / found[small].apply(launched, axis=1)
+def predict_unfused(table: pd.DataFrame) -> pd.DataFrame:
+    """The same if attention were nowhere one kernel; the host takes as long as in `predict`."""
+    each_s = table["runtime"].map({name: runtime.host_s_per_kernel for name, runtime in RUNTIMES.items()})
+    host_ms = 1e3 * each_s * table.apply(launched, axis=1)
+    fused = dict(RUNTIMES)
+    for name, runtime in fused.items():
+        RUNTIMES[name] = replace(runtime, fused_from=NEVER, host_s_per_kernel=0.0)
+    try:
+        found = predict(table)
+    finally:
+        RUNTIMES.update(fused)
+    return found.assign(predicted_ms=np.maximum(found["predicted_ms"], host_ms.to_numpy()))
+
+
+def print_constants(found: pd.DataFrame) -> None:
+    """Host time of a kernel where the host launches, gap between kernels where they are replayed; both once
+    more without each GPU's cells."""
+    print(f"launch-bound cells: batch 1, at most {LAUNCH_BOUND_TOKENS} tokens, fp16; microseconds a kernel")
+    small = (found["batch"] == 1) & (found["seq"] <= LAUNCH_BOUND_TOKENS) & (found["dtype"] == "fp16")
+    small &= found["gpu"] != "t4"  # its own work takes longer than the launches
+    for name, runtime in RUNTIMES.items():
+        cells = found[small & (found["runtime"] == name)]
+        kernels = cells.apply(launched, axis=1)
+        if runtime.host_s_per_kernel:
+            each, used = 1e3 * cells["measured_ms"] / kernels, runtime.host_s_per_kernel
+        else:
+            cells = cells[cells["framework"].isin(REPLAYED)]
+            kernels, used = kernels[cells.index], GAP_S_PER_KERNEL
+            each = 1e3 * (cells["measured_ms"] - cells["predicted_ms"]) / kernels + 1e6 * used
+        gpus = cells["gpu"]
+        without = [f"{each[gpus != gpu].median():.1f} without {gpu}" for gpu in gpus.unique()]
         print(
-            f"  {runtime}: median {each.median():.1f} us, {each.quantile(0.1):.1f} to"
-            f" {each.quantile(0.9):.1f} us over {len(each)} cells; in use:"
-            f" {1e6 * RUNTIMES[runtime].host_s_per_kernel:.1f} us"
+            f"  {name:<9} in use {1e6 * used:.1f}; median {each.median():.1f}, {each.min():.1f} to"
+            f" {each.max():.1f} over {len(each)} cells; {', '.join(without)}"
         )
 
 
@@ -143,10 +188,8 @@ def print_errors(found: pd.DataFrame, by: list[str]) -> None:
     for key, group in found.groupby(by):
         error = 100 * group["error"]
         name = "".join(f"{part:<{widths[column]}}" for column, part in zip(by, key, strict=True))
-        within = (error.abs() <= 8).mean()
-        print(
-            f"{name}{len(error):>6}{error.abs().median():>18.1f}{error.median():>+9.1f}{100 * within:>10.0f} %"
-        )
+        within = 100 * (error.abs() <= 8).mean()
+        print(f"{name}{len(error):>6}{error.abs().median():>18.1f}{error.median():>+9.1f}{within:>10.0f} %")
 
 
 def main() -> None:
@@ -156,12 +199,15 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--cells", type=Path)
     arguments = parser.parse_args()
-    found = predict(cells(arguments.data))
-    found["error"] = found["predicted_ms"] / found["measured_ms"] - 1
-    print_host_time(found)
+    judged = cells(arguments.data)
+    found = with_error(predict(judged))
+    print_constants(found)
     print_errors(found, ["runtime", "gpu", "dtype"])
     print_errors(found, ["runtime", "framework", "gpu", "dtype"])
     print_errors(found, ["runtime"])
+    unfused = predict_unfused(judged[judged["framework"].isin(UNFUSED)])
+    print("\nthe same with unfused attention, for tables that had no other")
+    print_errors(with_error(unfused), ["runtime", "framework", "gpu", "dtype"])
     if arguments.cells:
         found.to_csv(arguments.cells, index=False)
 

@@ -10,9 +10,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hwsearch.cost.attention import visited_tiles
 from hwsearch.gpu.catalog import load_gpu
-from hwsearch.gpu.profile import BYTES_PER_ELEMENT, Gpu
+from hwsearch.gpu.profile import Gpu
 
 AICONFIGURATOR = "ai-dynamo/aiconfigurator 095f58a"
 NEUSIGHT = "sitar-lab/NeuSight 6945927"
@@ -20,7 +19,6 @@ DEEPBENCH = "baidu-research/DeepBench"
 VIDUR = "microsoft/vidur 7d47513"
 # NeuSight times eager PyTorch with a host floor of 25-60 us: below this the host, not the GPU, is timed.
 EAGER_S = 3e-4
-WIDEST_NORM = 2048
 # The V100 that NeuSight timed is the PCIe card, whose datasheet clock and fp32 rate are lower (from memory).
 V100_PCIE = {"boost_hz": 1.38e9, "fp32_flops_per_s": 14.0e12}
 
@@ -86,63 +84,6 @@ def neusight_gpus() -> dict[str, Gpu]:
     rates = {**v100.dense_flops_per_s, "fp32": V100_PCIE["fp32_flops_per_s"]}
     pcie = replace(v100, boost_hz=V100_PCIE["boost_hz"], dense_flops_per_s=rates)
     return {"Tesla V100-PCIE-32GB": pcie, **{device: load_gpu(name) for device, name in names.items()}}
-
-
-def attention_cases(data: Path, tiles: dict[str, tuple[int, int]]) -> Iterator[Cases]:
-    """bf16 flash kernels; the tiles that each case visits are counted here once, with `tiles` by GPU."""
-    files = {"l40s": "l40s", "h100-sxm": "h100_sxm", "b200": "b200_sxm"}
-    keys = ["batch_size", "seq_len", "num_heads", "head_dim"]
-    for name, stem in files.items():
-        frame = pd.read_csv(data / "aiconfigurator" / f"encoder_attention_bf16_{stem}.csv.gz")
-        frame = frame[frame["kernel_source"] != "triton"]
-        yield _attention(load_gpu(name), _median(frame, keys, ["seq_len"]), tiles[name], causal=False)
-    frame = pd.read_csv(data / "aiconfigurator" / "context_attention_mha_bf16_a100_sxm.csv.gz")
-    yield _attention(
-        load_gpu("a100-sxm-80"), _median(frame, keys, ["seq_len"]), tiles["a100-sxm-80"], causal=True
-    )
-
-
-def _attention(gpu: Gpu, frame: pd.DataFrame, tile: tuple[int, int], causal: bool) -> Cases:
-    one = np.ones(1, dtype=np.int64)
-    counted = {
-        int(s): visited_tiles(*tile, np.array([s]), one, -1, causal) for s in frame["seq_len"].unique()
-    }
-    table = np.array([counted[s] for s in frame["seq_len"]])
-    batch = frame["batch_size"].to_numpy()
-    frame = frame.assign(
-        blocks=table[:, 0] * batch,
-        visited=table[:, 1] * batch,
-        longest=table[:, 2],
-        bytes=8 * batch * frame["seq_len"] * frame["num_heads"] * frame["head_dim"],
-    )
-    kind = "encoder attention" if not causal else "causal prefill attention"
-    return Cases(gpu, "bf16", f"{AICONFIGURATOR}, {kind}", frame)
-
-
-def stream_cases(data: Path) -> Iterator[Cases]:
-    """fp32 add, gelu and layernorm of eager PyTorch (NeuSight); `norm` marks the layernorms."""
-    parts = []
-    for operator, passes in {"add": 3, "gelu": 2, "ln": 2}.items():
-        frame = pd.read_csv(data / "neusight" / f"{operator}_fp32.csv.gz")
-        moved = 4 * passes * frame["B"] * frame["H"]
-        parts.append(frame.assign(norm=operator == "ln", bytes=moved, width=frame["H"]))
-    frame = pd.concat(parts)
-    # Rows wider than an encoder's run another, slower kernel.
-    frame = frame[(frame["latency_ms"] > EAGER_S * 1e3) & (~frame["norm"] | (frame["width"] <= WIDEST_NORM))]
-    for device, gpu in neusight_gpus().items():
-        table = _median(frame[frame["device"] == device], ["norm", "bytes", "width"], ["width"])
-        yield Cases(gpu, "fp32", f"{NEUSIGHT}, add, gelu, layernorm", table)
-
-
-def vidur_add_cases(data: Path) -> Iterator[Cases]:
-    """fp16 residual adds, some within L2. Vidur's norms and activations are vLLM's kernels, not PyTorch's."""
-    frame = pd.read_csv(data / "vidur" / "mlp_fp16.csv.gz")
-    frame = frame[frame["model"] != "microsoft/phi-2"]  # its parallel layers add three tensors
-    moved = 3 * BYTES_PER_ELEMENT["fp16"] * frame["num_tokens"] * frame["n_embd"]
-    frame = frame.assign(norm=False, bytes=moved, width=frame["n_embd"], latency_ms=frame["add_ms"])
-    for name, device in (("a100-sxm-80", "a100"), ("h100-sxm", "h100")):
-        table = _median(frame[frame["gpu"] == device], ["norm", "bytes", "width"], ["width"])
-        yield Cases(load_gpu(name), "fp16", f"{VIDUR}, residual adds", table)
 
 
 def vidur_gemm_cases(data: Path) -> Iterator[Cases]:

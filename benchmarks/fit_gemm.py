@@ -1,29 +1,57 @@
-"""Tensor-core products: one set of constants for all GPUs, three constants a GPU, and own fits.
+"""Fit tensor-core products: one set of constants for all GPUs, three constants a GPU, and own fits.
 
 What all GPUs share is written so that it carries over: overheads in clock cycles, latency in seconds,
 L2 in bytes a clock and SM, one set for GPUs whose blocks wait for their tensor cores (mma.sync: Volta
 to Ada, GeForce Blackwell) and one for those whose loads and stores run beside them (wgmma, tcgen05).
 A GPU adds its floor, its share of the bandwidth and its sustained rate, as a multiple of what its power
-limit predicts (hwsearch.gpu.power). A GPU that was not timed takes the mean of the others' three.
+limit predicts (hwsearch.gpu.power). A GPU that was not timed takes the mean of the others' three, of the
+power limit the median, in which the prediction itself counts as one GPU more.
+
+    python benchmarks/fit_gemm.py --data DIR [--designs] [--write] [--out results/fit_gemm.md]
+
+Own: all constants of a GPU fitted to it, starting from the shared ones, on the (n, k) of other folds than
+the one that is judged. Left out: shared and typical constants of the other GPUs.
 """
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-from fit_data import Cases
+from fit_data import Cases, gemm_cases, vidur_gemm_cases
 from numpy.typing import NDArray
+from profile_blocks import equal_weight, interval, plain, replace_gemm
 from scipy.optimize import least_squares
 
+from hwsearch import files
 from hwsearch.cost.gemm import gemm_seconds
+from hwsearch.files import write_whole
 from hwsearch.gpu.calibration import Evidence, GemmConstants
-from hwsearch.gpu.power import sustained_fraction
+from hwsearch.gpu.catalog import gpu_names, load_gpu
+from hwsearch.gpu.power import TENSOR_SHARE, sustained_fraction
 from hwsearch.gpu.profile import Gpu
+from hwsearch.gpu.profile_file import FIRST_TENSOR_CORES
 
 Vector = NDArray[np.float64]
 FIT_ROWS = 1200
+FOLDS = 3
+# Same chip, other board: these take the floor, bandwidth and power share of the card that was timed.
+SIBLINGS = {
+    "a100-sxm-40": "a100-sxm-80",
+    "a100-pcie-40": "a100-sxm-80",
+    "a100-pcie-80": "a100-sxm-80",
+    "a30": "a100-sxm-80",
+    "h100-pcie": "h100-sxm",
+    "h200-sxm": "h100-sxm",
+}
+# Of an SM of Turing, GA10x, Ada and GB202 at full rate; large square products on half-rate GeForce over their
+# datasheets: 76 of 71, 64 of 59.5, 165 to 179 of 165.2 and 230 of 209.5 TFLOP/s.
+FULL_RATE_PER_CYCLE = {"bf16": 1024, "fp16": 1024, "tf32": 512}
+HALF_RATE_SHARE = 1.07
 # A table this small says nothing of the GPU's floor and bandwidth, and little of what all share.
 SMALL_TABLE, SMALL_WEIGHT = 1000, 0.2
 ASYNCHRONOUS = ((9, 0), (10, 0))
@@ -89,7 +117,8 @@ def gemm_constants(
 def predict(cases: Cases, constants: GemmConstants) -> Vector:
     calibration = replace(cases.gpu.calibration, gemm={cases.dtype: constants})
     gpu = replace(cases.gpu, calibration=calibration)
-    return gemm_seconds(gpu, cases.dtype, *(cases.frame[c].to_numpy() for c in "mnk"))
+    m, n, k = (cases.frame[c].to_numpy() for c in "mnk")
+    return gemm_seconds(gpu, cases.dtype, m, n, k)
 
 
 def weight(cases: Cases) -> float:
@@ -156,15 +185,21 @@ def fit_own(table: Cases, start: GemmConstants) -> GemmConstants:
     spread = 0.5
 
     def constants(x: Vector) -> GemmConstants:
-        return replace(start, **dict(zip(names, map(float, np.exp(x)), strict=True)))
+        return replace(start, **_named(names, x))
 
     def residuals(x: Vector) -> Vector:
         error = (np.log(predict(sample, constants(x))) - measured) * np.sqrt(1000 / len(measured))
         return np.concatenate([error, 0.15 * (x - first) / spread])
 
     reach = 3 * spread
-    high = np.array([min(f + reach, 0.0) if n == "bandwidth_fraction" else f + reach for n, f in zip(names, first, strict=True)])
+    high = first + reach
+    # No GPU moves more bytes than its datasheet says.
+    high[names.index("bandwidth_fraction")] = 0.0
     return constants(_least_squares(residuals, first, first - reach, high))
+
+
+def _named(names: Sequence[str], logarithms: Vector) -> dict[str, Any]:
+    return dict(zip(names, map(float, np.exp(logarithms)), strict=True))
 
 
 def _least_squares(residuals: Callable[[Vector], Vector], start: Vector, low: Vector, high: Vector) -> Vector:
@@ -178,3 +213,195 @@ def _least_squares(residuals: Callable[[Vector], Vector], start: Vector, low: Ve
         max_nfev=50,
     )
     return np.asarray(found.x)
+
+
+Prediction = Callable[[Cases], Vector]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Predicted / measured of one table: on folds held out of its own fit, and with the GPU left out."""
+
+    table: Cases
+    own: Vector
+    left_out: Vector
+
+
+def own_ratios(table: Cases, start: GemmConstants) -> Vector:
+    """Every row, predicted by a fit that saw no row of its (n, k)."""
+    fold = np.random.default_rng(0).permutation(int(table.frame["group"].max()) + 1) % FOLDS
+    part = fold[table.frame["group"].to_numpy()]
+    ratio = np.empty(len(part))
+    for held in range(FOLDS):
+        constants = fit_own(table.some(part != held), start)
+        rows = table.some(part == held)
+        ratio[part == held] = predict(rows, constants) / rows.seconds
+    return ratio
+
+
+def left_out_ratios(table: Cases, tables: Sequence[Cases], held: dict[str, float] | None = None) -> Vector:
+    model = fit_shared([t for t in tables if t.gpu.name != table.gpu.name], held)
+    return np.asarray(predict(table, model.constants(table.gpu, table.dtype)) / table.seconds)
+
+
+# What the model is without one of its terms. Sizes are logarithms' origins: 1e-3 cycles is none.
+DESIGNS: dict[str, dict[str, float]] = {
+    "as chosen": {},
+    "no latency of a step": {"latency_ns": 1e-6, "latency_ns_asynchronous": 1e-6},
+    "no power limit": {"of_power_limit": 1e3},
+    "no L2": {"cached_bytes_per_cycle": 1e-6},
+    "no overhead of a tile": {
+        "block_cycles": 1e-3,
+        "tile_cycles": 1e-3,
+        "tile_cycles_asynchronous": 1e-3,
+    },
+    "split-K costs its bytes alone": {"split_cycles": 1e-3},
+}
+
+
+def median_error(ratio: Vector) -> float:
+    return float(100 * np.median(np.abs(ratio - 1)))
+
+
+def summary(ratio: Vector) -> str:
+    p90 = 100 * np.quantile(np.abs(ratio - 1), 0.9)
+    return f"{median_error(ratio):.1f} | {p90:.1f} | {100 * (np.median(ratio) - 1):+.1f}"
+
+
+def report(judged: Sequence[Judged], model: GemmModel) -> list[str]:
+    lines = [
+        "| GPU | dtype | rows | own % | p90 % | bias % | left out % | p90 % | bias % | "
+        + " | ".join(PER_GPU)
+        + " |",
+        "| --- " * (9 + len(PER_GPU)) + "|",
+    ]
+    for j in judged:
+        own = " | ".join(f"{value:.3g}" for value in model.own[j.table.gpu.name].values())
+        lines.append(
+            f"| {j.table.gpu.name} | {j.table.dtype} | {len(j.own):,} | {summary(j.own)} | "
+            f"{summary(j.left_out)} | {own} |"
+        )
+    means = [float(np.mean([median_error(getattr(j, k)) for j in judged])) for k in ("own", "left_out")]
+    typical = " | ".join(f"{value:.3g}" for value in model.typical.values())
+    lines.append(f"| mean, typical | | | {means[0]:.1f} | | | {means[1]:.1f} | | | {typical} |")
+    shared = ", ".join(f"{name} {value:.4g}" for name, value in model.shared.items())
+    return [*lines, "", f"Shared by all GPUs: {shared}."]
+
+
+def designs(tables: Sequence[Cases]) -> list[str]:
+    lines = [
+        "| design | " + " | ".join(t.gpu.name for t in tables) + " | mean left out % | all fitted % |",
+        "| --- " * (len(tables) + 3) + "|",
+    ]
+    for name, held in DESIGNS.items():
+        errors = [median_error(left_out_ratios(t, tables, held)) for t in tables]
+        model = fit_shared(tables, held)
+        fitted = [median_error(predict(t, model.constants(t.gpu, t.dtype)) / t.seconds) for t in tables]
+        cells = " | ".join(f"{e:.1f}" for e in errors)
+        lines.append(f"| {name} | {cells} | {np.mean(errors):.1f} | {np.mean(fitted):.1f} |")
+    return lines
+
+
+def write_blocks(judged: Sequence[Judged], model: GemmModel) -> None:
+    """bf16, fp16 and tf32 of every profile of a GPU with tensor cores."""
+    mine = {j.table.gpu.name: j for j in judged}
+    unseen = float(np.mean([median_error(j.left_out) for j in judged]))
+    everywhere = Evidence(
+        "transferred",
+        "; ".join(dict.fromkeys(f"{j.table.source}, {j.table.dtype}" for j in judged)),
+        sum(len(j.own) for j in judged),
+        None,
+        unseen,
+        **interval(np.concatenate([equal_weight(j.left_out) for j in judged])),
+        from_gpus=tuple(mine),
+        note="floor, bandwidth and share of the power limit typical of the GPUs that were timed",
+    )
+    for name in gpu_names(files.data_folder("profiles")):
+        gpu = load_gpu(name, files.data_folder("profiles"))
+        if gpu.compute_capability < FIRST_TENSOR_CORES:
+            continue
+        dtypes = [dtype for dtype in gpu.dense_flops_per_s if dtype != "fp32"]
+        blocks = {d: plain(_block(gpu, d, model, mine, everywhere)) for d in dtypes}
+        replace_gemm(name, blocks)
+
+
+def _block(
+    gpu: Gpu, dtype: str, model: GemmModel, mine: dict[str, Judged], everywhere: Evidence
+) -> GemmConstants:
+    own = mine.get(gpu.name)
+    if own is not None and dtype != "tf32":
+        note = "" if dtype == own.table.dtype else f"timed in {own.table.dtype}, which runs at the same rate"
+        evidence = Evidence(
+            "fitted",
+            f"{own.table.source}, {own.table.dtype}",
+            len(own.own),
+            median_error(own.own),
+            median_error(own.left_out),
+            **interval(own.own),
+            note=note,
+        )
+        start = model.constants(gpu, own.table.dtype)
+        return replace(fit_own(own.table, start), evidence=evidence)
+    sibling = gpu.name if own else SIBLINGS.get(gpu.name)
+    if sibling is None:
+        block = model.constants(gpu, dtype, everywhere)
+        return _half_rate(block, gpu, dtype, model) if half_rate(gpu, dtype) else block
+    note = "no tf32 timings" if own else "same chip, other board"
+    evidence = replace(
+        everywhere, from_gpus=(sibling,), note=f"{note}: floor, bandwidth and power of that GPU"
+    )
+    return gemm_constants(gpu, dtype, model.shared, model.own[sibling], evidence)
+
+
+def half_rate(gpu: Gpu, dtype: str) -> bool:
+    """GeForce cards, whose tensor cores run at half rate when they accumulate in fp32."""
+    each = gpu.dense_flops_per_s[dtype] / (gpu.sms * gpu.boost_hz)
+    return gpu.product.startswith("NVIDIA GeForce") and each < 0.75 * FULL_RATE_PER_CYCLE[dtype]
+
+
+def _half_rate(block: GemmConstants, gpu: Gpu, dtype: str, model: GemmModel) -> GemmConstants:
+    of_clock = sustained_fraction(gpu, dtype) / TENSOR_SHARE
+    note = (
+        f"half-rate tensor cores: {HALF_RATE_SHARE:.2f} of the datasheet's rate, as square products reach on "
+        "RTX 3080, 3090, 4090 and 5090 (github.com/zzc0721/torch-performance-test-data)"
+    )
+    return replace(
+        block,
+        compute_fraction=HALF_RATE_SHARE,
+        sustained_fraction=model.typical["of_power_limit"] * HALF_RATE_SHARE * min(of_clock, 1.0),
+        evidence=replace(block.evidence, kind="anchored", note=note),
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True, help="folder of public measurements")
+    parser.add_argument("--designs", action="store_true", help="leave one out without each term of the model")
+    parser.add_argument("--write", action="store_true", help="update the profiles")
+    parser.add_argument("--out", type=Path, help="also write the tables to this file")
+    arguments = parser.parse_args()
+    tables = [table for table in gemm_cases(arguments.data) if table.dtype != "fp32"]
+    model = fit_shared(tables)
+    judged = [
+        Judged(t, own_ratios(t, model.constants(t.gpu, t.dtype)), left_out_ratios(t, tables)) for t in tables
+    ]
+    text = "\n".join([*report(judged, model), *(["", *designs(tables)] if arguments.designs else [])]) + "\n"
+    for cases in vidur_gemm_cases(arguments.data):
+        own = next(j.table for j in judged if j.table.gpu.name == cases.gpu.name)
+        constants = fit_own(own, model.constants(own.gpu, own.dtype))
+        ratio = predict(replace(cases, dtype=own.dtype), constants) / cases.seconds
+        text += (
+            f"\nNever fitted, {cases.source}, fp16 layers on {cases.gpu.name}, {len(ratio):,} cases: "
+            f"{median_error(ratio):.1f} % (bias {100 * (np.median(ratio) - 1):+.1f}).\n"
+        )
+    print(text)
+    if arguments.out:
+        write_whole(arguments.out, text)
+    if arguments.write:
+        write_blocks(judged, model)
+
+
+if __name__ == "__main__":
+    main()

@@ -35,7 +35,8 @@ def main() -> None:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")  # transformers renames its own methods
     print(
-        f"{BATCH} sequences of {LENGTH}; torch {torch.__version__}, transformers {transformers.__version__}"
+        f"python benchmarks/memory.py\n{date.today()}, torch {torch.__version__}, transformers"
+        f" {transformers.__version__}; {BATCH} sequences of {LENGTH} (DeBERTa: {2 * BATCH} of {LENGTH // 2})"
     )
     print(f"{'code':<14}{'shape':<42}{'dtype':<6}" + "".join(f"{name:>22}" for name in MEASURES))
     for code, notation in CASES:

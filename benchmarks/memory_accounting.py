@@ -34,11 +34,11 @@ def _storages(tensors: Iterable[Tensor]) -> list[int]:
     return [tensor.untyped_storage().data_ptr() for tensor in tensors]
 
 
-class LiveBytes(TorchDispatchMode):
+class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Follows every storage that operations make inside the block; `peak` is their largest sum."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.now = self.peak = 0
         self._alive: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()
 

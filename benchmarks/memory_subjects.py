@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -29,9 +30,10 @@ TRANSFORMERS_MODERNBERT = Code(hidden_states=5)
 
 @dataclass(frozen=True)
 class Subject:
-    """A model and a batch: its loss, its backbone's forward pass, and what the prediction needs to know."""
+    """A model and a batch: its loss, its backbone's forward pass, and what a prediction needs."""
 
     model: torch.nn.Module
+    backbone: torch.nn.Module
     loss: Callable[[], Tensor]
     encode: Callable[[], object]
     load: Load
@@ -56,9 +58,8 @@ def _ours(shape: EncoderShape, tokens: Tensor) -> Subject:
         return F.cross_entropy(model(packed, offsets, LENGTH, positions).float(), packed[positions])
 
     load = Load(packed.numel(), BATCH, packed.numel() * LENGTH, len(positions))
-    return Subject(
-        model, loss, lambda: model.model(packed, offsets, LENGTH), load, Settings(), CODES["modernbert"]
-    )
+    encode = partial(model.model, packed, offsets, LENGTH)
+    return Subject(model, model.model, loss, encode, load, Settings(), CODES["modernbert"])
 
 
 def _transformers(shape: EncoderShape, tokens: Tensor) -> Subject:
@@ -78,7 +79,8 @@ def _transformers(shape: EncoderShape, tokens: Tensor) -> Subject:
     settings = Settings(attention="math" if attention == "eager" else "flash")
     name = shape.architecture.name
     code = TRANSFORMERS_MODERNBERT if name == "modernbert" else CODES[name]
-    return Subject(model, loss, lambda: backbone(input_ids=tokens, attention_mask=ones), load, settings, code)
+    encode = partial(backbone, input_ids=tokens, attention_mask=ones)
+    return Subject(model, backbone, loss, encode, load, settings, code)
 
 
 def _sizes(shape: EncoderShape, attention: str) -> dict[str, Any]:
@@ -89,14 +91,14 @@ def _sizes(shape: EncoderShape, attention: str) -> dict[str, Any]:
 
 
 def _modernbert(shape: EncoderShape, attention: str) -> Any:
-    ends = {"bos_token_id": 1, "eos_token_id": 2, "cls_token_id": 1, "sep_token_id": 2}
+    ends: dict[str, Any] = {"bos_token_id": 1, "eos_token_id": 2, "cls_token_id": 1, "sep_token_id": 2}
     kinds = ["sliding_attention"] * shape.num_hidden_layers
     kinds[:: shape.global_attn_every_n_layers] = ["full_attention"] * shape.num_global_layers
     config = transformers.ModernBertConfig(**_sizes(shape, attention), **ends, layer_types=kinds)
     return transformers.ModernBertForMaskedLM(config)
 
 
-NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+NO_DROPOUT: dict[str, Any] = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 
 
 def _bert(shape: EncoderShape, attention: str) -> Any:
@@ -104,13 +106,13 @@ def _bert(shape: EncoderShape, attention: str) -> Any:
 
 
 def _roberta(shape: EncoderShape, attention: str) -> Any:
-    positions = {"max_position_embeddings": shape.max_position_embeddings + 2}
+    positions: dict[str, Any] = {"max_position_embeddings": shape.max_position_embeddings + 2}
     config = transformers.RobertaConfig(**_sizes(shape, attention), **positions, **NO_DROPOUT)
     return transformers.RobertaForMaskedLM(config)
 
 
 def _deberta(shape: EncoderShape, attention: str) -> Any:
-    published = {
+    published: dict[str, Any] = {
         "relative_attention": True,
         "position_buckets": 256,
         "norm_rel_ebd": "layer_norm",
@@ -160,12 +162,11 @@ def training(case: Subject, notation: str, dtype: str, recompute: bool) -> tuple
 
 def inference(case: Subject, notation: str, dtype: str) -> tuple[float, float]:
     """Most bytes alive in the backbone's forward pass: counted, and predicted."""
-    backbone = case.model.model if hasattr(case.model, "model") else case.model.base_model
     if dtype == "bf16":
         case.model.to(torch.bfloat16)
     with torch.inference_mode(), LiveBytes() as live:
         case.encode()
-    weights = sum(weight.nbytes for weight in backbone.parameters())  # type: ignore[operator, union-attr]
+    weights = sum(weight.nbytes for weight in case.backbone.parameters())
     return live.peak + weights, _predicted(case, notation, case.settings, dtype)
 
 
@@ -182,7 +183,7 @@ def _checkpoint_layers(model: torch.nn.Module) -> None:
     if isinstance(model, MaskedLanguageModel):
         for layer in model.model.layers:
             forward = layer.forward
-            layer.forward = lambda *given, run=forward: checkpoint(run, *given, use_reentrant=False)  # type: ignore[assignment]
+            layer.forward = partial(checkpoint, forward, use_reentrant=False)
     else:
         model.train()
         model.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
@@ -190,7 +191,7 @@ def _checkpoint_layers(model: torch.nn.Module) -> None:
 
 MEASURES: dict[str, Callable[[Subject, str, str], tuple[float, float]]] = {
     "saved": saved,
-    "training": lambda *case: training(*case, recompute=False),
-    "recompute": lambda *case: training(*case, recompute=True),
+    "training": partial(training, recompute=False),
+    "recompute": partial(training, recompute=True),
     "inference": inference,
 }

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from hwsearch.errors import HwsearchError
-from hwsearch.gpu.profile import Gpu
+from hwsearch.gpu.profile import BYTES_PER_ELEMENT, Gpu
 
 Mode = Literal["inference", "training"]
 RuntimeName = Literal["eager", "graph", "compile", "tensorrt"]
@@ -25,7 +25,9 @@ class Settings:
     Attributes:
         dtype: of weights and products; None is the GPU's default.
         recompute: training keeps each layer's input alone and runs the layer again for its backward pass.
-        attention: how the scores are kept; relative positions always store them.
+        attention: how the scores are kept; None is what the runtime does with them on the GPU. Relative
+            positions always store them.
+        unpads: whether padding is left out; None is what the encoder's own code does.
         attention_dtype: q, k and v are cast to it around the attention; None means `dtype`.
     """
 
@@ -34,8 +36,9 @@ class Settings:
     head: Head = "none"
     dtype: str | None = None
     recompute: bool = False
-    attention: AttentionName = "flash"
+    attention: AttentionName | None = None
     attention_dtype: str | None = None
+    unpads: bool | None = None
 
     def __post_init__(self) -> None:
         if self.recompute and not self.training:
@@ -47,6 +50,12 @@ class Settings:
 
     def dtype_on(self, gpu: Gpu) -> str:
         return self.dtype or gpu.default_dtype
+
+    def attention_cast_bytes(self, dtype: str) -> float:
+        """Size of the attention's elements over that of `dtype`; 0 where nothing is cast."""
+        if self.attention_dtype in (None, dtype):
+            return 0.0
+        return BYTES_PER_ELEMENT[self.attention_dtype] / BYTES_PER_ELEMENT[dtype]
 
     def head_tokens(self, tokens: int) -> int:
         """Positions that go through the masked-LM head."""

@@ -17,6 +17,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _run(commands)
     _predict(commands)
+    _compare(commands)
     _calibrate(commands)
     _space(commands)
     _gpus(commands)
@@ -92,6 +93,19 @@ def _predict(commands: _Commands[argparse.ArgumentParser]) -> None:
         help="what bounds each operator of a shape, and nearby sizes that gain",
     )
     command.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def _compare(commands: _Commands[argparse.ArgumentParser]) -> None:
+    command = _add(commands, "compare", "compare", "compare known encoders side by side")
+    command.add_argument("shapes", nargs="+", metavar="SHAPE", help=SHAPE_HELP)
+    command.add_argument("--gpu", nargs="+", required=True, metavar="G", help="names from `hwsearch gpus`")
+    command.add_argument("--workload", metavar="W", help=f"{WORKLOAD_HELP} (default fixed:512x64)")
+    command.add_argument(
+        "--protocol",
+        choices=("modernbert-paper",),
+        help="dtypes, workloads and kernels of a published comparison, whose presets it takes",
+    )
+    command.add_argument("--json", action="store_true", help="print one JSON list")
 
 
 def _calibrate(commands: _Commands[argparse.ArgumentParser]) -> None:

@@ -35,6 +35,8 @@ def _answer_table(arguments: argparse.Namespace) -> None:
             raise HwsearchError(f"--{option} is not for a table, which has {replaced} instead")
     if arguments.explain:
         raise HwsearchError("--explain is for a shape; a table's rows are only priced")
+    if arguments.recompute:
+        raise HwsearchError("--recompute is for a shape; tables are predicted without recomputation")
     answer = predict_table(
         Path(arguments.shape),
         load_gpu(arguments.gpu),

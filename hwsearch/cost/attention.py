@@ -1,22 +1,37 @@
-"""Seconds of flash attention over packed sequences, by the score tiles that the window keeps.
+"""Seconds of attention: fused kernels by the score tiles that they visit, `math` by its parts.
 
-A thread block takes `query_tile` queries of one head and walks the key tiles that any of them sees:
+A thread block of a fused kernel takes a tile of queries of one head and walks the key tiles that any of
+them sees. With the rate of products at the clock that the power limit allows (hwsearch.gpu.power):
 
-    block_s = block_overhead + visited key tiles x query_tile key_tile x
-              (4 head_size / (dense rate / SMs x compute_fraction) + 1 / (16 clock exponential_fraction))
-    seconds = floor + max(waves x mean block_s, longest block_s, bytes / (bandwidth x bandwidth_fraction))
+    tile_s    = queries x keys x (4 padded head size / (dense rate / SMs x compute_fraction)
+                + 1 / (16 clock x exponential_fraction))
+    block_s   = overhead + visited tiles x tile_s
+    waves     = blocks / SMs, wave_rounding of the way up to a whole number, at least 1
+    compute_s = max(waves x mean block_s + half of (longest - mean) block_s, longest block_s)
+    seconds   = floor + max(compute_s, traffic_s) + extra_passes x traffic_s
 
 16 is the count of exponentials per clock and SM (special function units, CUDA Programming Guide,
-arithmetic throughput); waves = ceil(blocks / SMs). Form and numbers: results/fit_constants.md.
+arithmetic throughput). traffic_s moves queries, keys, values and output once (hwsearch.cost.traffic);
+extra_passes is what the library moves around the kernel, in units of that. Triton's block order lets
+all heads run side by side, so that keys and values beyond L2 are read again for every query tile.
+Numbers: results/fit_attention.md.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from hwsearch.cost.attention_tiles import visited_tiles
+from hwsearch.cost.math_attention import math_attention_seconds
+from hwsearch.cost.traffic import USABLE_L2_SHARE, miss_share, traffic_seconds
 from hwsearch.errors import HwsearchError
+from hwsearch.gpu.attention_constants import attention_constants
+from hwsearch.gpu.attention_kernels import choose_kernel, tile_of
 from hwsearch.gpu.calibration import AttentionConstants
+from hwsearch.gpu.power import sustained_clock_hz
 from hwsearch.gpu.profile import BYTES_PER_ELEMENT, Gpu
 
 EXPONENTIALS_PER_CLOCK = 16
@@ -24,6 +39,40 @@ EXPONENTIALS_PER_CLOCK = 16
 # 2.5 x forward rate / backward rate over head sizes 64 and 128, lengths 512 to 16k, FA2 and FA3 on an
 # H100 (2.6 to 3.7), as charted by FlashAttention-3: https://arxiv.org/abs/2407.08608, figures 5 and 6.
 BACKWARD_FACTOR = 2.9
+# Prefill in a serving engine also writes keys and values into a paged cache: one more kernel, and half of
+# the attention's bytes again, which take longer as pages scatter. From a joint fit of all tables
+# (3800 to 4200 cycles, 1.16 to 1.25 passes, by variant of the model).
+PREFILL_CYCLES, PREFILL_PASSES, PREFILL_FOOTPRINT = 3850.0, 1.16, 1.5
+
+# GeForce cards halve the tensor rate with fp32 sums: 512 FLOPs per clock and SM in 16 bit, not 1024. FA2 on
+# an RTX 4090 reaches its dense rate, 165 TFLOP/s, at a clock some 8 % above the rated boost
+# (SageAttention, arXiv 2410.02367; from memory).
+HALVED_CHIPS, HALVED_FLOPS_PER_CLOCK = ((7, 5), (8, 6), (8, 9), (12, 0)), 768
+HIGHEST_FRACTION = 0.93
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a fused kernel does for each element: arrays of one shape, or that broadcast.
+
+    `blocks`, `visited` tiles per head over all sequences, `longest` tiles in one block; `query_tile`,
+    `key_tile`, `padded` the tile and the padded head size; `heads`; `query_bytes` and `key_bytes` of queries
+    with outputs and of keys with values, moved once; `pair_bytes` of one key and its value.
+    """
+
+    blocks: Ints
+    visited: Ints
+    longest: Ints
+    query_tile: Ints
+    key_tile: Ints
+    padded: Ints
+    heads: Ints
+    query_bytes: Floats
+    key_bytes: Floats
+    pair_bytes: Floats
 
 
 def attention_seconds(
@@ -36,7 +85,8 @@ def attention_seconds(
     window: ArrayLike | None = None,
     causal: bool = False,
     key_value_heads: ArrayLike | None = None,
-) -> NDArray[np.float64]:
+    kernel: str | None = None,
+) -> Floats:
     """Device time of one layer's forward attention, without the CPU's launch.
 
     Args:
@@ -45,12 +95,13 @@ def attention_seconds(
             element per shape. `window` keeps keys with |i - j| <= window, None or negative keeps all;
             `key_value_heads` defaults to `num_heads`.
         causal: keep only keys at or before the query.
+        kernel: one of hwsearch.gpu.attention_kernels.KERNELS; None is the best that the GPU runs.
 
     Returns:
         float64 seconds in the broadcast shape of the shape arguments.
     """
     gpu.check_dtype(dtype)
-    constants = gpu.calibration.attention[dtype]
+    kernel = choose_kernel(gpu, dtype, kernel)
     lengths, counts = np.asarray(lengths, dtype=np.int64), np.asarray(counts, dtype=np.int64)
     if lengths.ndim != 1 or lengths.shape != counts.shape:
         raise HwsearchError(
@@ -65,72 +116,145 @@ def attention_seconds(
             num_heads if key_value_heads is None else key_value_heads,
         )
     )
-    tiles = _tiles_by_window(constants.query_tile, constants.key_tile, lengths, counts, windows, causal)
-    tokens = int((lengths * counts).sum())
-    moved = BYTES_PER_ELEMENT[dtype] * 2 * tokens * (heads + kv_heads) * size
-    return seconds_of_tiles(gpu, dtype, constants, *tiles, heads, size, moved)
+    if kernel == "math":
+        shape = (-1,) + (1,) * heads.ndim
+        each = math_attention_seconds(gpu, dtype, counts.reshape(shape), lengths.reshape(shape), heads, size)
+        return np.asarray(each.sum(axis=0))
+    tiles = _tiles_by_head(gpu, kernel, size, windows, causal)
+    table, place = _distinct(windows, *tiles[:2])
+    rows = [
+        visited_tiles(query_tile, key_tile, lengths, counts, w, causal) for w, query_tile, key_tile in table
+    ]
+    columns = np.array(rows, dtype=np.int64).reshape(-1, 3)
+    pair_bytes = np.asarray(BYTES_PER_ELEMENT[dtype] * 2.0 * size, dtype=np.float64)
+    moved = pair_bytes * int((lengths * counts).sum())
+    work = Work(
+        columns[place, 0],
+        columns[place, 1],
+        columns[place, 2],
+        *tiles,
+        heads,
+        moved * heads,
+        moved * kv_heads,
+        pair_bytes,
+    )
+    return fused_seconds(gpu, dtype, attention_constants(gpu, dtype, kernel), work)
 
 
-def seconds_of_tiles(
+def attention_rows_seconds(
     gpu: Gpu,
     dtype: str,
-    constants: AttentionConstants,
-    blocks: NDArray[np.int64] | NDArray[np.float64],
-    visited: NDArray[np.int64] | NDArray[np.float64],
-    longest: NDArray[np.int64] | NDArray[np.float64],
-    heads: NDArray[np.int64],
-    head_size: NDArray[np.int64],
-    bytes_moved: NDArray[np.int64] | NDArray[np.float64],
-) -> NDArray[np.float64]:
-    """The formula at the top, for `blocks` and `visited` tiles per head, `longest` tiles in one block."""
-    sm_rate = gpu.dense_flops_per_s[dtype] / gpu.sms * constants.compute_fraction
-    exp_rate = EXPONENTIALS_PER_CLOCK * gpu.boost_hz * constants.exponential_fraction
-    key_tile_s = constants.query_tile * constants.key_tile * (4 * head_size / sm_rate + 1 / exp_rate)
-    mean_block_s = constants.block_overhead_s + visited / np.maximum(blocks, 1) * key_tile_s
-    longest_s = (constants.block_overhead_s + longest * key_tile_s) * (blocks > 0)
-    compute_s = np.maximum(np.ceil(blocks * heads / gpu.sms) * mean_block_s, longest_s)
-    bytes_s = bytes_moved / (gpu.bandwidth_bytes_per_s * constants.bandwidth_fraction)
-    return np.asarray(constants.floor_s + np.maximum(compute_s, bytes_s))
+    batch_size: ArrayLike,
+    seq_len: ArrayLike,
+    num_heads: ArrayLike,
+    head_dim: ArrayLike,
+    window: ArrayLike | None = None,
+    causal: bool = False,
+    kernel: str | None = None,
+    prefill: bool = False,
+) -> Floats:
+    """The same for rows of a table: each its own `batch_size` sequences of `seq_len` tokens.
+
+    `prefill` adds what a serving engine does around causal attention: keys and values go into a paged cache.
+    All sizes are ints that broadcast to [N]; returns float64 seconds [N].
+    """
+    gpu.check_dtype(dtype)
+    kernel = choose_kernel(gpu, dtype, kernel)
+    batch, length, heads, size, windows = (
+        np.asarray(a, dtype=np.int64)
+        for a in np.broadcast_arrays(
+            batch_size, seq_len, num_heads, head_dim, -1 if window is None else window
+        )
+    )
+    if kernel == "math":
+        return math_attention_seconds(gpu, dtype, batch, length, heads, size)
+    work = row_work(gpu, dtype, kernel, batch, length, heads, size, windows, causal)
+    return fused_seconds(gpu, dtype, attention_constants(gpu, dtype, kernel), work, prefill)
 
 
-def _tiles_by_window(
-    query_tile: int,
-    key_tile: int,
-    lengths: NDArray[np.int64],
-    counts: NDArray[np.int64],
-    windows: NDArray[np.int64],
+def row_work(
+    gpu: Gpu,
+    dtype: str,
+    kernel: str,
+    batch: Ints,
+    length: Ints,
+    heads: Ints,
+    size: Ints,
+    windows: Ints,
     causal: bool,
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Per window: blocks and visited tiles of one head over all sequences, and the longest block's tiles."""
-    distinct, place = np.unique(windows, return_inverse=True)
-    rows = [visited_tiles(query_tile, key_tile, lengths, counts, int(w), causal) for w in distinct]
-    table = np.array(rows, dtype=np.int64)[place.reshape(windows.shape)]
-    return table[..., 0], table[..., 1], table[..., 2]
+) -> Work:
+    """What the rows of `attention_rows_seconds` ask of a fused kernel; all arrays of one shape."""
+    tiles = _tiles_by_head(gpu, kernel, size, windows, causal)
+    table, place = _distinct(length, windows, *tiles[:2])
+    one = np.ones(1, dtype=np.int64)
+    rows = [visited_tiles(q, k, one * s, one, w, causal) for s, w, q, k in table]
+    columns = np.array(rows, dtype=np.int64).reshape(-1, 3)
+    blocks, visited = batch * columns[place, 0], batch * columns[place, 1]
+    pair_bytes = np.asarray(BYTES_PER_ELEMENT[dtype] * 2.0 * size, dtype=np.float64)
+    moved = pair_bytes * batch * length * heads
+    return Work(blocks, visited, columns[place, 2], *tiles, heads, moved, moved, pair_bytes)
 
 
-def visited_tiles(
-    query_tile: int,
-    key_tile: int,
-    lengths: NDArray[np.int64],
-    counts: NDArray[np.int64],
-    window: int,
-    causal: bool,
-) -> tuple[int, int, int]:
-    """Blocks and visited score tiles of one head over all sequences, and the most tiles in one block."""
-    kept = (lengths > 0) & (counts > 0)
-    lengths, counts = lengths[kept], counts[kept]
-    if lengths.size == 0:
-        return 0, 0, 0
-    blocks = -(-lengths // query_tile)
-    # One entry per query tile of each distinct length.
-    of_length = np.repeat(np.arange(lengths.size), blocks)
-    tile = np.arange(of_length.size) - np.repeat(np.cumsum(blocks) - blocks, blocks)
-    last = lengths[of_length] - 1
-    first_query = tile * query_tile
-    last_query = np.minimum(first_query + query_tile - 1, last)
-    first_key = np.zeros_like(first_query) if window < 0 else np.maximum(first_query - window, 0)
-    last_key = last if window < 0 else np.minimum(last_query + window, last)
-    if causal:
-        last_key = np.minimum(last_key, last_query)
-    visited = last_key // key_tile - first_key // key_tile + 1
-    return int((blocks * counts).sum()), int((visited * counts[of_length]).sum()), int(visited.max())
+def fused_seconds(
+    gpu: Gpu, dtype: str, constants: AttentionConstants, work: Work, prefill: bool = False
+) -> Floats:
+    """The formula at the top; `prefill` as in `attention_rows_seconds`."""
+    clock_share = sustained_clock_hz(gpu, dtype) / gpu.boost_hz
+    fraction = _products_fraction(gpu, dtype, constants)
+    sm_rate = gpu.dense_flops_per_s[dtype] / gpu.sms * clock_share * fraction
+    exp_rate = EXPONENTIALS_PER_CLOCK * gpu.boost_hz * clock_share * constants.exponential_fraction
+    tile_s = work.query_tile * work.key_tile * (4 * work.padded / sm_rate + 1 / exp_rate)
+    overhead_s = constants.block_overhead_cycles / gpu.boost_hz
+    mean_s = overhead_s + work.visited / np.maximum(work.blocks, 1) * tile_s
+    longest_s = (overhead_s + work.longest * tile_s) * (work.blocks > 0)
+    waves = work.blocks * work.heads / gpu.sms
+    tail_s = 0.5 * np.maximum(longest_s - mean_s, 0) * (waves > 1)
+    waves = np.maximum(1, waves + constants.wave_rounding * (np.ceil(waves) - waves)) * (work.blocks > 0)
+    compute_s = np.maximum(waves * mean_s + tail_s, longest_s)
+
+    moved = work.query_bytes + work.key_bytes
+    footprint = moved * (PREFILL_FOOTPRINT if prefill else 1.0)
+    once_s = traffic_seconds(gpu, moved, footprint, constants.bytes_per_cycle)
+    again_s = _rereading_seconds(gpu, constants, work)
+    passes = constants.extra_passes + (PREFILL_PASSES if prefill else 0.0)
+    cycles = constants.floor_cycles + (PREFILL_CYCLES if prefill else 0.0)
+    return np.asarray(cycles / gpu.boost_hz + np.maximum(compute_s, once_s + again_s) + passes * once_s)
+
+
+def _products_fraction(gpu: Gpu, dtype: str, constants: AttentionConstants) -> float:
+    """`compute_fraction`, or twice that where the chip multiplies at half its rate with fp32 sums: what
+    keeps the tensor cores waiting on full-rate cards takes as long there, so they wait less."""
+    per_clock = gpu.dense_flops_per_s[dtype] / (gpu.sms * gpu.boost_hz)
+    if gpu.compute_capability in HALVED_CHIPS and dtype != "fp32" and per_clock < HALVED_FLOPS_PER_CLOCK:
+        return max(constants.compute_fraction, min(2 * constants.compute_fraction, HIGHEST_FRACTION))
+    return constants.compute_fraction
+
+
+def _rereading_seconds(gpu: Gpu, constants: AttentionConstants, work: Work) -> Floats | float:
+    """Keys and values that Triton's order of blocks reads from memory again for each query tile."""
+    if constants.kernel != "triton":
+        return 0.0
+    read = work.visited * work.key_tile * work.heads * work.pair_bytes
+    again = np.maximum(read - work.key_bytes, 0) * miss_share(work.key_bytes, USABLE_L2_SHARE * gpu.l2_bytes)
+    return np.asarray(again / (gpu.bandwidth_bytes_per_s * gpu.calibration.stream.bandwidth_fraction))
+
+
+def _tiles_by_head(gpu: Gpu, kernel: str, size: Ints, windows: Ints, causal: bool) -> tuple[Ints, Ints, Ints]:
+    """Query tile, key tile and padded head size of every element."""
+    table, place = _distinct(size, (windows >= 0).astype(np.int64))
+    tiles = [tile_of(kernel, gpu.compute_capability, d, causal, bool(local)) for d, local in table]
+    columns = np.array([(t.queries, t.keys, t.head_size) for t in tiles], dtype=np.int64).reshape(-1, 3)
+    return columns[place, 0], columns[place, 1], columns[place, 2]
+
+
+def _distinct(*columns: Ints) -> tuple[list[tuple[int, ...]], NDArray[np.intp]]:
+    """The distinct combinations of values in arrays of one shape, and the place of each element's own."""
+    key = np.zeros(columns[0].shape, dtype=np.int64)
+    for column in columns:
+        _, place = np.unique(column, return_inverse=True)
+        place = place.reshape(column.shape)
+        # Renumbered at every step, so that the key stays small however wide the values are.
+        _, key = np.unique(key * (int(place.max(initial=0)) + 1) + place, return_inverse=True)
+        key = key.reshape(column.shape)
+    _, first = np.unique(key, return_index=True)
+    return list(zip(*(column.flat[first].tolist() for column in columns), strict=True)), key

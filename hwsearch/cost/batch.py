@@ -9,10 +9,11 @@ import numpy as np
 
 from hwsearch.cost.attention import BACKWARD_FACTOR, attention_seconds
 from hwsearch.cost.distinct import Distinct, Seconds
-from hwsearch.cost.gemm import gemm_seconds
+from hwsearch.cost.gemm import bmm_seconds, gemm_seconds
 from hwsearch.cost.layer import Attention, Gemm, Operator, Products, Rows, Stream, Width
-from hwsearch.cost.stream import stream_seconds
-from hwsearch.gpu.profile import BYTES_PER_ELEMENT, Gpu
+from hwsearch.cost.runtime import GAP_S_PER_KERNEL
+from hwsearch.cost.stream import StreamKernel, bytes_seconds, stream_seconds
+from hwsearch.gpu.profile import Gpu
 from hwsearch.settings import Settings
 from hwsearch.shape.architecture import Architecture
 from hwsearch.shape.table import Column
@@ -20,10 +21,11 @@ from hwsearch.workload import Workload
 
 # Backward of a stream reads the incoming gradient and what forward saved, and writes a gradient.
 STREAM_TRAINING_FACTOR = 3.0
+# Launches of forward, backward (two products for each of forward's) and optimizer over those of forward.
+TRAINING_KERNELS = 3
 # AdamW in float32: reads parameter, gradient and two moments, writes parameter and two moments.
 OPTIMIZER_BYTES_PER_PARAMETER = 28
 Count = Column | Seconds | int
-PRODUCT_RATE = 0.6
 
 
 @dataclass(frozen=True)
@@ -43,27 +45,35 @@ class Batch(ABC):
     def attention(self, sizes: Distinct, window: Column | None) -> Seconds:
         """Forward attention, global or within a window to each side."""
 
+    @abstractmethod
+    def sequences(self, sizes: Distinct) -> tuple[Column, Column]:
+        """Counts and lengths of the sequences, [L, 1] alike for all distinct layers or [1, D]."""
+
     def seconds(self, operator: Operator, sizes: Distinct, window: Column | None = None) -> Seconds:
         """One execution of `operator` in every distinct layer; with its backward in training."""
+        launches = operator.kernels * (TRAINING_KERNELS if self.training else 1)
+        return self._work(operator, sizes, window) + launches * GAP_S_PER_KERNEL
+
+    def _work(self, operator: Operator, sizes: Distinct, window: Column | None) -> Seconds:
         match operator:
             case Gemm():
                 products = self.gemm_sizes(operator, sizes).values()
                 each = [gemm_seconds(self.gpu, self.dtype, m, n, k) for m, n, k in products]
                 return np.asarray(sum(each))
             case Stream():
-                elements = self.rows(operator.rows, sizes) * self.width(operator.width, sizes).astype(float)
-                moved = elements * operator.passes * BYTES_PER_ELEMENT[self.dtype]
-                forward = stream_seconds(self.gpu, moved, operator.norm)
+                rows, width = self.rows(operator.rows, sizes), self.width(operator.width, sizes)
+                kernel: StreamKernel = "layernorm" if operator.norm else "elementwise"
+                forward = stream_seconds(self.gpu, self.dtype, rows, width, kernel, operator.passes)
                 return forward * STREAM_TRAINING_FACTOR if self.training else forward
             case Attention():
                 forward = self.attention(sizes, window)
                 return forward * (1 + BACKWARD_FACTOR) if self.training else forward
             case Products():
-                return self._products(sizes)
+                return self._products(operator, sizes)
 
     def optimizer(self, parameters: Column) -> Seconds:
         """One AdamW step over `parameters` [N]."""
-        return stream_seconds(self.gpu, parameters * OPTIMIZER_BYTES_PER_PARAMETER)
+        return bytes_seconds(self.gpu, parameters * OPTIMIZER_BYTES_PER_PARAMETER)
 
     def gemm_sizes(self, operator: Gemm, sizes: Distinct) -> dict[str, tuple[Count, Count, Count]]:
         """m, n and k of the product; in training also of both of its gradients."""
@@ -75,16 +85,18 @@ class Batch(ABC):
             sizes_of["weight gradient"] = (outputs, inputs, rows)
         return sizes_of
 
-    def _products(self, sizes: Distinct) -> Seconds:
-        """Q K^T and P V of all heads; in training also their gradients, two products for each."""
-        heads, head_size = sizes["heads"], sizes["head_size"]
-        scores = self.rows("scores", sizes) * heads
-        operands = 4.0 * self.rows("tokens", sizes) * heads * head_size
-        rate = PRODUCT_RATE * self.gpu.dense_flops_per_s[self.dtype]
-        moved = (2 * scores + operands) * BYTES_PER_ELEMENT[self.dtype]
-        forward = stream_seconds(self.gpu, moved / 2) * 2
-        forward = np.maximum(forward, 4 * scores * head_size / rate)
-        return forward * 3 if self.training else forward
+    def _products(self, operator: Products, sizes: Distinct) -> Seconds:
+        """Two products of all heads; in training also their gradients, two products for each."""
+        counts, lengths = self.sequences(sizes)
+        matrices, head_size = counts * sizes["heads"], sizes["head_size"]
+        if operator.with_positions:
+            positions = self.rows("positions", sizes)
+            forward = 2 * bmm_seconds(self.gpu, self.dtype, matrices, lengths, positions, head_size)
+        else:
+            forward = bmm_seconds(self.gpu, self.dtype, matrices, lengths, lengths, head_size)
+            forward = forward + bmm_seconds(self.gpu, self.dtype, matrices, lengths, head_size, lengths)
+        forward = forward.sum(axis=0)
+        return np.asarray(forward * 3 if self.training else forward)
 
     def width(self, name: Width, sizes: Distinct) -> Column:
         match name:
@@ -118,8 +130,14 @@ class WorkloadBatch(Batch):
         return cls(gpu, settings.dtype_on(gpu), settings.training, architecture, workload, settings)
 
     @property
+    def lengths(self) -> tuple[Column, Column]:
+        """Distinct computed lengths and how often each occurs."""
+        asked = self.settings.unpads
+        return self.workload.computed_lengths(unpads=self.architecture.unpads if asked is None else asked)
+
+    @property
     def tokens(self) -> int:
-        lengths, counts = self.workload.computed_lengths(unpads=self.architecture.unpads)
+        lengths, counts = self.lengths
         return int((lengths * counts).sum())
 
     def rows(self, name: Rows, sizes: Distinct) -> Column | int:
@@ -127,7 +145,7 @@ class WorkloadBatch(Batch):
             case "tokens":
                 return self.tokens
             case "scores":
-                lengths, counts = self.workload.computed_lengths(unpads=self.architecture.unpads)
+                lengths, counts = self.lengths
                 return int((lengths.astype(float) ** 2 * counts).sum())
             case "positions":
                 return self.architecture.position_rows
@@ -136,11 +154,15 @@ class WorkloadBatch(Batch):
             case _:
                 return self.width(name, sizes)
 
+    def sequences(self, sizes: Distinct) -> tuple[Column, Column]:
+        lengths, counts = self.lengths
+        return counts[:, None], lengths[:, None]
+
     def attention(self, sizes: Distinct, window: Column | None) -> Seconds:
-        lengths, counts = self.workload.computed_lengths(unpads=self.architecture.unpads)
+        lengths, counts = self.lengths
         return attention_seconds(
             self.gpu,
-            self.dtype,
+            self.settings.attention_dtype or self.dtype,
             lengths,
             counts,
             sizes["heads"],

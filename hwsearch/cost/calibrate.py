@@ -22,7 +22,6 @@ from hwsearch.cost.operator_table import price_operators
 from hwsearch.cost.table_rows import TableRows, settle_rows
 from hwsearch.cost.tables import holds_operators
 from hwsearch.csv_table import CsvTable, read_csv
-from hwsearch.errors import HwsearchError
 from hwsearch.gpu.calibration import Evidence
 from hwsearch.gpu.profile import Gpu
 from hwsearch.settings import Mode, RuntimeName
@@ -107,7 +106,12 @@ class Calibrated:
 
 
 def calibrate(
-    path: Path, gpu: Gpu, *, dtype: str | None = None, runtime: RuntimeName = "graph", mode: Mode = "inference"
+    path: Path,
+    gpu: Gpu,
+    *,
+    dtype: str | None = None,
+    runtime: RuntimeName = "graph",
+    mode: Mode = "inference",
 ) -> Calibrated:
     """Fit `gpu` to the table in `path`; its other columns as `predict_table` reads them.
 
@@ -227,11 +231,14 @@ def _shapes(table: CsvTable, operators: bool) -> list[tuple[str, ...]]:
 
 
 def _evidence(path: Path, rows: int, ratio: NDArray[np.float64] | None) -> Evidence:
-    measured = {} if ratio is None else {"own_error_percent": Errors.of(ratio).absolute}
-    if ratio is not None and rows >= FEWEST_FOR_INTERVAL:
-        low, high = np.quantile(1 / ratio, (0.05, 0.95))
-        measured |= {"low_factor": min(float(low), 1.0), "high_factor": max(float(high), 1.0)}
-    return Evidence("calibrated", f"{path.name}, {date.today().isoformat()}", rows, **measured)
+    evidence = Evidence("calibrated", f"{path.name}, {date.today().isoformat()}", rows)
+    if ratio is None:
+        return evidence
+    evidence = replace(evidence, own_error_percent=Errors.of(ratio).absolute)
+    if rows < FEWEST_FOR_INTERVAL:
+        return evidence
+    low, high = np.quantile(1 / ratio, (0.05, 0.95))
+    return replace(evidence, low_factor=min(float(low), 1.0), high_factor=max(float(high), 1.0))
 
 
 def _with_evidence(before: Gpu, after: Gpu, evidence: Evidence) -> Gpu:

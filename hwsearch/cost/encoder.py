@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from hwsearch.cost.batch import Batch, WorkloadBatch
+from hwsearch.cost.batch import TRAINING_KERNELS, Batch, WorkloadBatch
 from hwsearch.cost.distinct import Distinct, DistinctLayers, Seconds
 from hwsearch.cost.layer import (
     Attention,
@@ -24,9 +24,6 @@ from hwsearch.gpu.profile import Gpu
 from hwsearch.settings import Settings
 from hwsearch.shape.table import Column
 from hwsearch.workload import Workload
-
-# Launches of forward, backward (two products for each of forward's) and optimizer over those of forward.
-TRAINING_KERNELS = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,8 +87,7 @@ def encoder_time(layers: DistinctLayers, gpu: Gpu, workload: Workload, settings:
     """Price every shape behind `layers` on one GPU for one batch.
 
     Training adds the backward pass and one optimizer step, recomputation one more forward pass of the
-    layers. Raises HwsearchError for a dtype that
-    the GPU lacks.
+    layers. Raises HwsearchError for a dtype that the GPU lacks.
     """
     shapes, runtime = layers.shapes, RUNTIMES[settings.runtime]
     architecture = shapes.architecture
@@ -102,7 +98,10 @@ def encoder_time(layers: DistinctLayers, gpu: Gpu, workload: Workload, settings:
         "local": Reach(layers.windows, layers.windows["window"], depth - global_layers),
     }
     kernels_of_layer = runtime.kernels(gpu, batch.dtype)
-    layer, embedding = layer_operators(architecture, kernels_of_layer), embedding_operators()
+    if settings.attention is not None:
+        kernels_of_layer = replace(kernels_of_layer, fused_attention=settings.attention == "flash")
+    layer = layer_operators(architecture, kernels_of_layer, settings.attention_cast_bytes(batch.dtype))
+    embedding = embedding_operators()
     parts = outside_parts(embedding, layers.widths, batch)
     sizes = (layers.widths, layers.feed_forwards, reaches, depth)
     in_layers = layer_parts(layer, batch, *sizes)

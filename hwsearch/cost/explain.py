@@ -7,15 +7,21 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from hwsearch.cost.batch import OPTIMIZER_BYTES_PER_PARAMETER, STREAM_TRAINING_FACTOR, Count, WorkloadBatch
+from hwsearch.cost.batch import (
+    OPTIMIZER_BYTES_PER_PARAMETER,
+    STREAM_TRAINING_FACTOR,
+    TRAINING_KERNELS,
+    Count,
+    WorkloadBatch,
+)
 from hwsearch.cost.distinct import Distinct, DistinctLayers
-from hwsearch.cost.encoder import TRAINING_KERNELS, Part, encoder_time
+from hwsearch.cost.encoder import Part, encoder_time
 from hwsearch.cost.gemm import gemm_plan, gemm_seconds
 from hwsearch.cost.layer import Attention, Gemm, Operator, Products, Stream
 from hwsearch.cost.neighbours import Neighbour, find_neighbours
 from hwsearch.cost.prediction import Prediction
-from hwsearch.cost.runtime import RUNTIMES
-from hwsearch.gpu.calibration import Evidence
+from hwsearch.cost.runtime import GAP_S_PER_KERNEL, RUNTIMES
+from hwsearch.gpu.calibration import Evidence, GemmConstants
 from hwsearch.gpu.facts import gpu_evidence
 from hwsearch.gpu.profile import BYTES_PER_ELEMENT, Gpu
 from hwsearch.settings import Settings
@@ -175,7 +181,7 @@ def _products(part: Part, gemm: Gemm, runs: int, batch: WorkloadBatch) -> Iterat
         m, n, k = (_only(size) for size in sizes)
 
         def price(gpu: Gpu, m: int = m, n: int = n, k: int = k) -> float:
-            return runs * float(gemm_seconds(gpu, batch.dtype, m, n, k))
+            return runs * (GAP_S_PER_KERNEL + float(gemm_seconds(gpu, batch.dtype, m, n, k)))
 
         moved = BYTES_PER_ELEMENT[batch.dtype] * (m * k + n * k + m * n)
         flops = 2.0 * m * n * k
@@ -220,24 +226,36 @@ def _flops_and_bytes(
     operator: Operator, sizes: Distinct, window: Column | None, batch: WorkloadBatch
 ) -> tuple[float, float]:
     """Of one execution, in training with its backward."""
-    element = BYTES_PER_ELEMENT[batch.dtype]
+    flops, moved = _forward_flops_and_bytes(operator, sizes, window, batch)
+    if not batch.training:
+        return flops, moved
+    match operator:
+        case Attention():
+            return flops * ATTENTION_TRAINING_FLOPS, moved * ATTENTION_TRAINING_BYTES
+        case Stream():
+            return flops, moved * STREAM_TRAINING_FACTOR
+        case _:
+            return flops * PRODUCTS_TRAINING_FACTOR, moved * PRODUCTS_TRAINING_FACTOR
+
+
+def _forward_flops_and_bytes(
+    operator: Operator, sizes: Distinct, window: Column | None, batch: WorkloadBatch
+) -> tuple[float, float]:
+    element, tokens = BYTES_PER_ELEMENT[batch.dtype], batch.tokens
     if isinstance(operator, Stream):
-        elements = float(_only(batch.rows(operator.rows, sizes))) * _only(batch.width(operator.width, sizes))
-        factor = STREAM_TRAINING_FACTOR if batch.training else 1.0
-        return 0.0, element * operator.passes * elements * factor
+        rows, width = _only(batch.rows(operator.rows, sizes)), _only(batch.width(operator.width, sizes))
+        return 0.0, element * operator.passes * rows * width
     query, key = _only(batch.width("query", sizes)), _only(batch.width("key", sizes))
     if isinstance(operator, Attention):
-        lengths, counts = batch.workload.computed_lengths(unpads=batch.architecture.unpads)
         seen = None if window is None else _only(window)
+        lengths, counts = batch.lengths
         pairs = sum(int(c) * visible_pairs([int(s)], seen) for s, c in zip(lengths, counts, strict=True))
-        flops, moved = 4.0 * pairs * query, 2.0 * batch.tokens * (query + key) * element
-        if batch.training:
-            return flops * ATTENTION_TRAINING_FLOPS, moved * ATTENTION_TRAINING_BYTES
-        return flops, moved
-    pairs = _only(batch.rows("scores", sizes))
-    factor = PRODUCTS_TRAINING_FACTOR if batch.training else 1.0
-    moved = element * (2.0 * pairs * _only(batch.width("heads", sizes)) + 4.0 * batch.tokens * query)
-    return 4.0 * pairs * query * factor, moved * factor
+        return 4.0 * pairs * query, 2.0 * element * tokens * (query + key)
+    with_positions = isinstance(operator, Products) and operator.with_positions
+    others = tokens * batch.architecture.position_rows
+    pairs = others if with_positions else _only(batch.rows("scores", sizes))
+    scores = 2.0 * pairs * _only(batch.width("heads", sizes))
+    return 4.0 * pairs * query, element * (scores + 4.0 * tokens * query)
 
 
 def _only(value: Count) -> int:
@@ -252,6 +270,8 @@ def _priced(work: _Work, batch: WorkloadBatch, device_s: float) -> OperatorTime:
     bound, variant = _bound(gpu, batch.dtype, work.price), None
     if work.sizes is not None:
         bound, variant = _variant(gpu, batch.dtype, work.sizes)
+        if seconds / work.runs / 2 < GAP_S_PER_KERNEL:
+            bound = "overhead"
     if bound in ("memory", "overhead") and bytes_share > 1:
         bound = "cache"
     return OperatorTime(
@@ -296,12 +316,21 @@ def _bound(gpu: Gpu, dtype: str, price: Callable[[Gpu], float]) -> Bound:
 def _nudged(gpu: Gpu, dtype: str) -> dict[Bound, Gpu]:
     """`gpu` with one resource a little faster."""
     rates = {name: rate * NUDGE for name, rate in gpu.dense_flops_per_s.items()}
-    constants = gpu.calibration.attention[dtype]
-    attention = replace(constants, exponential_fraction=constants.exponential_fraction * NUDGE)
-    calibration = replace(gpu.calibration, attention={**gpu.calibration.attention, dtype: attention})
+    calibration = gpu.calibration
+    attention = calibration.attention[dtype]
+    attention = replace(attention, exponential_fraction=attention.exponential_fraction * NUDGE)
+    easier = replace(calibration, attention={**calibration.attention, dtype: attention})
+    more_power, same_power = calibration, calibration
+    gemm = calibration.gemm[dtype]
+    if isinstance(gemm, GemmConstants):  # else the model of power knows from the TDP
+        limit = gemm.sustained_fraction
+        more = replace(gemm, sustained_fraction=limit * NUDGE)
+        same = replace(gemm, sustained_fraction=limit / NUDGE)
+        more_power = replace(calibration, gemm={**calibration.gemm, dtype: more})
+        same_power = replace(calibration, gemm={**calibration.gemm, dtype: same})
     return {
-        "compute": replace(gpu, dense_flops_per_s=rates),
-        "power": replace(gpu, tdp_w=gpu.tdp_w * NUDGE),
+        "compute": replace(gpu, dense_flops_per_s=rates, calibration=same_power),
+        "power": replace(gpu, tdp_w=gpu.tdp_w * NUDGE, calibration=more_power),
         "memory": replace(gpu, bandwidth_bytes_per_s=gpu.bandwidth_bytes_per_s * NUDGE),
-        "exponentials": replace(gpu, calibration=calibration),
+        "exponentials": replace(gpu, calibration=easier),
     }

@@ -24,7 +24,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hwsearch.gpu.calibration import GemmConstants
+from hwsearch.cost.gemm_plan import GemmPlan, name_bounds
+from hwsearch.cost.gemm_simt import sgemm_batched_seconds, sgemm_plan, sgemm_seconds
+from hwsearch.gpu.calibration import GemmConstants, SimtConstants
 from hwsearch.gpu.profile import BYTES_PER_ELEMENT, Gpu
 
 TILES = (
@@ -42,69 +44,57 @@ WEIGHT_SETS = 6
 CACHED_SHARE, CACHE_STEEPNESS = 0.9, 8
 
 
-BOUNDS = ("issue", "latency", "power", "memory", "overhead")
-
-
-@dataclass(frozen=True)
-class GemmPlan:
-    """Which variant was priced as the fastest, and why; arrays share the broadcast shape of m, n, k.
-
-    Attributes:
-        seconds: float64.
-        tile_m, tile_n, split_k, waves: int64.
-        tail_utilisation: share of the SMs' time that the waves fill with tiles.
-        tile_utilisation: share of the tiles' elements that belong to the result.
-        bound: the longest of the times at the top of this file: one of `BOUNDS`, "memory" for bytes_s,
-            "overhead" where more than half of the time is launch, prologue and partial sums.
-    """
-
-    seconds: NDArray[np.float64]
-    tile_m: NDArray[np.int64]
-    tile_n: NDArray[np.int64]
-    split_k: NDArray[np.int64]
-    waves: NDArray[np.int64]
-    tail_utilisation: NDArray[np.float64]
-    tile_utilisation: NDArray[np.float64]
-    bound: NDArray[np.str_]
-
-
-def gemm_seconds(gpu: Gpu, dtype: str, m: ArrayLike, n: ArrayLike, k: ArrayLike) -> NDArray[np.float64]:
+def gemm_seconds(
+    gpu: Gpu, dtype: str, m: ArrayLike, n: ArrayLike, k: ArrayLike, in_a_loop: bool = False
+) -> NDArray[np.float64]:
     """Device time of y[m, n] = x[m, k] w[n, k]^T, without the CPU's launch.
 
     Args:
         gpu: with constants for `dtype`.
         dtype: of x, w and y: bf16, fp16, tf32 or fp32; HwsearchError for one that the GPU lacks.
         m, n, k: positive integers that broadcast together.
+        in_a_loop: timed alone and over and over, as tables of operators are: short fp32 products then
+            run above the clock that the power limit allows in the long run.
 
     Returns:
         float64 seconds in the broadcast shape.
     """
+    if isinstance(_constants(gpu, dtype), SimtConstants):
+        return sgemm_seconds(gpu, dtype, m, n, k, in_a_loop)
     return _cheapest(gpu, dtype, 1, m, n, k, WEIGHT_SETS).seconds
 
 
 def bmm_seconds(
-    gpu: Gpu, dtype: str, batch: ArrayLike, m: ArrayLike, n: ArrayLike, k: ArrayLike
+    gpu: Gpu,
+    dtype: str,
+    batch: ArrayLike,
+    m: ArrayLike,
+    n: ArrayLike,
+    k: ArrayLike,
+    in_a_loop: bool = False,
 ) -> NDArray[np.float64]:
-    """Device time of `batch` products y[m, n] = x[m, k] w[k, n] in one kernel, else as `gemm_seconds`."""
+    """Device time of `batch` products y[m, n] = x[m, k] w[k, n] in one kernel; see `gemm_seconds`."""
+    if isinstance(_constants(gpu, dtype), SimtConstants):
+        return sgemm_batched_seconds(gpu, dtype, batch, m, n, k, in_a_loop)
     return _cheapest(gpu, dtype, batch, m, n, k, 1).seconds
 
 
 def gemm_plan(gpu: Gpu, dtype: str, m: ArrayLike, n: ArrayLike, k: ArrayLike) -> GemmPlan:
     """The price of `gemm_seconds` with the variant behind it; arguments as there."""
+    constants = _constants(gpu, dtype)
+    if isinstance(constants, SimtConstants):
+        return sgemm_plan(gpu, dtype, m, n, k)
     best = _cheapest(gpu, dtype, 1, m, n, k, WEIGHT_SETS)
     m, n, k = np.asarray(m), np.asarray(n), np.asarray(k)
     tile_m, tile_n = np.array(TILES, dtype=np.int64).T[:, best.tile]
     split_k = np.array(SPLITS, dtype=np.int64)[best.split]
     grid = -(-m // tile_m) * -(-n // tile_n)
     waves = -(-grid * split_k // gpu.sms)
-    times = _times(
-        gpu, dtype, gpu.calibration.gemm[dtype], tile_m * tile_n, grid, split_k, _depth(k, split_k)
-    )
+    times = _times(gpu, dtype, constants, tile_m * tile_n, grid, split_k, _depth(k, split_k))
     terms = np.array([times.issue_s, times.latency_s, times.power_s, best.bytes_s])
     prologues_s = times.prologue_s * np.array([waves, -(-waves // 2), 0 * waves, 0 * waves])
     longest = terms.argmax(axis=0)
     useful_s = np.take_along_axis(terms - prologues_s, longest[np.newaxis], axis=0)[0]
-    bound = np.where(useful_s < best.seconds / 2, BOUNDS.index("overhead"), longest)
     return GemmPlan(
         best.seconds,
         tile_m,
@@ -113,8 +103,13 @@ def gemm_plan(gpu: Gpu, dtype: str, m: ArrayLike, n: ArrayLike, k: ArrayLike) ->
         waves,
         tail_utilisation=grid * split_k / (waves * gpu.sms),
         tile_utilisation=m * n / (grid * tile_m * tile_n),
-        bound=np.array(BOUNDS)[bound],
+        bound=name_bounds(longest, useful_s, best.seconds),
     )
+
+
+def _constants(gpu: Gpu, dtype: str) -> GemmConstants | SimtConstants:
+    gpu.check_dtype(dtype)
+    return gpu.calibration.gemm[dtype]
 
 
 @dataclass(frozen=True)
@@ -131,8 +126,8 @@ class _Best:
 def _cheapest(
     gpu: Gpu, dtype: str, batch: ArrayLike, m: ArrayLike, n: ArrayLike, k: ArrayLike, weight_sets: int
 ) -> _Best:
-    gpu.check_dtype(dtype)
-    constants = gpu.calibration.gemm[dtype]
+    constants = _constants(gpu, dtype)
+    assert isinstance(constants, GemmConstants)
     batch, m, n, k = (np.asarray(a, dtype=np.float64) for a in np.broadcast_arrays(batch, m, n, k))
     cold_rate = gpu.bandwidth_bytes_per_s * constants.bandwidth_fraction
     cached_rate = cold_rate * constants.cached_speedup

@@ -8,7 +8,7 @@ from it. To say that a runtime runs other kernels, change the lists here.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from hwsearch.cost.runtime import Kernels
@@ -58,28 +58,38 @@ class Attention:
 
 @dataclass(frozen=True)
 class Products:
-    """Q K^T and P V as batched products of every head, where attention is not one kernel."""
+    """Q K^T and P V as batched products of every head, where attention is not one kernel.
+
+    `with_positions`: instead the products of queries and of keys with every row of the relative table.
+    """
 
     name: str = "attention"
+    with_positions: bool = False
     kernels: int = 2
 
 
 Operator = Gemm | Stream | Attention | Products
 
 
-def layer_operators(architecture: Architecture, kernels: Kernels) -> tuple[Operator, ...]:
-    """The kernels of one layer. Operators that bear one name are reported as one part."""
+def layer_operators(
+    architecture: Architecture, kernels: Kernels, cast_bytes: float = 0.0
+) -> tuple[Operator, ...]:
+    """The kernels of one layer. Operators that bear one name are reported as one part.
+
+    `cast_bytes` is the attention's element size over that of the rest where q, k and v are cast, else 0.
+    """
     around = "residuals and norms"
     residual = _streams(around, "hidden", kernels.residual)
-    norms = kernels.pre_norm if architecture.final_norm else kernels.norm
-    norm = _streams(around, "hidden", norms, norm=True)
+    passes = kernels.pre_norm if architecture.final_norm else kernels.norm
+    norm = [Stream(around, "hidden", passes, norm=True), *_streams(around, "hidden", kernels.cast)]
     activation = kernels.gated if architecture.gated_mlp else kernels.plain
     return (
         *norm,
         *_linear("attention Wqkv", "qkv", "hidden", kernels),
         *(_rotary(architecture, kernels) if architecture.position == "rope" else []),
-        *([Attention()] if kernels.fused_attention else _unfused_attention(kernels)),
-        *(_disentangled() if architecture.position == "relative" else []),
+        *([Stream("attention casts", "qkv", 1 + cast_bytes)] if cast_bytes else []),
+        *_attention(architecture, kernels),
+        *([Stream("attention casts", "query", 1 + cast_bytes)] if cast_bytes else []),
         *_linear("attention Wo", "hidden", "query", kernels),
         *residual,
         *norm,
@@ -128,8 +138,8 @@ def count_kernels(operators: Sequence[Operator]) -> int:
     return sum(operator.kernels for operator in operators)
 
 
-def _streams(name: str, width: Width, passes: Sequence[float], norm: bool = False) -> list[Stream]:
-    return [Stream(name, width, count, norm) for count in passes]
+def _streams(name: str, width: Width, passes: Sequence[float]) -> list[Stream]:
+    return [Stream(name, width, count) for count in passes]
 
 
 # A cast of a weight matrix reads 4 bytes and writes 2: three elements of 2 bytes.
@@ -153,18 +163,28 @@ def _unfused_attention(kernels: Kernels) -> list[Operator]:
     return [*_streams("attention", "query", kernels.copies), Products(), *scores]
 
 
-# DeBERTa's eager attention moves the score matrix: two gathers and two additions of the positional
-# terms, scale, mask, softmax and dropout, each a read and a write.
-SCORE_MATRIX_KERNELS = 8
+def _attention(architecture: Architecture, kernels: Kernels) -> list[Operator]:
+    if architecture.position == "relative":
+        return [*_unfused_attention(replace(kernels, scores=())), *_disentangled()]
+    return [Attention()] if kernels.fused_attention else _unfused_attention(kernels)
+
+
+# Passes over the score matrix, kernel by kernel as in transformers' modeling_deberta_v2: for content to
+# position gather, scale and a sum with 0; for position to content gather, scale and a sum in place; the
+# sum with the scores, the mask's copy and fill, softmax.
+DISENTANGLED_PASSES = (2, 2, 2, 2, 2, 3, 3, 2, 2, 2)
 
 
 def _disentangled() -> list[Operator]:
-    """What DeBERTa's relative positions add to a layer: projected tables, two products with them, and the
-    score matrix moved through memory, on top of the attention that every model has. An estimate: no data
-    that we know of has it."""
+    """What DeBERTa's relative positions make of a layer, in any runtime: the one table is projected
+    with the content's own weights and repeated for every sequence, and its products with queries and keys are
+    stored as the scores are. All of it moves through memory."""
     name = "disentangled attention"
     return [
+        Stream(name, "key", 2),  # keys are scaled, not scores
         *[Gemm(name, "hidden", "hidden", rows="positions")] * 2,
-        *[Gemm(name, "positions", "hidden")] * 2,
-        *[Stream(name, "heads", 2, rows="scores")] * SCORE_MATRIX_KERNELS,
+        # As many rows as tokens at DeBERTa's length of 512.
+        *[Stream(name, "query", 1)] * 2,
+        Products(name, with_positions=True),
+        *(Stream(name, "heads", passes, rows="scores") for passes in DISENTANGLED_PASSES),
     ]

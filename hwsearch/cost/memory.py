@@ -67,7 +67,8 @@ def encoder_memory(
     shapes: ShapeTable, workload: Workload, settings: Settings, dtype: str, code: Code | None = None
 ) -> Memory:
     """Peak memory of every shape for one batch in `dtype`, on any GPU; `code` as in `load_memory`."""
-    lengths, counts = workload.computed_lengths(unpads=shapes.architecture.unpads)
+    unpads = shapes.architecture.unpads if settings.unpads is None else settings.unpads
+    lengths, counts = workload.computed_lengths(unpads=unpads)
     tokens = int((lengths * counts).sum())
     pairs = float((lengths.astype(float) ** 2 * counts).sum())
     load = Load(float(tokens), workload.batch_size, pairs, float(settings.head_tokens(tokens)))

@@ -8,14 +8,14 @@ from functools import cached_property
 import numpy as np
 
 from hwsearch.cost.activations import CODES, FLOAT32, Load, held_bytes, saved_bytes
-from hwsearch.cost.batch import OPTIMIZER_BYTES_PER_PARAMETER, Batch, Count
+from hwsearch.cost.attention import attention_rows_seconds
+from hwsearch.cost.batch import OPTIMIZER_BYTES_PER_PARAMETER, TRAINING_KERNELS, Batch, Count
 from hwsearch.cost.distinct import Distinct, Seconds, distinct
-from hwsearch.cost.encoder import TRAINING_KERNELS, EncoderTime, Reach, layer_parts, outside_parts
+from hwsearch.cost.encoder import EncoderTime, Reach, layer_parts, outside_parts
 from hwsearch.cost.layer import Rows, count_kernels, decoder_operators, embedding_operators, layer_operators
 from hwsearch.cost.memory import CONTEXT_BYTES, TRAINING_BYTES_PER_PARAMETER
-from hwsearch.cost.operators import Variant, attention_rows_seconds
 from hwsearch.cost.runtime import RUNTIMES
-from hwsearch.cost.stream import stream_seconds
+from hwsearch.cost.stream import bytes_seconds
 from hwsearch.gpu.profile import BYTES_PER_ELEMENT, Gpu
 from hwsearch.settings import RuntimeName, Settings
 from hwsearch.shape.architecture import BERT, Architecture
@@ -100,7 +100,7 @@ class ModelRows:
             device += np.where(has_head, part.seconds, 0.0)
         kernels += has_head * count_kernels(decoder)
         if training:
-            device += stream_seconds(gpu, self.parameters * OPTIMIZER_BYTES_PER_PARAMETER)
+            device += bytes_seconds(gpu, self.parameters * OPTIMIZER_BYTES_PER_PARAMETER)
             kernels *= TRAINING_KERNELS
         return np.maximum(device, kernels * runtime.host_s_per_kernel)
 
@@ -203,12 +203,17 @@ class RowBatch(Batch):
             case _:
                 return self.width(name, sizes)
 
+    def sequences(self, sizes: Distinct) -> tuple[Column, Column]:
+        return sizes["batch"][None], sizes["seq"][None]
+
     def attention(self, sizes: Distinct, window: Column | None) -> Seconds:
-        columns = {
-            "batch_size": sizes["batch"],
-            "seq_len": sizes["seq"],
-            "num_heads": sizes["heads"],
-            "head_dim": sizes["head_size"],
-            "window": np.full_like(sizes["seq"], -1) if window is None else window,
-        }
-        return attention_rows_seconds(self.gpu, self.dtype, columns, Variant(causal=self.causal))
+        return attention_rows_seconds(
+            self.gpu,
+            self.dtype,
+            sizes["batch"],
+            sizes["seq"],
+            sizes["heads"],
+            sizes["head_size"],
+            window=window,
+            causal=self.causal,
+        )

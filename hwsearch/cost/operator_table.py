@@ -6,10 +6,11 @@ import numpy as np
 
 from hwsearch.cost.distinct import Seconds
 from hwsearch.cost.interval import interval
-from hwsearch.cost.operators import ATTENTION_KERNELS, OPERATORS, Variant
+from hwsearch.cost.operators import OPERATORS, Variant
 from hwsearch.cost.runtime import RUNTIMES
 from hwsearch.cost.table_rows import Answer, TableRows
 from hwsearch.csv_table import RowNumbers
+from hwsearch.gpu.attention_kernels import KERNELS as ATTENTION_KERNELS
 from hwsearch.shape.table import Column
 from hwsearch.workload import MAX_LENGTH
 

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import numpy as np
-
-from hwsearch.cost.attention import seconds_of_tiles, visited_tiles
-from hwsearch.cost.distinct import Seconds, distinct
-from hwsearch.cost.gemm import gemm_seconds
-from hwsearch.cost.stream import stream_seconds
+from hwsearch.cost.attention import attention_rows_seconds
+from hwsearch.cost.distinct import Seconds
+from hwsearch.cost.gemm import bmm_seconds, gemm_seconds
+from hwsearch.cost.stream import StreamKernel, stream_seconds
 from hwsearch.gpu.calibration import Evidence
-from hwsearch.gpu.profile import BYTES_PER_ELEMENT, Gpu
+from hwsearch.gpu.profile import Gpu
 from hwsearch.shape.table import Column
 from hwsearch.workload import MAX_LENGTH, MAX_SEQUENCES
 
@@ -44,38 +42,33 @@ class Operator:
     evidence: Callable[[Gpu, str], Evidence]
 
 
-def attention_rows_seconds(gpu: Gpu, dtype: str, sizes: Sizes, variant: Variant) -> Seconds:
-    """Attention over `batch_size` sequences of `seq_len`; `window` keys to each side, negative for all."""
-    batch, length, heads, size, window = (
-        sizes[name] for name in ("batch_size", "seq_len", "num_heads", "head_dim", "window")
+def _attention(gpu: Gpu, dtype: str, sizes: Sizes, variant: Variant) -> Seconds:
+    # Public timings of causal attention are those of prefill in serving engines.
+    return attention_rows_seconds(
+        gpu,
+        dtype,
+        sizes["batch_size"],
+        sizes["seq_len"],
+        sizes["num_heads"],
+        sizes["head_dim"],
+        sizes["window"],
+        causal=variant.causal,
+        kernel=variant.kernel or None,
+        prefill=variant.causal,
     )
-    constants = gpu.calibration.attention[dtype]
-    of_length = distinct(seq_len=length, window=window)
-    one = np.ones(1, dtype=np.int64)
-    tiles = np.array(
-        [
-            visited_tiles(constants.query_tile, constants.key_tile, one * s, one, int(w), variant.causal)
-            for s, w in zip(of_length["seq_len"].tolist(), of_length["window"].tolist(), strict=True)
-        ],
-        dtype=np.float64,
-    )[of_length.index]
-    moved = np.asarray(BYTES_PER_ELEMENT[dtype] * 4.0 * batch * length * heads * size)
-    blocks, visited = batch * tiles[:, 0], batch * tiles[:, 1]
-    return seconds_of_tiles(gpu, dtype, constants, blocks, visited, tiles[:, 2], heads, size, moved)
 
 
 def _gemm(gpu: Gpu, dtype: str, sizes: Sizes, _: Variant) -> Seconds:
-    return gemm_seconds(gpu, dtype, sizes["m"], sizes["n"], sizes["k"])
+    return gemm_seconds(gpu, dtype, sizes["m"], sizes["n"], sizes["k"], in_a_loop=True)
 
 
 def _bmm(gpu: Gpu, dtype: str, sizes: Sizes, _: Variant) -> Seconds:
-    return gemm_seconds(gpu, dtype, sizes["b"] * sizes["m"], sizes["n"], sizes["k"])
+    return bmm_seconds(gpu, dtype, sizes["b"], sizes["m"], sizes["n"], sizes["k"], in_a_loop=True)
 
 
-def _stream(passes: int, norm: bool) -> Callable[[Gpu, str, Sizes, Variant], Seconds]:
+def _stream(kernel: StreamKernel, passes: int = 2) -> Callable[[Gpu, str, Sizes, Variant], Seconds]:
     def seconds(gpu: Gpu, dtype: str, sizes: Sizes, _: Variant) -> Seconds:
-        elements = sizes["rows"].astype(np.float64) * sizes["cols"]
-        return stream_seconds(gpu, passes * BYTES_PER_ELEMENT[dtype] * elements, norm)
+        return stream_seconds(gpu, dtype, sizes["rows"], sizes["cols"], kernel, passes)
 
     return seconds
 
@@ -99,9 +92,9 @@ _SEQUENCES = {"batch_size": MAX_SEQUENCES, "seq_len": MAX_LENGTH, "num_heads": 1
 OPERATORS = {
     "gemm": Operator(_MATRICES, _gemm, _of_gemm),
     "bmm": Operator({"b": LARGEST, **_MATRICES}, _bmm, _of_gemm),
-    "attention": Operator(_SEQUENCES, attention_rows_seconds, _of_attention),
-    "layernorm": Operator(_ROWS, _stream(2, norm=True), _of_stream),
-    "softmax": Operator(_ROWS, _stream(2, norm=True), _of_stream),
-    "gelu": Operator(_ROWS, _stream(2, norm=False), _of_stream),
-    "add": Operator(_ROWS, _stream(3, norm=False), _of_stream),
+    "attention": Operator(_SEQUENCES, _attention, _of_attention),
+    "layernorm": Operator(_ROWS, _stream("layernorm"), _of_stream),
+    "softmax": Operator(_ROWS, _stream("softmax"), _of_stream),
+    "gelu": Operator(_ROWS, _stream("gelu"), _of_stream),
+    "add": Operator(_ROWS, _stream("elementwise", 3), _of_stream),
 }

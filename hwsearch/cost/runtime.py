@@ -1,4 +1,4 @@
-"""What a runtime changes: the kernels around a layer's GEMMs, the bytes they move, and who waits for the host.
+"""What a runtime changes: the kernels around a layer's GEMMs, their bytes, and who waits for the host.
 
 - eager: PyTorch under autocast, as nearly every public eager table is: weights and the stream of hidden
   states stay in fp32, norms read and write fp32, and a kernel casts each norm's output and, every time,
@@ -22,13 +22,14 @@ from hwsearch.settings import RuntimeName
 
 @dataclass(frozen=True)
 class Kernels:
-    """What stands between the GEMMs of a layer. Every entry of a tuple is one kernel and says how many
+    """What stands between the GEMMs of a layer. Every number is one kernel and says how many
     elements, of the size of the run's dtype, it reads and writes for each element of its tensor.
 
     Attributes:
         residual: of a residual add, on the hidden state.
         norm: of a norm, with the residual add and the cast where they are one kernel.
-        pre_norm: the same in a pre-norm encoder, where such a kernel also writes the sum that it normalizes.
+        cast: of a cast of what a norm wrote.
+        pre_norm: the same in a pre-norm encoder, where a joint kernel also writes the sum that it normalizes.
         rotary: of the rotation composed of PyTorch operators, on queries and keys.
         gated: of the gated activation, on one GLU branch.
         plain: of an activation without a gate.
@@ -39,8 +40,9 @@ class Kernels:
     """
 
     residual: tuple[float, ...]
-    norm: tuple[float, ...]
-    pre_norm: tuple[float, ...]
+    norm: float
+    pre_norm: float
+    cast: tuple[float, ...]
     rotary: tuple[float, ...]
     gated: tuple[float, ...]
     plain: tuple[float, ...]
@@ -75,19 +77,49 @@ class Runtime:
         return replace(self.half, fused_attention=gpu.compute_capability >= self.fused_from)
 
 
-# Rotary, composed: products with the cosine and of the rotated half (negate, join) with the sine, their sum; autocast
-# promotes the products to fp32 and casts the sum back. Scores: scale, mask, softmax. Copies: queries, keys and
-# values per head and the result back; compiled and in engines the first three are one kernel.
-EAGER_FULL = Kernels((3,), (2,), (2,), (3, 1, 2, 3, 3), (2, 3), (2,), (2, 2, 2), (2, 2, 2, 2))
-AUTOCAST = Kernels((5,), (4, 3), (4, 3), (4, 1, 2, 4, 6, 3), (2, 3), (2,), (2, 3, 4, 3), (2, 2, 2, 2))
-FUSED_FULL = Kernels((), (3,), (4,), (2,), (3,), (2,), (2,), (6, 2))
-FUSED_AUTOCAST = Kernels((), (6,), (6,), (2,), (3,), (2,), (2,), (6, 2), casts_weights=True)
+EAGER_FULL = Kernels(
+    residual=(3,),
+    norm=2,
+    pre_norm=2,
+    cast=(),
+    # Products with the cosine and, of the rotated half (negate, join), with the sine; their sum.
+    rotary=(3, 1, 2, 3, 3),
+    gated=(2, 3),
+    plain=(2,),
+    scores=(2, 2, 2),  # scale, mask, softmax
+    copies=(2, 2, 2, 2),
+)
+# Norms, sums, rotation and softmax are fp32, and what enters a product is cast to 16 bits.
+AUTOCAST = replace(
+    EAGER_FULL,
+    residual=(5,),
+    norm=4,
+    pre_norm=4,
+    cast=(3,),
+    rotary=(4, 1, 2, 4, 6, 3),
+    scores=(2, 3, 4, 3),
+)
+FUSED_FULL = Kernels(
+    residual=(),
+    norm=3,
+    pre_norm=4,
+    cast=(),
+    rotary=(2,),
+    gated=(3,),
+    plain=(2,),
+    scores=(2,),
+    copies=(6, 2),
+)
+FUSED_AUTOCAST = replace(FUSED_FULL, norm=6, pre_norm=6, casts_weights=True)
 ENGINE = replace(FUSED_FULL, plain=())
 
 ANY, TURING = (0, 0), (7, 5)
 RUNTIMES: dict[RuntimeName, Runtime] = {
-    "eager": Runtime(replace(AUTOCAST, casts_weights=True), EAGER_FULL, ANY, 44e-6, 30.7),
+    "eager": Runtime(replace(AUTOCAST, casts_weights=True), EAGER_FULL, ANY, 42e-6, 30.7),
     "graph": Runtime(AUTOCAST, EAGER_FULL, ANY, 0.0, 36.5),
     "compile": Runtime(FUSED_AUTOCAST, FUSED_FULL, ANY, 14e-6, 23.7),
     "tensorrt": Runtime(ENGINE, ENGINE, TURING, 0.0, 16.1),
 }
+# From the end of one kernel to the start of the next, which needs its results: launch-bound cells that are
+# replayed from a CUDA graph take longer than the sum of their kernels. benchmarks/encoders.py prints it.
+GAP_S_PER_KERNEL = 2.5e-6

@@ -22,10 +22,10 @@ class Evidence:
         own_error_percent: median absolute error on cases of this GPU that the fit did not see.
         transfer_error_percent: median absolute error when a GPU is predicted with constants fitted on
             the others: of this GPU where it was measured, else the mean over those that were.
-        low_factor, high_factor: 90 % of the measurements lie between these multiples of the prediction, on
-            held-out cases of this GPU or, where constants were transferred, of GPUs left out of the fit.
         from_gpus: where transferred constants come from; empty if fitted.
         note: what a reader should know before trusting the block.
+        low_factor, high_factor: 90 % of the measurements lie between these multiples of the prediction, on
+            held-out cases of this GPU or, where constants were transferred, of GPUs left out of the fit.
     """
 
     kind: EvidenceKind
@@ -33,10 +33,10 @@ class Evidence:
     rows: int
     own_error_percent: float | None = None
     transfer_error_percent: float | None = None
-    low_factor: float | None = None
-    high_factor: float | None = None
     from_gpus: tuple[str, ...] = ()
     note: str = ""
+    low_factor: float | None = None
+    high_factor: float | None = None
 
 
 @dataclass(frozen=True)
@@ -68,27 +68,46 @@ class GemmConstants:
 
 
 @dataclass(frozen=True)
-class AttentionConstants:
-    """Constants of `hwsearch.cost.attention` for one dtype.
+class SimtConstants:
+    """Constants of `hwsearch.cost.gemm_simt`, for products that do not run on tensor cores.
 
     Attributes:
-        query_tile, key_tile: rows and columns of the score tile that one thread block works on.
-        floor_s: seconds that even the smallest attention takes on the device.
-        block_overhead_s: seconds a thread block spends outside its key loop.
-        compute_fraction: sustained share of the datasheet's dense rate in the two products.
-        exponential_fraction: share of the special-function rate (16 exponentials per clock and SM)
-            that the softmax between the products is seen to reach; larger than 1 means that part of it hides
-            behind the products.
+        floor_s: seconds that even the smallest product takes on the device.
+        compute_fraction: of the rate at the clock that `hwsearch.gpu.power` expects.
         bandwidth_fraction: sustained share of the datasheet's memory bandwidth.
     """
 
-    query_tile: int
-    key_tile: int
     floor_s: float
-    block_overhead_s: float
+    compute_fraction: float
+    bandwidth_fraction: float
+    evidence: Evidence
+
+
+@dataclass(frozen=True)
+class AttentionConstants:
+    """Constants of `hwsearch.cost.attention` for one kernel and dtype. Cycles are those of the boost clock.
+
+    Attributes:
+        kernel: which of hwsearch.gpu.attention_kernels.KERNELS the numbers describe.
+        floor_cycles: what even the smallest attention takes on the device.
+        block_overhead_cycles: what a thread block spends outside its key loop and nothing hides.
+        compute_fraction: share of the dense rate, at the clock that the power limit allows, that the two
+            products reach; above 1 where the exponentials overlap with them.
+        exponential_fraction: share of the special-function rate (16 exponentials per clock and SM)
+            that the softmax between the products is seen to reach; far above 1 where it hides behind them.
+        wave_rounding: 1 where the last wave of blocks takes as long as a full one, 0 where it does not show.
+        bytes_per_cycle: what one SM moves to and from L2.
+        extra_passes: bytes that the library moves around the kernel, over those of the kernel.
+    """
+
+    kernel: str
+    floor_cycles: float
+    block_overhead_cycles: float
     compute_fraction: float
     exponential_fraction: float
-    bandwidth_fraction: float
+    wave_rounding: float
+    bytes_per_cycle: float
+    extra_passes: float
     evidence: Evidence
 
 
@@ -97,16 +116,19 @@ class StreamConstants:
     """Constants of `hwsearch.cost.stream`, for all dtypes (bytes are bytes).
 
     Attributes:
-        floor_s: seconds that even the smallest elementwise kernel takes on the device.
-        bandwidth_fraction: sustained share of the datasheet's memory bandwidth, adds and activations.
-        norm_bandwidth_fraction: the same for kernels that reduce over a row: layer norms.
-        cached_speedup: how much faster bytes move while all of them fit the L2 cache.
+        floor_s: seconds that even the smallest kernel takes on the device.
+        bandwidth_fraction: sustained share of the datasheet's memory bandwidth.
+        bytes_per_cycle: what one SM moves to and from L2 per cycle of the boost clock.
+        norm_speed: speed of layer norms over that of the kernel in `hwsearch.cost.stream`, where rows or
+            instructions, not bytes, set the time; softmax_speed and gelu_speed likewise.
     """
 
     floor_s: float
     bandwidth_fraction: float
-    norm_bandwidth_fraction: float
-    cached_speedup: float
+    bytes_per_cycle: float
+    gelu_speed: float
+    norm_speed: float
+    softmax_speed: float
     evidence: Evidence
 
 
@@ -115,6 +137,6 @@ class Calibration:
     """All fitted constants of one GPU; `gemm` and `attention` hold one block per dtype."""
 
     kind: CalibrationKind
-    gemm: dict[str, GemmConstants]
+    gemm: dict[str, GemmConstants | SimtConstants]
     attention: dict[str, AttentionConstants]
     stream: StreamConstants

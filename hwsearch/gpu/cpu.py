@@ -17,6 +17,8 @@ SECONDS_PER_MEASUREMENT = 0.1
 GEMM_SIZE = 1024
 COPY_BYTES_LIMIT = 2**27
 HEADS, TOKENS, HEAD_SIZE = 4, 256, 64
+# Of the kernels' instructions: a core's rates are measured, bytes alone set the time of a stream.
+UNLIMITED = 1e6
 
 
 @functools.cache
@@ -24,7 +26,7 @@ def measure_cpu() -> Gpu:
     """A profile of this machine for fp32: facts from the operating system, rates timed with numpy.
 
     Rates are what this process reaches now, so every `*_fraction` is 1 against the measured rate. A
-    CPU core has no thread blocks: tile overhead, operand feed and exponentials are in the rates.
+    CPU core has no thread blocks: tile overhead, operand feed, exponentials and rows are in the rates.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     product, clock_source, boost_hz = _cpu_name(), "/proc/cpuinfo or cpufreq", _clock_hz()
@@ -33,10 +35,14 @@ def measure_cpu() -> Gpu:
     cache_bytes, cache_source = _last_cache_bytes()
     gemm_rate, bandwidth, attention_rate, cached_speedup = _measure(cache_bytes)
     evidence = Evidence("measured here", f"numpy, fp32, {HERE}", rows=1, note="one timing of each kind")
-    gemm = GemmConstants(1e-6, 0.0, 1.0, 0.0, 1.0, evidence)
+    gemm = GemmConstants(1e-6, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0, evidence)
     fraction = attention_rate / gemm_rate
-    attention = AttentionConstants(64, 64, 2e-6, 0.0, fraction, 1e6, 1.0, evidence)
-    stream = StreamConstants(1e-6, 1.0, 1.0, cached_speedup, evidence)
+    # What a core moves while the bytes stay in its caches, per cycle of the clock written here.
+    per_cycle = cached_speedup * bandwidth / (cores * boost_hz)
+    attention = AttentionConstants(
+        "efficient", 2e-6 * boost_hz, 0.0, fraction, 1e6, 0.0, per_cycle, 0.0, evidence
+    )
+    stream = StreamConstants(1e-6, 1.0, per_cycle, UNLIMITED, UNLIMITED, UNLIMITED, evidence)
     facts = {
         "architecture": "platform.machine()",
         "compute_capability": "a CPU has none: 0.0",

@@ -10,6 +10,7 @@ from typing import Any, NoReturn, get_args
 from hwsearch import files
 from hwsearch.errors import HwsearchError
 from hwsearch.files import KeyPath, YamlDocument
+from hwsearch.gpu.attention_kernels import KERNELS
 from hwsearch.gpu.calibration import (
     AttentionConstants,
     Calibration,
@@ -17,6 +18,7 @@ from hwsearch.gpu.calibration import (
     Evidence,
     EvidenceKind,
     GemmConstants,
+    SimtConstants,
     StreamConstants,
 )
 from hwsearch.gpu.profile import DTYPES, Gpu
@@ -36,8 +38,11 @@ NUMBERS: dict[str, tuple[str, float, type]] = {
     "blocks_per_sm": ("blocks_per_sm", 1, int),
 }
 TEXT_KEYS = ("name", "product", "nvml_names", "architecture", "compute_capability")
+# Endings of the constants by which something is divided.
+NEVER_ZERO = ("_fraction", "_tile", "_per_cycle", "_speed")
 # In the units of the file; beyond any card.
 LARGEST_NUMBER = 1e9
+FIRST_TENSOR_CORES = (7, 0)
 TOP_KEYS = (*TEXT_KEYS, "dense_tflops", *NUMBERS, "calibration")
 
 
@@ -62,6 +67,7 @@ def read_profile(path: Path) -> Gpu:
     dtypes = tuple(reader.mapping(("dense_tflops",), DTYPES, required=("fp32",)))
     rates = {d: reader.positive(fact("dense_tflops", d)[0]) * 1e12 for d in DTYPES if d in dtypes}
     architecture, capability = fact("architecture")[0], fact("compute_capability")[0]
+    capability_of = _capability(reader, capability)
     nvml_names = top["nvml_names"]
     if not isinstance(nvml_names, list) or not all(isinstance(n, str) for n in nvml_names):
         reader.fail(("nvml_names",), "must be a list of names")
@@ -70,10 +76,10 @@ def read_profile(path: Path) -> Gpu:
         product=reader.text(("product",)),
         nvml_names=tuple(nvml_names),
         architecture=reader.text(architecture),
-        compute_capability=_capability(reader, capability),
+        compute_capability=capability_of,
         dense_flops_per_s=rates,
         sources=sources,
-        calibration=_calibration(reader, tuple(rates)),
+        calibration=_calibration(reader, tuple(rates), tensor_cores=capability_of >= FIRST_TENSOR_CORES),
         **attributes,
     )
 
@@ -86,15 +92,22 @@ def _capability(reader: _Reader, keys: KeyPath) -> tuple[int, int]:
     return int(major), int(minor)
 
 
-def _calibration(reader: _Reader, dtypes: tuple[str, ...]) -> Calibration:
+def _calibration(reader: _Reader, dtypes: tuple[str, ...], tensor_cores: bool) -> Calibration:
     reader.mapping(("calibration",), ("kind", "gemm", "attention", "stream"))
     kind: CalibrationKind = reader.choice(("calibration", "kind"), get_args(CalibrationKind))
-    blocks: dict[str, dict[str, Any]] = {}
-    for operator, constants in (("gemm", GemmConstants), ("attention", AttentionConstants)):
+    for operator in ("gemm", "attention"):
         reader.mapping(("calibration", operator), dtypes)
-        blocks[operator] = {d: _constants(reader, _block_of(reader, operator, d), constants) for d in dtypes}
+    gemm = {
+        d: _constants(
+            reader,
+            _block_of(reader, "gemm", d),
+            GemmConstants if tensor_cores and d != "fp32" else SimtConstants,
+        )
+        for d in dtypes
+    }
+    attention = {d: _constants(reader, _block_of(reader, "attention", d), AttentionConstants) for d in dtypes}
     stream: StreamConstants = _constants(reader, ("calibration", "stream"), StreamConstants)
-    return Calibration(kind, blocks["gemm"], blocks["attention"], stream)
+    return Calibration(kind, gemm, attention, stream)
 
 
 def _block_of(reader: _Reader, operator: str, dtype: str) -> KeyPath:
@@ -118,9 +131,12 @@ def _constants(reader: _Reader, keys: KeyPath, kind: type) -> Any:
     reader.mapping(keys, [*(constant_key(n)[0] for n in names), "evidence"])
     values: dict[str, Any] = {}
     for name in names:
+        if name == "kernel":
+            values[name] = reader.choice((*keys, name), KERNELS)
+            continue
         key, factor = constant_key(name)
         whole = name.endswith("_tile")
-        number = reader.positive((*keys, key), whole=whole, zero=not name.endswith(("_fraction", "_tile")))
+        number = reader.positive((*keys, key), whole=whole, zero=not name.endswith(NEVER_ZERO))
         values[name] = int(number) if whole else number * factor
     return kind(**values, evidence=_evidence(reader, (*keys, "evidence")))
 

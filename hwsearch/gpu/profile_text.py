@@ -35,24 +35,25 @@ def _plain(calibration: Calibration) -> dict[str, Any]:
         "kind": calibration.kind,
         "gemm": _by_dtype(calibration.gemm),
         "attention": _by_dtype(calibration.attention),
-        "stream": _block(calibration.stream),
+        "stream": plain(calibration.stream),
     }
 
 
 def _by_dtype(constants: dict[str, Any]) -> dict[str, Any]:
     """A block for each dtype; fp16 only names bf16's where they are equal."""
-    blocks = {dtype: _block(each) for dtype, each in constants.items()}
+    blocks = {dtype: plain(each) for dtype, each in constants.items()}
     return {**blocks, "fp16": "bf16"} if "bf16" in blocks and blocks["bf16"] == blocks["fp16"] else blocks
 
 
-def _block(constants: Any) -> dict[str, Any]:
+def plain(constants: Any) -> dict[str, Any]:
+    """One block of constants in the units of the file, evidence last."""
     values: dict[str, Any] = {}
     for field in fields(constants):
         if field.name == "evidence":
             continue
         key, factor = constant_key(field.name)
         value = getattr(constants, field.name)
-        values[key] = value if isinstance(value, int) else _rounded(value / factor)
+        values[key] = value if isinstance(value, int | str) else _rounded(value / factor)
     evidence = {k: v for k, v in asdict(constants.evidence).items() if v not in (None, (), "")}
     for key in ("own_error_percent", "transfer_error_percent"):
         if key in evidence:

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from hwsearch.cost.explain import Bound, Explanation, OperatorTime
 from hwsearch.cost.neighbours import Neighbour
 from hwsearch.cost.prediction import Prediction
+from hwsearch.gpu.calibration import GemmConstants
 from hwsearch.gpu.profile import Gpu
 from hwsearch.report.columns import aligned
 from hwsearch.report.evidence import evidence_lines
 
-TENSOR_CORES_FROM = (7, 0)
 BOUND_TEXT: dict[Bound, str] = {
     "power": "power limit",
     "memory": "memory",
@@ -86,7 +86,7 @@ def _sizes(operator: OperatorTime) -> str:
 def _bound(bound: Bound, dtype: str, gpu: Gpu) -> str:
     if bound != "compute":
         return BOUND_TEXT[bound]
-    has_cores = gpu.compute_capability >= TENSOR_CORES_FROM and dtype != "fp32"
+    has_cores = isinstance(gpu.calibration.gemm[dtype], GemmConstants)
     return "tensor cores" if has_cores else f"{dtype} arithmetic"
 
 

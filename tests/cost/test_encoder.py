@@ -11,8 +11,8 @@ from hwsearch.cost.distinct import DistinctLayers
 from hwsearch.cost.encoder import encoder_time
 from hwsearch.cost.gemm import gemm_seconds
 from hwsearch.cost.prediction import predict_shape
-from hwsearch.cost.runtime import RUNTIMES
-from hwsearch.cost.stream import stream_seconds
+from hwsearch.cost.runtime import GAP_S_PER_KERNEL, RUNTIMES
+from hwsearch.cost.stream import StreamKernel, stream_seconds
 from hwsearch.errors import HwsearchError
 from hwsearch.gpu.catalog import load_gpu
 from hwsearch.settings import Settings
@@ -26,19 +26,22 @@ L4 = load_gpu("l4")
 
 
 def by_operators(shape: EncoderShape, spec: str) -> float:
-    """Inference, runtime graph, no head, bf16, of an unpadded gated encoder."""
+    """Inference, runtime tensorrt, no head, bf16, of an unpadded gated pre-norm encoder."""
     lengths = np.array(parse_workload(spec).lengths)
     ones = np.ones_like(lengths)
     t, h, i, a = int(lengths.sum()), shape.hidden_size, shape.intermediate_size, shape.num_attention_heads
 
+    gap_s = GAP_S_PER_KERNEL
+
     def gemm(n: int, k: int) -> float:
-        return float(gemm_seconds(L4, "bf16", t, n, k))
+        return gap_s + float(gemm_seconds(L4, "bf16", t, n, k))
 
     def stream(width: int, passes: int, norm: bool = False) -> float:
-        return float(stream_seconds(L4, 2 * t * width * passes, norm))
+        kernel: StreamKernel = "layernorm" if norm else "elementwise"
+        return gap_s + float(stream_seconds(L4, "bf16", t, width, kernel, passes))
 
     def attention(window: int | None) -> float:
-        return float(attention_seconds(L4, "bf16", lengths, ones, a, h // a, window=window))
+        return gap_s + float(attention_seconds(L4, "bf16", lengths, ones, a, h // a, window=window))
 
     total = stream(h, 2) + stream(h, 2, norm=True)
     for layer in range(shape.num_hidden_layers):
@@ -46,14 +49,15 @@ def by_operators(shape: EncoderShape, spec: str) -> float:
         total += attention(
             None if layer % shape.global_attn_every_n_layers == 0 else shape.local_attention // 2
         )
-        total += 2 * (stream(h, 3) + stream(h, 2, norm=True)) + stream(2 * h, 2) + stream(i, 2) + stream(i, 3)
+        # Norm with the residual add that it keeps, rotation, product of the activated and the other branch.
+        total += 2 * stream(h, 4, norm=True) + stream(2 * h, 2) + stream(i, 3)
     return total
 
 
 @pytest.mark.parametrize("spec", ["fixed:512x8", "normal:256,64,32..512x16", "fixed:8192x1", "fixed:1x1"])
 def test_an_encoder_is_the_sum_of_its_operators(spec: str) -> None:
     shape = PRESETS["modernbert-base"]
-    predicted = predict_shape(shape, L4, parse_workload(spec))
+    predicted = predict_shape(shape, L4, parse_workload(spec), runtime="tensorrt")
     assert predicted.latency_s == pytest.approx(by_operators(shape, spec))
     assert sum(predicted.parts_s.values()) == pytest.approx(predicted.device_s)
     assert predicted.tokens_per_s == pytest.approx(parse_workload(spec).tokens / predicted.latency_s)
@@ -97,13 +101,13 @@ def test_local_layers_grow_with_length_and_global_ones_with_its_square() -> None
 
 def test_training_adds_gradients_and_the_optimizer() -> None:
     workload, shape = parse_workload("fixed:512x8"), PRESETS["modernbert-base"]
-    forward = predict_shape(shape, L4, workload)
-    training = predict_shape(shape, L4, workload, mode="training")
+    forward = predict_shape(shape, L4, workload, runtime="compile")
+    training = predict_shape(shape, L4, workload, mode="training", runtime="compile")
     assert training.head == "mlm" and training.parts_s["optimizer"] > 28 * 149e6 / L4.bandwidth_bytes_per_s
     for name, seconds in forward.parts_s.items():
         ratio = training.parts_s[name] / seconds
         if "global" in name or "local" in name:
-            assert ratio == pytest.approx(1 + BACKWARD_FACTOR)
+            assert ratio == pytest.approx(1 + BACKWARD_FACTOR, rel=0.02)
         elif "W" in name:
             assert 2.4 < ratio < 4.0
         else:
@@ -114,11 +118,12 @@ def test_small_eager_batches_wait_for_the_host() -> None:
     small = parse_workload("fixed:16x1")
     eager = predict_shape(PRESETS["modernbert-base"], L4, small, runtime="eager")
     graph = predict_shape(PRESETS["modernbert-base"], L4, small, runtime="graph")
-    assert eager.device_s == pytest.approx(graph.device_s) and graph.latency_s == graph.device_s
+    assert graph.latency_s == graph.device_s < eager.device_s
     assert eager.latency_s > 2 * eager.device_s
     large = parse_workload("fixed:512x256")
+    # A large one waits for nothing; the weights' casts are all that eager adds.
     assert predict_shape(PRESETS["modernbert-base"], L4, large, runtime="eager").latency_s == pytest.approx(
-        predict_shape(PRESETS["modernbert-base"], L4, large, runtime="graph").latency_s
+        predict_shape(PRESETS["modernbert-base"], L4, large, runtime="graph").latency_s, rel=0.01
     )
 
 

@@ -10,8 +10,8 @@ from hwsearch.gpu.catalog import load_gpu
 from hwsearch.settings import RuntimeName
 from hwsearch.shape.architecture import ARCHITECTURES, BERT, MODERNBERT, Architecture
 
-SEPARATE = Kernels((3,), (2,), (2,), (3, 3), (2, 3), (2,), (2, 2, 2), (2, 2, 2, 2))
-JOINED = Kernels((), (3,), (4,), (2,), (3,), (), (2,), (6, 2))
+SEPARATE = Kernels((3,), 2, 2, (), (3, 3), (2, 3), (2,), (2, 2, 2), (2, 2, 2, 2))
+JOINED = Kernels((), 3, 4, (), (2,), (3,), (), (2,), (6, 2))
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)

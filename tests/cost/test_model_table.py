@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hwsearch.cost.attention import attention_seconds
 from hwsearch.cost.gemm import gemm_seconds
 from hwsearch.cost.prediction import predict_shape
-from hwsearch.cost.runtime import RUNTIMES
+from hwsearch.cost.runtime import GAP_S_PER_KERNEL, RUNTIMES
 from hwsearch.cost.stream import stream_seconds
 from hwsearch.cost.tables import predict_table
 from hwsearch.errors import HwsearchError
@@ -49,19 +49,21 @@ def layer_by_layer(
     tokens = batch * seq
 
     def gemm(n: int, k: int) -> float:
-        return float(gemm_seconds(L4, "bf16", tokens, n, k))
+        return gap_s + float(gemm_seconds(L4, "bf16", tokens, n, k))
 
-    def stream(width: int, passes: int, norm: bool = False) -> float:
-        return float(stream_seconds(L4, 2 * tokens * width * passes, norm))
+    def stream(width: int, passes: float, norm: bool = False) -> float:
+        return gap_s + float(
+            stream_seconds(L4, "bf16", tokens, width, "layernorm" if norm else "elementwise", passes)
+        )
 
-    kernels = RUNTIMES["graph"].kernels(L4, "bf16")
-    norms = kernels.pre_norm if glu else kernels.norm
-    around = sum(stream(hidden, p) for p in kernels.residual) + sum(stream(hidden, p, True) for p in norms)
+    kernels, gap_s = RUNTIMES["graph"].kernels(L4, "bf16"), GAP_S_PER_KERNEL
+    around = sum(stream(hidden, p) for p in (*kernels.residual, *kernels.cast))
+    around += stream(hidden, kernels.pre_norm if glu else kernels.norm, True)
     activation = kernels.gated if glu else kernels.plain
     total = stream(hidden, 2) + stream(hidden, 2, norm=True)
     for a, f, window in zip(heads, ffn, windows or [None] * len(heads), strict=True):
         total += gemm(3 * a * head_dim, hidden) + gemm(hidden, a * head_dim)
-        total += float(
+        total += gap_s + float(
             attention_seconds(L4, "bf16", [seq], [batch], a, head_dim, window=window, causal=causal)
         )
         total += gemm(f * (1 + glu), hidden) + gemm(hidden, f)

@@ -1,8 +1,10 @@
 import os
 
+import pytest
+
 from hwsearch.cost.attention import attention_seconds
 from hwsearch.cost.gemm import gemm_seconds
-from hwsearch.cost.stream import stream_seconds
+from hwsearch.cost.stream import bytes_seconds, stream_seconds
 from hwsearch.gpu.catalog import load_gpu
 from hwsearch.gpu.facts import gpu_facts
 
@@ -19,7 +21,9 @@ def test_the_machine_at_hand_behaves_as_a_gpu() -> None:
     seconds = float(gemm_seconds(cpu, "fp32", 1024, 1024, 1024))
     assert 0.5 < 2 * 1024**3 / cpu.dense_flops_per_s["fp32"] / seconds <= 1.0
     assert float(attention_seconds(cpu, "fp32", [256], [1], 4, 64)) > 0
-    assert float(stream_seconds(cpu, 2**30)) > 2**30 / 1e13
+    assert float(bytes_seconds(cpu, 2**30)) > 2**30 / 1e13
+    norm = float(stream_seconds(cpu, "fp32", 4096, 1024, "layernorm"))
+    assert norm == pytest.approx(float(stream_seconds(cpu, "fp32", 4096, 1024)))
 
 
 def test_it_is_measured_once() -> None:
