@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from profile_blocks import by_dtype, replace_blocks
 from scipy.optimize import least_squares
 
-from hwsearch.cost.attention import fused_seconds, row_work
+from hwsearch.cost.attention import fused_seconds, products_fraction, row_work
 from hwsearch.files import write_whole
 from hwsearch.gpu.attention_constants import SHARED
 from hwsearch.gpu.attention_kernels import best_kernel
@@ -192,9 +192,16 @@ def attention_block(gpu: Gpu, dtype: str, fits: AttentionFits) -> AttentionConst
     constants = SHARED[kernel]
     if kernel == "efficient" and not _on_tensor_cores(gpu, dtype):
         note = f"{constants.evidence.note}; share of SIMT rate assumed"
-        evidence = replace(constants.evidence, note=note)
-        return replace(constants, compute_fraction=SIMT_FRACTION, evidence=evidence)
+        return replace(constants, compute_fraction=SIMT_FRACTION, evidence=noted(constants, note))
+    used = products_fraction(gpu, dtype, constants)
+    if used != constants.compute_fraction:
+        note = f"tensor rate halved with fp32 sums: a compute_fraction of {used:.2f} is used, no timings here"
+        return replace(constants, evidence=noted(constants, note))
     return constants
+
+
+def noted(constants: AttentionConstants, note: str) -> Evidence:
+    return replace(constants.evidence, note=note)
 
 
 def timed_evidence(gpu: Gpu, timed: AttentionFit) -> Evidence:

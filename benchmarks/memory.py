@@ -15,13 +15,15 @@ from datetime import date
 
 import torch
 import transformers
-from memory_subjects import BATCH, LENGTH, MEASURES, subject
+from memory_subjects import BATCH, LENGTH, MEASURES, MIXED, subject
 
 CASES = (
     ("ours", "L6-h256-a4-i384-v2048-g1"),
     ("ours", "L6-h256-a4-i1024-v2048-g1"),
     ("ours", "L4-h512-a8-i768-v8192-g1"),
     ("ours", "L6-h512-a8-i768-v8192-g3"),
+    ("mixed", "L6-h256-a4-i384-v2048-g1"),
+    ("mixed", "L6-h512-a8-i768-v8192-g3"),
     ("transformers", "L6-h256-a4-i384-v2048-g1"),
     ("transformers", "L4-h512-a8-i1280-v8192-g3"),
     ("transformers", "bert:L6-h256-a4-i1024-v2048-p256"),
@@ -36,7 +38,8 @@ def main() -> None:
     warnings.simplefilter("ignore")  # transformers renames its own methods
     print(
         f"python benchmarks/memory.py\n{date.today()}, torch {torch.__version__}, transformers"
-        f" {transformers.__version__}; {BATCH} sequences of {LENGTH} (DeBERTa: {2 * BATCH} of {LENGTH // 2})"
+        f" {transformers.__version__}; {BATCH} sequences of {LENGTH} (mixed: {MIXED}; DeBERTa:"
+        f" {2 * BATCH} of {LENGTH // 2})"
     )
     print(f"{'code':<14}{'shape':<42}{'dtype':<6}" + "".join(f"{name:>22}" for name in MEASURES))
     for code, notation in CASES:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterable
+from itertools import count
 from typing import Any
 
 import torch
@@ -35,12 +36,19 @@ def _storages(tensors: Iterable[Tensor]) -> list[int]:
 
 
 class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Follows every storage that operations make inside the block; `peak` is their largest sum."""
+    """Follows every storage that operations make inside the block.
+
+    Attributes:
+        peak: the largest sum of bytes alive at once.
+        events: in order, a storage's number with its bytes when it is made, with None when it is freed.
+    """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.now = self.peak = 0
+        self.events: list[tuple[int, int | None]] = []
         self._alive: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()
+        self._numbers = count()
 
     def __torch_dispatch__(
         self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -49,14 +57,20 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         inputs = {id(storage) for storage in _tensor_storages((args, kwargs or {}))}
         for storage in _tensor_storages(result):
             if id(storage) not in inputs and storage not in self._alive:
-                self._alive.add(storage)
-                self.now += storage.nbytes()
-                weakref.finalize(storage, self._free, storage.nbytes())
+                self._make(storage)
         self.peak = max(self.peak, self.now)
         return result
 
-    def _free(self, size: int) -> None:
+    def _make(self, storage: torch.UntypedStorage) -> None:
+        number, size = next(self._numbers), storage.nbytes()
+        self._alive.add(storage)
+        self.now += size
+        self.events.append((number, size))
+        weakref.finalize(storage, self._free, number, size)
+
+    def _free(self, number: int, size: int) -> None:
         self.now -= size
+        self.events.append((number, None))
 
 
 def _tensor_storages(tree: Any) -> list[torch.UntypedStorage]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ from hwsearch.shape.table import ShapeTable
 
 BATCH, LENGTH = 4, 256
 PREDICTED_EVERY = 3
+MIXED = (352, 288, 224, 160)  # as many tokens
 TRANSFORMERS_MODERNBERT = Code(hidden_states=5)
 
 
@@ -42,23 +44,27 @@ class Subject:
 
 
 def subject(code: str, notation: str) -> Subject:
-    """`ours` is hwsearch.model, `transformers` that library's model of the shape's architecture."""
+    """`ours` is hwsearch.model, `mixed` the same with sequences of several lengths, `transformers` that
+    library's model of the shape's architecture."""
     torch.manual_seed(0)
     shape = parse_shape(notation)
     tokens = torch.randint(5, shape.vocab_size, (BATCH, LENGTH))
-    return _ours(shape, tokens) if code == "ours" else _transformers(shape, tokens)
+    if code == "transformers":
+        return _transformers(shape, tokens)
+    return _ours(shape, tokens, MIXED if code == "mixed" else (LENGTH,) * BATCH)
 
 
-def _ours(shape: EncoderShape, tokens: Tensor) -> Subject:
+def _ours(shape: EncoderShape, tokens: Tensor, lengths: tuple[int, ...]) -> Subject:
     model, packed = MaskedLanguageModel(shape), tokens.flatten()
-    offsets = torch.arange(0, packed.numel() + 1, LENGTH)
+    offsets = torch.tensor([0, *accumulate(lengths)])
     positions = torch.arange(0, packed.numel(), PREDICTED_EVERY)
 
     def loss() -> Tensor:
-        return F.cross_entropy(model(packed, offsets, LENGTH, positions).float(), packed[positions])
+        return F.cross_entropy(model(packed, offsets, max(lengths), positions).float(), packed[positions])
 
-    load = Load(packed.numel(), BATCH, packed.numel() * LENGTH, len(positions))
-    encode = partial(model.model, packed, offsets, LENGTH)
+    pairs = sum(length * length for length in lengths)
+    load = Load(packed.numel(), len(lengths), pairs, len(positions))
+    encode = partial(model.model, packed, offsets, max(lengths))
     return Subject(model, model.model, loss, encode, load, Settings(), CODES["modernbert"])
 
 

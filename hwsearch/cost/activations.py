@@ -121,6 +121,7 @@ def _attention_bytes(
 ) -> Any:
     """Around the attention: the stream and its norm, q, k, v with their rotated copies, and the output."""
     before = (code.hidden_states - 1) * s.hidden + s.qkv
+    rotated = s.rotated if a.position == "rope" else 0
     if a.position == "relative":
         terms = element * s.heads * (DISENTANGLED_SCORES * load.pairs + load.tokens * a.position_rows)
         # A transposed copy of q, k or v is still alive beside them.
@@ -128,10 +129,11 @@ def _attention_bytes(
         return terms + MASK_BYTES * load.pairs + element * tensors
     if settings.attention == "math":
         # v is copied to be contiguous for the batched product.
-        return load.pairs * MATH_SCORES * element * s.heads + load.tokens * element * (before + 2 * s.query)
+        tensors = load.tokens * element * (before + rotated + 2 * s.query)
+        return load.pairs * MATH_SCORES * element * s.heads + tensors
+    attending = before + rotated + s.query
     if a.position != "rope":
-        return load.tokens * element * (before + s.query)
-    attending = before + s.rotated + s.query
+        return load.tokens * element * attending
     if code.banded:
         attending = attending + np.where(s.local, s.qkv + s.band, 0)
     if settings.runtime in ("compile", "tensorrt"):
@@ -184,14 +186,15 @@ def _saved_attention(
         scores = element * s.heads * (load.pairs + 2 * load.tokens * a.position_rows)
         tables = 2 * element * load.sequences * a.position_rows * s.query
         return scores + SAVED_MASK_BYTES * load.pairs + tables + load.tokens * element * (s.qkv + s.query)
+    everywhere = element * (s.qkv + (s.rotated if a.position == "rope" else 0))
     if settings.attention == "math":
-        return element * (load.pairs * s.heads + load.tokens * s.qkv)
+        return element * load.pairs * s.heads + load.tokens * everywhere
     statistics = FLOAT32 * s.heads
-    if a.position != "rope":
-        return load.tokens * (element * s.qkv + statistics)
-    everywhere = element * (s.qkv + s.rotated)
     if not code.banded:
         return load.tokens * (everywhere + statistics)
+    # Sequences of one length are attended together; the outputs of several lengths are joined by a copy.
+    mixed = load.pairs * load.sequences > 1.0001 * load.tokens**2
+    everywhere = everywhere + element * s.query * mixed
     local_share = 1 - shapes.num_global_layers / shapes.num_hidden_layers
     in_band = element * (s.qkv + s.query + s.band)
     tables = FLOAT32 * shapes.head_size  # cosines and sines of every token, gathered for the layer

@@ -200,7 +200,7 @@ def fused_seconds(
 ) -> Floats:
     """The formula at the top; `prefill` as in `attention_rows_seconds`."""
     clock_share = sustained_clock_hz(gpu, dtype) / gpu.boost_hz
-    fraction = _products_fraction(gpu, dtype, constants)
+    fraction = products_fraction(gpu, dtype, constants)
     sm_rate = gpu.dense_flops_per_s[dtype] / gpu.sms * clock_share * fraction
     exp_rate = EXPONENTIALS_PER_CLOCK * gpu.boost_hz * clock_share * constants.exponential_fraction
     tile_s = work.query_tile * work.key_tile * (4 * work.padded / sm_rate + 1 / exp_rate)
@@ -221,7 +221,7 @@ def fused_seconds(
     return np.asarray(cycles / gpu.boost_hz + np.maximum(compute_s, once_s + again_s) + passes * once_s)
 
 
-def _products_fraction(gpu: Gpu, dtype: str, constants: AttentionConstants) -> float:
+def products_fraction(gpu: Gpu, dtype: str, constants: AttentionConstants) -> float:
     """`compute_fraction`, or twice that where the chip multiplies at half its rate with fp32 sums: what
     keeps the tensor cores waiting on full-rate cards takes as long there, so they wait less."""
     per_clock = gpu.dense_flops_per_s[dtype] / (gpu.sms * gpu.boost_hz)

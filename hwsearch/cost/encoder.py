@@ -22,6 +22,7 @@ from hwsearch.cost.layer import (
 from hwsearch.cost.runtime import RUNTIMES
 from hwsearch.gpu.profile import Gpu
 from hwsearch.settings import Settings
+from hwsearch.shape.architecture import Architecture
 from hwsearch.shape.table import Column
 from hwsearch.workload import Workload
 
@@ -97,9 +98,9 @@ def encoder_time(layers: DistinctLayers, gpu: Gpu, workload: Workload, settings:
         "global": Reach(layers.widths, None, global_layers),
         "local": Reach(layers.windows, layers.windows["window"], depth - global_layers),
     }
-    kernels_of_layer = runtime.kernels(gpu, batch.dtype)
-    if settings.attention is not None:
-        kernels_of_layer = replace(kernels_of_layer, fused_attention=settings.attention == "flash")
+    settings = with_attention(settings, architecture, gpu)
+    fused = settings.attention == "flash"
+    kernels_of_layer = replace(runtime.kernels(gpu, batch.dtype), fused_attention=fused)
     layer = layer_operators(architecture, kernels_of_layer, settings.attention_cast_bytes(batch.dtype))
     embedding = embedding_operators()
     parts = outside_parts(embedding, layers.widths, batch)
@@ -119,6 +120,18 @@ def encoder_time(layers: DistinctLayers, gpu: Gpu, workload: Workload, settings:
         parts.append(Part("optimizer", layers.sizes, batch.optimizer(layers.sizes["parameters"]), 1))
         kernels = kernels * TRAINING_KERNELS + settings.recompute * depth * count_kernels(layer)
     return EncoderTime(tuple(parts), np.asarray(kernels * runtime.host_s_per_kernel, dtype=float))
+
+
+def with_attention(settings: Settings, architecture: Architecture, gpu: Gpu) -> Settings:
+    """The settings with the attention that runs: the one asked for, else what the runtime has on the GPU.
+
+    Encoders that unpad bring a kernel of their own.
+    """
+    if settings.attention is not None:
+        return settings
+    kernels = RUNTIMES[settings.runtime].kernels(gpu, settings.dtype_on(gpu))
+    fused = kernels.fused_attention or architecture.unpads
+    return replace(settings, attention="flash" if fused else "math")
 
 
 @dataclass(frozen=True, eq=False)

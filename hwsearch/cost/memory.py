@@ -57,9 +57,13 @@ class Memory:
         """Sequences like the workload's that fit the GPU at once, [N]; 0 where the weights do not."""
         return self.batch_within(gpu.memory_bytes, workload.batch_size)
 
-    def batch_within(self, room: float, batch_size: int) -> NDArray[np.int64]:
-        """Sequences that fit `room` bytes, if the moments are those of `batch_size` sequences."""
-        fitting = [np.maximum(room - m.fixed, 0.0) * batch_size / m.per_batch for m in self.moments]
+    def batch_within(self, room: float, batch_size: int, fragmentation: float = 1.0) -> NDArray[np.int64]:
+        """Sequences that fit `room` bytes, if the moments are those of `batch_size` sequences.
+
+        `fragmentation` is the memory that the allocator needs over the bytes alive, weights apart.
+        """
+        per_sequence = fragmentation / batch_size
+        fitting = [np.maximum(room - m.fixed, 0.0) / (per_sequence * m.per_batch) for m in self.moments]
         return _array(np.minimum.reduce(fitting)).astype(np.int64)
 
 

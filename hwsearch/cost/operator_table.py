@@ -5,12 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from hwsearch.cost.distinct import Seconds
+from hwsearch.cost.eager import HOST_TIME, eager_seconds
 from hwsearch.cost.interval import interval
 from hwsearch.cost.operators import OPERATORS, Variant
 from hwsearch.cost.runtime import RUNTIMES
 from hwsearch.cost.table_rows import Answer, TableRows
 from hwsearch.csv_table import RowNumbers
 from hwsearch.gpu.attention_kernels import KERNELS as ATTENTION_KERNELS
+from hwsearch.settings import RuntimeName
 from hwsearch.shape.table import Column
 from hwsearch.workload import MAX_LENGTH
 
@@ -41,9 +43,15 @@ def _price(rows: TableRows, op: str, chosen: RowNumbers, answer: Answer) -> None
         with rows.blame(first):
             device: Seconds = operator.seconds(gpu, dtype, of_group, variants[int(places[0])])
             factors = interval(gpu, dtype, op)
-        # Alone, a kernel that is shorter than its launch takes as long as the launch.
-        seconds = np.maximum(device, RUNTIMES[rows.runtimes[first]].host_s_per_kernel)
+        seconds = _with_launch(op, device, rows.runtimes[first])
         answer.fill(chosen[places], seconds, factors, operator.evidence(gpu, dtype).kind)
+
+
+def _with_launch(op: str, device: Seconds, runtime: RuntimeName) -> Seconds:
+    """What a clock around one kernel shows: in eager PyTorch the host's part as well."""
+    if runtime == "eager":
+        return eager_seconds(device, HOST_TIME["gemm" if op == "gemm" else "bmm"])
+    return np.maximum(device, RUNTIMES[runtime].host_s_per_kernel)
 
 
 def read_window(rows: TableRows, chosen: RowNumbers) -> Column:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hwsearch.cost.distinct import DistinctLayers
-from hwsearch.cost.encoder import encoder_time
+from hwsearch.cost.encoder import encoder_time, with_attention
 from hwsearch.cost.memory import encoder_memory
 from hwsearch.gpu.profile import Gpu
 from hwsearch.settings import Head, Mode, RuntimeName, Settings
@@ -66,6 +66,7 @@ def predict_shape(
     """
     head = head or ("mlm" if mode == "training" else "none")
     settings = Settings(mode, runtime, head, dtype, recompute)
+    settings = with_attention(settings, shape.architecture, gpu)
     table = ShapeTable.of([shape])
     time = encoder_time(DistinctLayers(table), gpu, workload, settings)
     memory = encoder_memory(table, workload, settings, settings.dtype_on(gpu))

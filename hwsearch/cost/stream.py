@@ -10,8 +10,8 @@ Norms and wide softmax give a thread block to each row and pass over it two or t
 synchronization in between: rows_s is the time of these when too few rows are at work to hide it, and the
 later passes go to memory again once the rows at work outgrow REREAD_SHARE of L2. PyTorch's kernels: norms
 by blocks of 128 threads (vectorized_layer_norm_kernel), softmax in registers up to 1024 columns and by
-blocks of 256 or 512 threads beyond (softmax_warp_forward, cunn_SoftMaxForward); a step is 16 bytes a
-thread. Numbers: results/fit_stream.md.
+blocks of 256 or 512 threads beyond (softmax_warp_forward, cunn_SoftMaxForward); a step is four
+elements a thread. Numbers: results/fit_stream.md.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from hwsearch.gpu.profile import BYTES_PER_ELEMENT, Gpu
 StreamKernel = Literal["elementwise", "gelu", "layernorm", "softmax"]
 Floats = NDArray[np.float64]
 WARP_SOFTMAX_COLUMNS = 1024
-STEP_BYTES = 16
+STEP_ELEMENTS = 4
 ROWS_PER_SM = 16
-REREAD_SHARE = 0.65
+REREAD_SHARE = 0.7
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ class Kernel:
 KERNELS: dict[StreamKernel, Kernel] = {
     "elementwise": Kernel(2, math.inf),
     "gelu": Kernel(2, 2.46),
-    "layernorm": Kernel(2, 1.82, 8400.0, 158.0, rereads=1, power=4),
-    "softmax": Kernel(2, 8.73, 0.0, 3090.0, rereads=2, power=2),
+    "layernorm": Kernel(2, 1.81, 7670.0, 243.0, rereads=1, power=4),
+    "softmax": Kernel(2, 10.7, 0.0, 3160.0, rereads=2, power=2),
 }
 
 
@@ -116,7 +116,7 @@ def _row_seconds(
     at_once = np.minimum((gpu.threads_per_sm or 1) / threads, ROWS_PER_SM)
     at_work = gpu.sms * np.minimum(at_once, np.maximum(rows / gpu.sms, 1)) * columns * element_bytes
     again = kernel.rereads * miss_share(at_work, REREAD_SHARE * gpu.l2_bytes) * by_block
-    steps = np.ceil(columns * element_bytes / (threads * STEP_BYTES))
+    steps = np.ceil(columns / (threads * STEP_ELEMENTS))
     row_s = (kernel.row_cycles + steps * kernel.step_cycles) / gpu.boost_hz
     turns = np.maximum(rows / (gpu.sms * at_once), np.minimum(rows, 1))
     return np.asarray(turns * row_s * by_block), np.asarray(again)

@@ -20,6 +20,13 @@ def test_predict_says_where_its_number_comes_from(cli: Cli) -> None:
     assert found["latency_s"] == pytest.approx(sum(found["parts_s"].values()))
 
 
+def test_predict_with_recomputation_says_so_and_fits_more(cli: Cli) -> None:
+    training = ("predict", "modernbert-base", "--gpu", "l4", "--mode", "training")
+    assert "training with recomputation" in cli(*training, "--recompute").stdout
+    kept, again = (json.loads(cli(*training, *more, "--json").stdout) for more in ((), ("--recompute",)))
+    assert again["largest_batch"] > 1.5 * kept["largest_batch"] and again["latency_s"] > kept["latency_s"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -27,6 +34,7 @@ def test_predict_says_where_its_number_comes_from(cli: Cli) -> None:
         (("bert-base", "--gpu", "l44"), "did you mean"),
         (("bert-base", "--gpu", "t4", "--dtype", "bf16"), "t4 has no bf16"),
         (("bert-base", "--gpu", "l4", "--workload", "512x64"), "accepted: fixed:512x64"),
+        (("bert-base", "--gpu", "l4", "--recompute"), "recomputation is for training"),
     ],
 )
 def test_predict_refuses(cli: Cli, arguments: tuple[str, ...], said: str) -> None:

@@ -136,3 +136,14 @@ def test_a_dtype_the_gpu_lacks_is_an_error() -> None:
 def test_tables_of_one_architecture_only() -> None:
     with pytest.raises(ValueError):
         ShapeTable.of([PRESETS["bert-base"], PRESETS["modernbert-base"]])
+
+
+def test_recomputation_runs_the_layers_once_more() -> None:
+    workload, shape = parse_workload("fixed:512x8"), PRESETS["modernbert-base"]
+    forward = predict_shape(shape, L4, workload).parts_s
+    training = predict_shape(shape, L4, workload, mode="training")
+    again = predict_shape(shape, L4, workload, mode="training", recompute=True)
+    assert again.peak_bytes < 0.7 * training.peak_bytes
+    for name, seconds in training.parts_s.items():
+        once_more = forward[name] if name not in ("embedding", "head", "optimizer") else 0.0
+        assert again.parts_s[name] == pytest.approx(seconds + once_more), name

@@ -9,32 +9,49 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hwsearch.cost.gemm import gemm_plan, gemm_seconds
+from hwsearch.cost.gemm import bmm_seconds, gemm_plan, gemm_seconds
 from hwsearch.errors import HwsearchError
+from hwsearch.gpu.calibration import GemmConstants
 from hwsearch.gpu.catalog import gpu_names, load_gpu
 from hwsearch.gpu.profile import Gpu
 
 GPUS = {name: load_gpu(name) for name in gpu_names()}
-PAIRS = [(name, dtype) for name, gpu in GPUS.items() for dtype in gpu.dense_flops_per_s]
+PAIRS = [
+    (name, dtype)
+    for name, gpu in GPUS.items()
+    for dtype, constants in gpu.calibration.gemm.items()
+    if isinstance(constants, GemmConstants)
+]
 sizes = st.integers(1, 20_000)
 pairs = st.sampled_from(PAIRS)
 
 
-def slow_gemm(gpu: Gpu, dtype: str, m: int, n: int, k: int) -> float:
+TILES = [(256, 128), (128, 256), (128, 128), (128, 64), (64, 128), (64, 64)]
+TILES += [(64, 32), (32, 64), (32, 32), (64, 16), (16, 64), (8, 64)]
+
+
+def slow_gemm(gpu: Gpu, dtype: str, m: int, n: int, k: int, batch: int = 1, weight_sets: int = 6) -> float:
     """The documented formula, one variant after another, in plain Python."""
     c = gpu.calibration.gemm[dtype]
-    element = 4 if dtype in ("fp32", "tf32") else 2
-    bytes_per_s = gpu.bandwidth_bytes_per_s * c.bandwidth_fraction
-    bytes_s = element * (m * k + n * k + m * n) / bytes_per_s
+    assert isinstance(c, GemmConstants)
+    element, dense = (4 if dtype == "tf32" else 2), gpu.dense_flops_per_s[dtype]
+    cold = gpu.bandwidth_bytes_per_s * c.bandwidth_fraction
+    weights, rest = element * batch * n * k, element * batch * m * (n + k)
+    held = 1 / (1 + ((weight_sets * weights + rest) / (0.9 * gpu.l2_bytes)) ** 8)
+    bytes_s = (weights + rest) * (held / (cold * c.cached_speedup) + (1 - held) / cold)
     best = math.inf
-    for tm, tn in [(256, 128), (128, 256), (128, 128), (128, 64), (64, 128), (64, 64), (64, 32), (32, 64)]:
-        for s in (1, 2, 4, 8):
-            waves = math.ceil(math.ceil(m / tm) * math.ceil(n / tn) * s / gpu.sms)
-            area = tm * tn / (tm + tn)
-            rate = gpu.dense_flops_per_s[dtype] / gpu.sms * c.compute_fraction * area / (area + c.feed_kappa)
-            compute_s = waves * (c.tile_overhead_s + 2 * tm * tn * math.ceil(k / s) / rate)
-            partial_s = 8 * m * n * s / bytes_per_s if s > 1 else 0.0
-            best = min(best, (compute_s**4 + bytes_s**4) ** 0.25 + partial_s)
+    for tm, tn in TILES:
+        for s in (1, 2, 4, 8, 16):
+            blocks = batch * math.ceil(m / tm) * math.ceil(n / tn) * s
+            waves, depth = math.ceil(blocks / gpu.sms), 32 * math.ceil(k / (32 * s))
+            overhead = c.block_overhead_s + c.tile_overhead_s * tm * tn / 128**2
+            issue = waves * (overhead + 2 * tm * tn * depth / (dense / gpu.sms * c.compute_fraction))
+            latency = math.ceil(waves / 2) * (overhead + c.step_latency_s * depth / 64)
+            power = 2 * tm * tn * depth * blocks / (dense * c.sustained_fraction)
+            seconds = (max(issue, latency, power) ** 4 + bytes_s**4) ** 0.25
+            if s > 1:
+                seconds += c.split_s + 8 * batch * m * n * s / (cold * c.cached_speedup)
+            best = min(best, seconds)
     return c.floor_s + best
 
 
@@ -53,16 +70,27 @@ def test_more_work_is_never_faster(pair: tuple[str, str], m: int, n: int, k: int
     assert (seconds[1:] >= seconds[0] * (1 - 1e-12)).all()
 
 
+@given(pairs, st.integers(1, 400), sizes, sizes, sizes)
+def test_a_batch_equals_the_formula_written_out(
+    pair: tuple[str, str], batch: int, m: int, n: int, k: int
+) -> None:
+    gpu = GPUS[pair[0]]
+    expected = slow_gemm(gpu, pair[1], m, n, k, batch, weight_sets=1)
+    assert float(bmm_seconds(gpu, pair[1], batch, m, n, k)) == pytest.approx(expected, rel=1e-9)
+
+
 @given(pairs, sizes, sizes, sizes)
 def test_neither_memory_nor_products_are_beaten(pair: tuple[str, str], m: int, n: int, k: int) -> None:
     gpu, dtype = GPUS[pair[0]], pair[1]
     c = gpu.calibration.gemm[dtype]
+    assert isinstance(c, GemmConstants)
     seconds = float(gemm_seconds(gpu, dtype, m, n, k))
-    largest_feed = 256 * 128 / (256 + 128)
-    sustained = c.compute_fraction * largest_feed / (largest_feed + c.feed_kappa)
-    element = 4 if dtype in ("fp32", "tf32") else 2
+    sustained = min(c.compute_fraction, c.sustained_fraction)
+    moved = (4 if dtype == "tf32" else 2) * (m * k + n * k + m * n)
     assert seconds >= 2 * m * n * k / (gpu.dense_flops_per_s[dtype] * sustained) * (1 - 1e-9)
-    assert seconds >= element * (m * k + n * k + m * n) / gpu.bandwidth_bytes_per_s
+    assert seconds >= moved / (gpu.bandwidth_bytes_per_s * c.cached_speedup)
+    if moved > 3 * gpu.l2_bytes:
+        assert seconds >= 0.999 * moved / gpu.bandwidth_bytes_per_s
     assert seconds > c.floor_s
 
 

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hwsearch.cost.gemm_simt import ISSUE_SHARE, SIMT, sgemm_batched_seconds, sgemm_seconds
+from hwsearch.gpu.calibration import SimtConstants
 from hwsearch.gpu.catalog import gpu_names, load_gpu
 from hwsearch.gpu.power import sustained_clock_hz
 from hwsearch.gpu.profile import Gpu
@@ -36,7 +37,10 @@ def slow_sgemm(gpu: Gpu, m: int, n: int, k: int) -> float:
     """The documented formula, one kernel and split after another."""
     lanes = gpu.dense_flops_per_s["fp32"] / gpu.boost_hz / gpu.sms / 2
     lanes *= ISSUE_SHARE.get(gpu.compute_capability, 1)
-    bandwidth = gpu.bandwidth_bytes_per_s * SIMT.bandwidth_fraction
+    c = gpu.calibration.gemm["fp32"]
+    assert isinstance(c, SimtConstants)
+    bandwidth = gpu.bandwidth_bytes_per_s * c.bandwidth_fraction
+    clock = sustained_clock_hz(gpu, "fp32") * c.compute_fraction
     best = math.inf
     for outputs, rows, warps, resident, kind in VOLTA if gpu.compute_capability[0] >= 7 else PASCAL:
         for split in (1, 2, 4, 8):
@@ -45,41 +49,41 @@ def slow_sgemm(gpu: Gpu, m: int, n: int, k: int) -> float:
             loop *= 1 + SIMT.latency_warps / (warps * min(per_sm, resident))
             cycles = loop + SIMT.prologue_cycles * math.ceil(per_sm / resident)
             moved = 4 * (m * k + n * k + m * n) + (8 * split * m * n if split > 1 else 0)
-            compute_s = cycles / sustained_clock_hz(gpu, "fp32")
+            compute_s = cycles / clock
             best = min(best, (compute_s**4 + (moved / bandwidth) ** 4) ** 0.25)
-    return SIMT.floor_s + best
+    return c.floor_s + best
 
 
 @given(names, sizes, sizes, sizes)
 def test_equals_the_formula_written_out(name: str, m: int, n: int, k: int) -> None:
-    assert float(sgemm_seconds(GPUS[name], m, n, k)) == pytest.approx(slow_sgemm(GPUS[name], m, n, k))
+    assert float(sgemm_seconds(GPUS[name], "fp32", m, n, k)) == pytest.approx(slow_sgemm(GPUS[name], m, n, k))
 
 
 @given(names, sizes, sizes, sizes, st.integers(1, 5_000))
 def test_more_work_is_never_faster(name: str, m: int, n: int, k: int, more: int) -> None:
-    seconds = sgemm_seconds(GPUS[name], [m, m + more, m, m], [n, n, n + more, n], [k, k, k, k + more])
+    seconds = sgemm_seconds(GPUS[name], "fp32", [m, m + more, m, m], [n, n, n + more, n], [k, k, k, k + more])
     assert (seconds[1:] >= seconds[0] * (1 - 1e-12)).all()
 
 
 @given(names, st.integers(1, 3_000), st.integers(1, 2_000), st.integers(1, 2_000), st.integers(1, 2_000))
 def test_a_batch_beats_neither_lanes_nor_memory(name: str, b: int, m: int, n: int, k: int) -> None:
     gpu = GPUS[name]
-    seconds = float(sgemm_batched_seconds(gpu, b, m, n, k))
+    seconds = float(sgemm_batched_seconds(gpu, "fp32", b, m, n, k))
     assert seconds > 2 * b * m * n * k / gpu.dense_flops_per_s["fp32"]
     assert seconds > 4 * b * (m * k + k * n + m * n) / gpu.bandwidth_bytes_per_s
 
 
 def test_broadcasts() -> None:
-    many = sgemm_batched_seconds(GPUS["v100"], [[1], [8]], 128, np.array([64, 128, 256]), 64)
+    many = sgemm_batched_seconds(GPUS["v100"], "fp32", [[1], [8]], 128, np.array([64, 128, 256]), 64)
     assert many.shape == (2, 3)
-    assert many[1, 2] == sgemm_batched_seconds(GPUS["v100"], 8, 128, 256, 64)
+    assert many[1, 2] == sgemm_batched_seconds(GPUS["v100"], "fp32", 8, 128, 256, 64)
 
 
 def test_a_short_product_gains_from_a_loop_where_power_is_short_and_only_there() -> None:
     def gain(name: str, size: int) -> float:
         gpu = GPUS[name]
-        alone = sgemm_seconds(gpu, size, size, size, in_a_loop=True)
-        return float(sgemm_seconds(gpu, size, size, size) / alone)
+        alone = sgemm_seconds(gpu, "fp32", size, size, size, in_a_loop=True)
+        return float(sgemm_seconds(gpu, "fp32", size, size, size) / alone)
 
     assert 1.2 < gain("t4", 1024) < 1.5
     assert gain("t4", 16_384) == pytest.approx(1, abs=0.01)
@@ -92,5 +96,5 @@ def test_a_short_product_gains_from_a_loop_where_power_is_short_and_only_there()
     ("name", "tflops"), [("l4", 10.7), ("a40", 23.7), ("v100", 14.4), ("h100-sxm", 51.8)]
 )
 def test_measured_square_products(name: str, tflops: float) -> None:
-    predicted = 2 * 8192**3 / float(sgemm_seconds(GPUS[name], 8192, 8192, 8192)) / 1e12
+    predicted = 2 * 8192**3 / float(sgemm_seconds(GPUS[name], "fp32", 8192, 8192, 8192)) / 1e12
     assert predicted == pytest.approx(tflops, rel=0.1)
