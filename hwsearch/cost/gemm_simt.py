@@ -119,9 +119,9 @@ def sgemm_plan(
     """The price of `sgemm_seconds` with the kernel behind it; arguments as there."""
     variants = [(kernel, split) for split in SPLITS for kernel in _kernels(gpu)]
     works = [_fastest(gpu, dtype, model, (kernel,), (split,), 1, m, n, k) for kernel, split in variants]
-    best = np.argmin([_rounded_maximum(w.compute_s, w.bytes_s) for w in works], axis=0)
-    compute_s = np.choose(best, [w.compute_s for w in works])
-    bytes_s = np.choose(best, [w.bytes_s for w in works])
+    times = np.array([(w.compute_s, w.bytes_s) for w in works])
+    best = _rounded_maximum(times[:, 0], times[:, 1]).argmin(axis=0)
+    compute_s, bytes_s = np.take_along_axis(times, best[np.newaxis, np.newaxis], axis=0)[0]
     tile_m, tile_n, warps, resident, split_k = np.array(
         [(kernel.rows, kernel.outputs, kernel.warps, kernel.resident, split) for kernel, split in variants]
     ).T[:, best]
