@@ -9,30 +9,26 @@ from typing import Literal
 
 from hwsearch.cost.batch import (
     OPTIMIZER_BYTES_PER_PARAMETER,
-    STREAM_TRAINING_FACTOR,
     TRAINING_KERNELS,
-    Count,
     WorkloadBatch,
 )
-from hwsearch.cost.distinct import Distinct, DistinctLayers
+from hwsearch.cost.bounds import Bound, find_bound
+from hwsearch.cost.distinct import DistinctLayers
 from hwsearch.cost.encoder import Part, encoder_time
 from hwsearch.cost.gemm import gemm_plan, gemm_seconds
 from hwsearch.cost.layer import Attention, Gemm, Operator, Products, Stream
 from hwsearch.cost.neighbours import Neighbour, find_neighbours
 from hwsearch.cost.prediction import Prediction
 from hwsearch.cost.runtime import GAP_S_PER_KERNEL, RUNTIMES
-from hwsearch.gpu.calibration import Evidence, GemmConstants
+from hwsearch.cost.work import flops_and_bytes, only
+from hwsearch.gpu.calibration import Evidence
 from hwsearch.gpu.facts import gpu_evidence
 from hwsearch.gpu.profile import BYTES_PER_ELEMENT, Gpu
 from hwsearch.settings import Settings
 from hwsearch.shape.encoder_shape import EncoderShape
-from hwsearch.shape.flops import visible_pairs
-from hwsearch.shape.table import Column, ShapeTable
+from hwsearch.shape.table import ShapeTable
 from hwsearch.workload import Workload
 
-# compute: multiply-add units; exponentials: those of softmax; overhead: launch, prologue, and latency that
-# no other work hides.
-Bound = Literal["compute", "power", "memory", "cache", "exponentials", "latency", "overhead"]
 OF_GEMM: dict[str, Bound] = {
     "issue": "compute",
     "latency": "latency",
@@ -40,10 +36,6 @@ OF_GEMM: dict[str, Bound] = {
     "memory": "memory",
     "overhead": "overhead",
 }
-# Backward attention does five products for forward's two, and touches operands and gradients of both.
-ATTENTION_TRAINING_FLOPS, ATTENTION_TRAINING_BYTES, PRODUCTS_TRAINING_FACTOR = 3.5, 3.0, 3.0
-# By so much a resource is made faster to see what follows it.
-NUDGE = 1.01
 
 
 @dataclass(frozen=True)
@@ -178,7 +170,7 @@ def _works(part: Part, batch: WorkloadBatch) -> Iterator[_Work]:
 
 def _products(part: Part, gemm: Gemm, runs: int, batch: WorkloadBatch) -> Iterator[_Work]:
     for kernel, sizes in batch.gemm_sizes(gemm, part.distinct).items():
-        m, n, k = (_only(size) for size in sizes)
+        m, n, k = (only(size) for size in sizes)
 
         def price(gpu: Gpu, m: int = m, n: int = n, k: int = k) -> float:
             return runs * (GAP_S_PER_KERNEL + float(gemm_seconds(gpu, batch.dtype, m, n, k)))
@@ -195,7 +187,7 @@ def _others(
         on_gpu = replace(batch, gpu=gpu)
         return times * sum(float(on_gpu.seconds(o, part.distinct, part.window)[0]) for o in operators)
 
-    work = [_flops_and_bytes(operator, part.distinct, part.window, batch) for operator in operators]
+    work = [flops_and_bytes(operator, part.distinct, part.window, batch) for operator in operators]
     runs = times * sum(o.kernels for o in operators) * (TRAINING_KERNELS if batch.training else 1)
     flops, moved = (times * sum(column) for column in zip(*work, strict=True))
     return _Work(part.name, kernel, runs, flops, moved, price, price(batch.gpu))
@@ -222,58 +214,17 @@ def _joined(one: _Work, other: _Work) -> _Work:
     )
 
 
-def _flops_and_bytes(
-    operator: Operator, sizes: Distinct, window: Column | None, batch: WorkloadBatch
-) -> tuple[float, float]:
-    """Of one execution, in training with its backward."""
-    flops, moved = _forward_flops_and_bytes(operator, sizes, window, batch)
-    if not batch.training:
-        return flops, moved
-    match operator:
-        case Attention():
-            return flops * ATTENTION_TRAINING_FLOPS, moved * ATTENTION_TRAINING_BYTES
-        case Stream():
-            return flops, moved * STREAM_TRAINING_FACTOR
-        case _:
-            return flops * PRODUCTS_TRAINING_FACTOR, moved * PRODUCTS_TRAINING_FACTOR
-
-
-def _forward_flops_and_bytes(
-    operator: Operator, sizes: Distinct, window: Column | None, batch: WorkloadBatch
-) -> tuple[float, float]:
-    element, tokens = BYTES_PER_ELEMENT[batch.dtype], batch.tokens
-    if isinstance(operator, Stream):
-        rows, width = _only(batch.rows(operator.rows, sizes)), _only(batch.width(operator.width, sizes))
-        return 0.0, element * operator.passes * rows * width
-    query, key = _only(batch.width("query", sizes)), _only(batch.width("key", sizes))
-    if isinstance(operator, Attention):
-        seen = None if window is None else _only(window)
-        lengths, counts = batch.lengths
-        pairs = sum(int(c) * visible_pairs([int(s)], seen) for s, c in zip(lengths, counts, strict=True))
-        return 4.0 * pairs * query, 2.0 * element * tokens * (query + key)
-    with_positions = isinstance(operator, Products) and operator.with_positions
-    others = tokens * batch.architecture.position_rows
-    pairs = others if with_positions else _only(batch.rows("scores", sizes))
-    scores = 2.0 * pairs * _only(batch.width("heads", sizes))
-    return 4.0 * pairs * query, element * (scores + 4.0 * tokens * query)
-
-
-def _only(value: Count) -> int:
-    """The value of a column with one row."""
-    return value if isinstance(value, int) else int(value[0])
-
-
 def _priced(work: _Work, batch: WorkloadBatch, device_s: float) -> OperatorTime:
     gpu, seconds = batch.gpu, work.seconds
     flops_per_s, bytes_per_s = work.flops / seconds, work.bytes / seconds
     bytes_share = bytes_per_s / gpu.bandwidth_bytes_per_s
-    bound, variant = _bound(gpu, batch.dtype, work.price), None
+    bound, variant = find_bound(gpu, batch.dtype, work.price), None
     if work.sizes is not None:
         bound, variant = _variant(gpu, batch.dtype, work.sizes)
-        if seconds / work.runs / 2 < GAP_S_PER_KERNEL:
+        if bound == "memory" and bytes_share > 1:
+            bound = "cache"
+        if seconds / work.runs < 2 * GAP_S_PER_KERNEL:
             bound = "overhead"
-    if bound in ("memory", "overhead") and bytes_share > 1:
-        bound = "cache"
     return OperatorTime(
         part=work.part,
         kernel=work.kernel,
@@ -300,37 +251,3 @@ def _variant(gpu: Gpu, dtype: str, sizes: tuple[int, int, int]) -> tuple[Bound, 
         tail_utilisation=float(plan.tail_utilisation),
         tile_utilisation=float(plan.tile_utilisation),
     )
-
-
-def _bound(gpu: Gpu, dtype: str, price: Callable[[Gpu], float]) -> Bound:
-    """The resource whose nudge saves most; overhead, where most of the time follows none of them."""
-    seconds = price(gpu)
-    all_of_it = seconds * (1 - 1 / NUDGE)
-    follows: dict[Bound, float] = {
-        bound: (seconds - price(nudged)) / all_of_it for bound, nudged in _nudged(gpu, dtype).items()
-    }
-    follows["overhead"] = 1 - sum(follows.values())
-    return max(follows, key=lambda bound: follows[bound])
-
-
-def _nudged(gpu: Gpu, dtype: str) -> dict[Bound, Gpu]:
-    """`gpu` with one resource a little faster."""
-    rates = {name: rate * NUDGE for name, rate in gpu.dense_flops_per_s.items()}
-    calibration = gpu.calibration
-    attention = calibration.attention[dtype]
-    attention = replace(attention, exponential_fraction=attention.exponential_fraction * NUDGE)
-    easier = replace(calibration, attention={**calibration.attention, dtype: attention})
-    more_power, same_power = calibration, calibration
-    gemm = calibration.gemm[dtype]
-    if isinstance(gemm, GemmConstants):  # else the model of power knows from the TDP
-        limit = gemm.sustained_fraction
-        more = replace(gemm, sustained_fraction=limit * NUDGE)
-        same = replace(gemm, sustained_fraction=limit / NUDGE)
-        more_power = replace(calibration, gemm={**calibration.gemm, dtype: more})
-        same_power = replace(calibration, gemm={**calibration.gemm, dtype: same})
-    return {
-        "compute": replace(gpu, dense_flops_per_s=rates, calibration=same_power),
-        "power": replace(gpu, tdp_w=gpu.tdp_w * NUDGE, calibration=more_power),
-        "memory": replace(gpu, bandwidth_bytes_per_s=gpu.bandwidth_bytes_per_s * NUDGE),
-        "exponentials": replace(gpu, calibration=easier),
-    }

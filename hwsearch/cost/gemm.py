@@ -90,11 +90,13 @@ def gemm_plan(gpu: Gpu, dtype: str, m: ArrayLike, n: ArrayLike, k: ArrayLike) ->
     split_k = np.array(SPLITS, dtype=np.int64)[best.split]
     grid = -(-m // tile_m) * -(-n // tile_n)
     waves = -(-grid * split_k // gpu.sms)
-    times = _times(gpu, dtype, constants, tile_m * tile_n, grid, split_k, _depth(k, split_k))
-    terms = np.array([times.issue_s, times.latency_s, times.power_s, best.bytes_s])
-    prologues_s = times.prologue_s * np.array([waves, -(-waves // 2), 0 * waves, 0 * waves])
+    area, depth = tile_m * tile_n, _depth(k, split_k)
+    latency_s = constants.step_latency_s / LATENCY_DEPTH * depth
+    times = _times(gpu, dtype, constants, area, grid, split_k, depth, latency_s)
+    terms = np.array([*times, best.bytes_s])
+    overheads_s = _overhead_s(constants, area) * np.array([waves, -(-waves // 2), 0 * waves, 0 * waves])
     longest = terms.argmax(axis=0)
-    useful_s = np.take_along_axis(terms - prologues_s, longest[np.newaxis], axis=0)[0]
+    useful_s = np.take_along_axis(terms - overheads_s, longest[np.newaxis], axis=0)[0]
     return GemmPlan(
         best.seconds,
         tile_m,
@@ -178,27 +180,15 @@ def _fastest_tile(
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Seconds of all waves with the best tile, and its index; `grids` holds tiles of one split, by tile."""
     depth = _depth(k, split)
+    latency_s = constants.step_latency_s / LATENCY_DEPTH * depth
     fastest = np.full(k.shape, np.inf)
     winner = np.zeros(k.shape, dtype=np.int64)
     for index, ((tm, tn), grid) in enumerate(zip(TILES, grids, strict=True)):
-        compute_s = _times(gpu, dtype, constants, tm * tn, grid, split, depth).longest_s
+        times = _times(gpu, dtype, constants, tm * tn, grid, split, depth, latency_s)
+        compute_s = np.maximum(np.maximum(times[0], times[1]), times[2])
         winner = np.where(compute_s < fastest, index, winner)
         fastest = np.minimum(fastest, compute_s)
     return fastest, winner
-
-
-@dataclass(frozen=True)
-class _Times:
-    """The times of one variant as at the top; `prologue_s` is its `overhead`, of one wave."""
-
-    issue_s: NDArray[np.float64]
-    latency_s: NDArray[np.float64]
-    power_s: NDArray[np.float64]
-    prologue_s: NDArray[np.float64] | float
-
-    @property
-    def longest_s(self) -> NDArray[np.float64]:
-        return np.maximum(np.maximum(self.issue_s, self.latency_s), self.power_s)
 
 
 def _times(
@@ -209,19 +199,24 @@ def _times(
     grid: NDArray[np.float64],
     split: int | NDArray[np.int64],
     depth: NDArray[np.float64],
-) -> _Times:
-    """`grid` tiles of `area` elements, each in `split` parts of `depth` along k."""
+    latency_s: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """issue_s, latency_s and power_s of `grid` tiles of `area`, each in `split` parts of `depth`."""
     sm_rate = gpu.dense_flops_per_s[dtype] / gpu.sms * constants.compute_fraction
     all_sms_rate = gpu.dense_flops_per_s[dtype] * constants.sustained_fraction
+    overhead_s = _overhead_s(constants, area)
     tile_flops = 2 * area * depth
     waves = np.ceil(grid * (split / gpu.sms))
-    prologue_s = constants.block_overhead_s + constants.tile_overhead_s * (area / 128**2)
-    return _Times(
-        waves * (prologue_s + tile_flops / sm_rate),
-        np.ceil(waves / 2) * (prologue_s + constants.step_latency_s / LATENCY_DEPTH * depth),
+    return (
+        waves * (overhead_s + tile_flops / sm_rate),
+        np.ceil(waves / 2) * (overhead_s + latency_s),
         grid * (split / all_sms_rate) * tile_flops,
-        prologue_s,
     )
+
+
+def _overhead_s(constants: GemmConstants, area: int | NDArray[np.int64]) -> float | NDArray[np.float64]:
+    """Of one wave of tiles."""
+    return constants.block_overhead_s + constants.tile_overhead_s * (area / 128**2)
 
 
 def _depth(k: NDArray[np.float64], split: int | NDArray[np.int64]) -> NDArray[np.float64]:

@@ -23,7 +23,7 @@ FEED_FORWARD_STEP = 64
 # How far from the shape's own size neighbours are looked for.
 REACH = 0.25
 # A change below this share of the latency is none; further below the trend a size is worth telling.
-NOTHING, NOTICEABLE = 1e-3, 5e-3
+NOTHING, NOTICEABLE = 1e-3, 1e-2
 
 Field = Literal["intermediate_size", "hidden_size"]
 # Time grows with the feed-forward size, and with the square of the width: the trend of each.

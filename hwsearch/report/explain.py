@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from hwsearch.cost.explain import Bound, Explanation, OperatorTime
+from hwsearch.cost.bounds import Bound
+from hwsearch.cost.explain import Explanation, OperatorTime
 from hwsearch.cost.neighbours import Neighbour
 from hwsearch.cost.prediction import Prediction
 from hwsearch.gpu.calibration import GemmConstants
@@ -18,6 +19,7 @@ BOUND_TEXT: dict[Bound, str] = {
     "memory": "memory",
     "cache": "L2 cache",
     "exponentials": "exponentials",
+    "instructions": "instructions",
     "latency": "latency",
     "overhead": "overhead",
 }
