@@ -193,6 +193,8 @@ def test_a_neighbour_gains_what_its_own_prediction_says(preset: str, spec: str, 
         assert n.flops_change == pytest.approx(then.flops / now.flops - 1)
         assert n.parameters_change == masked_lm_parameters(other) / masked_lm_parameters(shape) - 1
         assert n.value == getattr(other, n.field) and other.head_size == shape.head_size
+        groups = [each.num_attention_heads / each.key_value_heads for each in (shape, other)]
+        assert groups[0] == groups[1]
         same = {"hidden_size": shape.intermediate_size, "intermediate_size": shape.hidden_size}
         kept = "intermediate_size" if n.field == "hidden_size" else "hidden_size"
         assert getattr(other, kept) == same[n.field]
