@@ -8,6 +8,7 @@ from hwsearch.gpu.catalog import gpu_names, load_gpu
 from hwsearch.gpu.facts import gpu_evidence, gpu_facts
 from hwsearch.gpu.profile import Gpu
 from hwsearch.report.columns import aligned
+from hwsearch.report.evidence import evidence_lines
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -47,18 +48,7 @@ def _describe(gpu: Gpu) -> str:
     lines = [f"{gpu.name}: {gpu.product}", "", *aligned(facts, left=3), ""]
     lines.append(f"constants: {gpu.calibration.kind}")
     for name, evidence in gpu_evidence(gpu):
-        lines.append(f"  {name}: {evidence.kind}; {evidence.data}; {evidence.rows:,} rows")
-        errors = []
-        if evidence.own_error_percent is not None:
-            errors.append(f"{evidence.own_error_percent:.1f} % on cases the fit did not see")
-        if evidence.transfer_error_percent is not None:
-            errors.append(f"{evidence.transfer_error_percent:.1f} % with constants fitted on other GPUs")
-        if errors:
-            lines.append(f"    median error: {'; '.join(errors)}")
-        if evidence.from_gpus:
-            lines.append(f"    from {', '.join(evidence.from_gpus)}")
-        if evidence.note:
-            lines.append(f"    {evidence.note}")
+        lines += [f"  {line}" for line in evidence_lines(name, evidence)]
     return "\n".join(lines)
 
 

@@ -87,6 +87,11 @@ def _predict(commands: _Commands[argparse.ArgumentParser]) -> None:
     command.add_argument(
         "--out", metavar="FILE.csv", help="a table's answer goes here, not to standard output"
     )
+    command.add_argument(
+        "--explain",
+        action="store_true",
+        help="what bounds each operator of a shape, and nearby sizes that gain",
+    )
     command.add_argument("--json", action="store_true", help="print one JSON object")
 
 

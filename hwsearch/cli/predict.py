@@ -9,11 +9,13 @@ from dataclasses import asdict
 from io import TextIOWrapper
 from pathlib import Path
 
+from hwsearch.cost.explain import explain
 from hwsearch.cost.prediction import Prediction, predict_shape
 from hwsearch.cost.tables import predict_table
 from hwsearch.errors import HwsearchError
 from hwsearch.files import write_whole
 from hwsearch.gpu.catalog import load_gpu
+from hwsearch.report.explain import explanation_text
 from hwsearch.shape import parse_shape
 from hwsearch.workload import parse_workload
 
@@ -31,6 +33,8 @@ def _answer_table(arguments: argparse.Namespace) -> None:
     for option, replaced in (("workload", "batch and seq"), ("head", "vocab"), ("json", "a CSV answer")):
         if getattr(arguments, option):
             raise HwsearchError(f"--{option} is not for a table, which has {replaced} instead")
+    if arguments.explain:
+        raise HwsearchError("--explain is for a shape; a table's rows are only priced")
     if arguments.recompute:
         raise HwsearchError("--recompute is for a shape; tables are predicted without recomputation")
     answer = predict_table(
@@ -51,32 +55,44 @@ def _answer_table(arguments: argparse.Namespace) -> None:
 def _predict_shape(arguments: argparse.Namespace) -> None:
     if arguments.out:
         raise HwsearchError("--out is for the answer to a table FILE.csv; a shape's prediction is printed")
+    shape, gpu = parse_shape(arguments.shape), load_gpu(arguments.gpu)
+    workload = parse_workload(arguments.workload or DEFAULT_WORKLOAD)
     prediction = predict_shape(
-        parse_shape(arguments.shape),
-        load_gpu(arguments.gpu),
-        parse_workload(arguments.workload or DEFAULT_WORKLOAD),
+        shape,
+        gpu,
+        workload,
         dtype=arguments.dtype,
         mode=arguments.mode,
         runtime=arguments.runtime,
         head=arguments.head,
         recompute=arguments.recompute,
     )
+    explanation = explain(prediction, shape, gpu, workload) if arguments.explain else None
     if arguments.json:
-        print(json.dumps(asdict(prediction)))
+        explained = {"explain": asdict(explanation)} if explanation else {}
+        print(json.dumps(asdict(prediction) | explained))
+    elif explanation:
+        print(f"{_describe(prediction)}\n\n{explanation_text(explanation, prediction, gpu)}")
     else:
-        print(_describe(prediction))
+        print(f"{_describe(prediction)}\n\n{_describe_parts(prediction)}")
 
 
 def _describe(p: Prediction) -> str:
     mode = f"{p.mode} with recomputation" if p.recompute else p.mode
-    lines = [
-        f"{p.shape} on {p.gpu}, {p.workload}, {p.dtype} {mode}, runtime {p.runtime}, head {p.head}",
-        f"predicted latency   {1e3 * p.latency_s:12.3f} ms   (constants: {p.calibration})",
-        f"real tokens/s       {p.tokens_per_s:12,.0f}",
-        f"operations          {p.flops / 1e12:12.3f} TFLOP, {p.flops / p.latency_s / 1e12:,.1f} TFLOP/s",
-        f"peak memory         {p.peak_bytes / 2**30:12.2f} GiB; largest batch that fits: {p.largest_batch:,}",
-        "",
-    ]
+    return "\n".join(
+        [
+            f"{p.shape} on {p.gpu}, {p.workload}, {p.dtype} {mode}, runtime {p.runtime}, head {p.head}",
+            f"predicted latency   {1e3 * p.latency_s:12.3f} ms   (constants: {p.calibration})",
+            f"real tokens/s       {p.tokens_per_s:12,.0f}",
+            f"operations          {p.flops / 1e12:12.3f} TFLOP, {p.flops / p.latency_s / 1e12:,.1f} TFLOP/s",
+            f"peak memory         {p.peak_bytes / 2**30:12.2f} GiB;"
+            f" largest batch that fits: {p.largest_batch:,}",
+        ]
+    )
+
+
+def _describe_parts(p: Prediction) -> str:
+    lines = []
     for name, seconds in sorted(p.parts_s.items(), key=lambda part: -part[1]):
         lines.append(f"{name:<24}{1e3 * seconds:10.3f} ms {100 * seconds / p.device_s:6.1f} %")
     if p.latency_s > p.device_s:

@@ -57,10 +57,11 @@ class Batch(ABC):
     def _work(self, operator: Operator, sizes: Distinct, window: Column | None) -> Seconds:
         match operator:
             case Gemm():
-                outputs, inputs = self._width(operator.outputs, sizes), self._width(operator.inputs, sizes)
-                return self._gemm(self.rows(operator.rows, sizes), outputs, inputs)
+                products = self.gemm_sizes(operator, sizes).values()
+                each = [gemm_seconds(self.gpu, self.dtype, m, n, k) for m, n, k in products]
+                return np.asarray(sum(each))
             case Stream():
-                rows, width = self.rows(operator.rows, sizes), self._width(operator.width, sizes)
+                rows, width = self.rows(operator.rows, sizes), self.width(operator.width, sizes)
                 kernel: StreamKernel = "layernorm" if operator.norm else "elementwise"
                 forward = stream_seconds(self.gpu, self.dtype, rows, width, kernel, operator.passes)
                 return forward * STREAM_TRAINING_FACTOR if self.training else forward
@@ -74,14 +75,15 @@ class Batch(ABC):
         """One AdamW step over `parameters` [N]."""
         return bytes_seconds(self.gpu, parameters * OPTIMIZER_BYTES_PER_PARAMETER)
 
-    def _gemm(self, rows: Count, outputs: Column, inputs: Column) -> Seconds:
-        """y[rows, outputs] = x[rows, inputs] W^T; in training also both of its gradients."""
-        forward = gemm_seconds(self.gpu, self.dtype, rows, outputs, inputs)
-        if not self.training:
-            return forward
-        data_gradient = gemm_seconds(self.gpu, self.dtype, rows, inputs, outputs)
-        weight_gradient = gemm_seconds(self.gpu, self.dtype, outputs, inputs, rows)
-        return np.asarray(forward + data_gradient + weight_gradient)
+    def gemm_sizes(self, operator: Gemm, sizes: Distinct) -> dict[str, tuple[Count, Count, Count]]:
+        """m, n and k of the product; in training also of both of its gradients."""
+        rows = self.rows(operator.rows, sizes)
+        outputs, inputs = self.width(operator.outputs, sizes), self.width(operator.inputs, sizes)
+        sizes_of: dict[str, tuple[Count, Count, Count]] = {"product": (rows, outputs, inputs)}
+        if self.training:
+            sizes_of["data gradient"] = (rows, inputs, outputs)
+            sizes_of["weight gradient"] = (outputs, inputs, rows)
+        return sizes_of
 
     def _products(self, operator: Products, sizes: Distinct) -> Seconds:
         """Two products of all heads; in training also their gradients, two products for each."""
@@ -96,7 +98,7 @@ class Batch(ABC):
         forward = forward.sum(axis=0)
         return np.asarray(forward * 3 if self.training else forward)
 
-    def _width(self, name: Width, sizes: Distinct) -> Column:
+    def width(self, name: Width, sizes: Distinct) -> Column:
         match name:
             case "query":
                 return sizes["heads"] * sizes["head_size"]
@@ -150,7 +152,7 @@ class WorkloadBatch(Batch):
             case "head_tokens":
                 return self.settings.head_tokens(self.tokens)
             case _:
-                return self._width(name, sizes)
+                return self.width(name, sizes)
 
     def sequences(self, sizes: Distinct) -> tuple[Column, Column]:
         lengths, counts = self.lengths

@@ -29,12 +29,23 @@ from hwsearch.workload import Workload
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """One operator of N encoders: its seconds per distinct layer [D], and how often each encoder runs it."""
+    """Some operators of N encoders under one name.
+
+    Attributes:
+        each: their seconds per distinct layer, [D].
+        times: how often each encoder runs them.
+        operators: those priced; none for the optimizer.
+        window: what their attention sees to each side in every distinct layer, None for all.
+        recomputed: training runs them forward once more.
+    """
 
     name: str
     distinct: Distinct
     each: Seconds
     times: Column | int
+    operators: tuple[Operator, ...] = ()
+    window: Column | None = None
+    recomputed: bool = False
 
     @property
     def seconds(self) -> Seconds:
@@ -97,7 +108,8 @@ def encoder_time(layers: DistinctLayers, gpu: Gpu, workload: Workload, settings:
     in_layers = layer_parts(layer, batch, *sizes)
     if settings.recompute:
         again = layer_parts(layer, replace(batch, training=False), *sizes)
-        in_layers = [replace(p, each=p.each + q.each) for p, q in zip(in_layers, again, strict=True)]
+        pairs = zip(in_layers, again, strict=True)
+        in_layers = [replace(p, each=p.each + q.each, recomputed=True) for p, q in pairs]
     parts += in_layers
     kernels = count_kernels(embedding) + depth * count_kernels(layer)
     if settings.head == "mlm":
@@ -140,20 +152,22 @@ def layer_parts(
     depth: Column,
 ) -> list[Part]:
     """What `operators`, run in each of `depth` layers, cost; those of one name are one part."""
-    seconds: dict[str, tuple[Distinct, Seconds, Column]] = {}
+    parts: dict[str, Part] = {}
     for operator in operators:
         if isinstance(operator, Attention):
             for name, reach in reaches.items():
                 each = batch.seconds(operator, reach.distinct, reach.window)
-                seconds[f"{operator.name} {name}".strip()] = (reach.distinct, each, reach.times)
+                title = f"{operator.name} {name}".strip()
+                parts[title] = Part(title, reach.distinct, each, reach.times, (operator,), reach.window)
             continue
         within = feed_forwards if in_feed_forward(operator) else widths
-        _, already, _ = seconds.get(operator.name, (within, 0.0, depth))
-        seconds[operator.name] = (within, already + batch.seconds(operator, within), depth)
-    return [Part(name, *priced) for name, priced in seconds.items()]
+        part = parts.get(operator.name) or Part(operator.name, within, np.zeros(1), depth)
+        each = part.each + batch.seconds(operator, within)
+        parts[operator.name] = replace(part, each=each, operators=(*part.operators, operator))
+    return list(parts.values())
 
 
 def outside_parts(operators: tuple[Operator, ...], within: Distinct, batch: Batch) -> list[Part]:
     """Operators that an encoder runs once."""
     total: Seconds = sum((batch.seconds(operator, within) for operator in operators), start=np.zeros(1))
-    return [Part(operators[0].name, within, total, 1)]
+    return [Part(operators[0].name, within, total, 1, operators)]

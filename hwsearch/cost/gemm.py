@@ -24,7 +24,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hwsearch.cost.gemm_simt import sgemm_batched_seconds, sgemm_seconds
+from hwsearch.cost.gemm_plan import GemmPlan, name_bounds
+from hwsearch.cost.gemm_simt import sgemm_batched_seconds, sgemm_plan, sgemm_seconds
 from hwsearch.gpu.calibration import GemmConstants, SimtConstants
 from hwsearch.gpu.profile import BYTES_PER_ELEMENT, Gpu
 
@@ -41,23 +42,6 @@ PARTIAL_SUM_BYTES = 8
 WEIGHT_SETS = 6
 # L2 holds a footprint of this share of its size, and loses it over a few tens of percent.
 CACHED_SHARE, CACHE_STEEPNESS = 0.9, 8
-
-
-@dataclass(frozen=True)
-class GemmPlan:
-    """Which variant was priced as the fastest; arrays share the broadcast shape of m, n, k.
-
-    `seconds` float64; `tile_m`, `tile_n`, `split_k`, `waves` int64; `tail_utilisation` is the share of
-    the SMs' time that the waves fill with tiles; `memory_bound` where bytes, not products, set the time.
-    """
-
-    seconds: NDArray[np.float64]
-    tile_m: NDArray[np.int64]
-    tile_n: NDArray[np.int64]
-    split_k: NDArray[np.int64]
-    waves: NDArray[np.int64]
-    tail_utilisation: NDArray[np.float64]
-    memory_bound: NDArray[np.bool_]
 
 
 def gemm_seconds(
@@ -97,13 +81,31 @@ def bmm_seconds(
 
 def gemm_plan(gpu: Gpu, dtype: str, m: ArrayLike, n: ArrayLike, k: ArrayLike) -> GemmPlan:
     """The price of `gemm_seconds` with the variant behind it; arguments as there."""
+    constants = _constants(gpu, dtype)
+    if isinstance(constants, SimtConstants):
+        return sgemm_plan(gpu, dtype, m, n, k)
     best = _cheapest(gpu, dtype, 1, m, n, k, WEIGHT_SETS)
+    m, n, k = np.asarray(m), np.asarray(n), np.asarray(k)
     tile_m, tile_n = np.array(TILES, dtype=np.int64).T[:, best.tile]
     split_k = np.array(SPLITS, dtype=np.int64)[best.split]
-    tiles = -(-np.asarray(m) // tile_m) * -(-np.asarray(n) // tile_n) * split_k
-    waves = -(-tiles // gpu.sms)
+    grid = -(-m // tile_m) * -(-n // tile_n)
+    waves = -(-grid * split_k // gpu.sms)
+    area, depth = tile_m * tile_n, _depth(k, split_k)
+    latency_s = constants.step_latency_s / LATENCY_DEPTH * depth
+    times = _times(gpu, dtype, constants, area, grid, split_k, depth, latency_s)
+    terms = np.array([*times, best.bytes_s])
+    overheads_s = _overhead_s(constants, area) * np.array([waves, -(-waves // 2), 0 * waves, 0 * waves])
+    longest = terms.argmax(axis=0)
+    useful_s = np.take_along_axis(terms - overheads_s, longest[np.newaxis], axis=0)[0]
     return GemmPlan(
-        best.seconds, tile_m, tile_n, split_k, waves, tiles / (waves * gpu.sms), best.bytes_s > best.compute_s
+        best.seconds,
+        tile_m,
+        tile_n,
+        split_k,
+        waves,
+        tail_utilisation=grid * split_k / (waves * gpu.sms),
+        tile_utilisation=m * n / (grid * tile_m * tile_n),
+        bound=name_bounds(longest, useful_s, best.seconds),
     )
 
 
@@ -177,22 +179,49 @@ def _fastest_tile(
     split: int,
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Seconds of all waves with the best tile, and its index; `grids` holds tiles of one split, by tile."""
-    sm_rate = gpu.dense_flops_per_s[dtype] / gpu.sms * constants.compute_fraction
-    all_sms_rate = gpu.dense_flops_per_s[dtype] * constants.sustained_fraction
-    depth = DEPTH_QUANTUM * np.ceil(k / (DEPTH_QUANTUM * split))
+    depth = _depth(k, split)
     latency_s = constants.step_latency_s / LATENCY_DEPTH * depth
     fastest = np.full(k.shape, np.inf)
     winner = np.zeros(k.shape, dtype=np.int64)
     for index, ((tm, tn), grid) in enumerate(zip(TILES, grids, strict=True)):
-        overhead_s = constants.block_overhead_s + constants.tile_overhead_s * (tm * tn / 128**2)
-        tile_flops = 2 * tm * tn * depth
-        waves = np.ceil(grid * (split / gpu.sms))
-        compute_s = waves * (overhead_s + tile_flops / sm_rate)
-        compute_s = np.maximum(compute_s, np.ceil(waves / 2) * (overhead_s + latency_s))
-        compute_s = np.maximum(compute_s, grid * (split / all_sms_rate) * tile_flops)
+        times = _times(gpu, dtype, constants, tm * tn, grid, split, depth, latency_s)
+        compute_s = np.maximum(np.maximum(times[0], times[1]), times[2])
         winner = np.where(compute_s < fastest, index, winner)
         fastest = np.minimum(fastest, compute_s)
     return fastest, winner
+
+
+def _times(
+    gpu: Gpu,
+    dtype: str,
+    constants: GemmConstants,
+    area: int | NDArray[np.int64],
+    grid: NDArray[np.float64],
+    split: int | NDArray[np.int64],
+    depth: NDArray[np.float64],
+    latency_s: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """issue_s, latency_s and power_s of `grid` tiles of `area`, each in `split` parts of `depth`."""
+    sm_rate = gpu.dense_flops_per_s[dtype] / gpu.sms * constants.compute_fraction
+    all_sms_rate = gpu.dense_flops_per_s[dtype] * constants.sustained_fraction
+    overhead_s = _overhead_s(constants, area)
+    tile_flops = 2 * area * depth
+    waves = np.ceil(grid * (split / gpu.sms))
+    return (
+        waves * (overhead_s + tile_flops / sm_rate),
+        np.ceil(waves / 2) * (overhead_s + latency_s),
+        grid * (split / all_sms_rate) * tile_flops,
+    )
+
+
+def _overhead_s(constants: GemmConstants, area: int | NDArray[np.int64]) -> float | NDArray[np.float64]:
+    """Of one wave of tiles."""
+    return constants.block_overhead_s + constants.tile_overhead_s * (area / 128**2)
+
+
+def _depth(k: NDArray[np.float64], split: int | NDArray[np.int64]) -> NDArray[np.float64]:
+    """Elements of k in one part, as blocks load them."""
+    return DEPTH_QUANTUM * np.ceil(k / (DEPTH_QUANTUM * split))
 
 
 def _rounded_maximum(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:

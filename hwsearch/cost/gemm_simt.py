@@ -23,6 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from hwsearch.cost.gemm_plan import BOUNDS, GemmPlan, name_bounds
 from hwsearch.gpu.calibration import SimtConstants
 from hwsearch.gpu.power import loop_clock_hz, sustained_clock_hz
 from hwsearch.gpu.profile import BYTES_PER_ELEMENT, Gpu
@@ -109,8 +110,51 @@ def sgemm_seconds(
     m, n, k are positive integers that broadcast together; float64 seconds in the broadcast shape. `dtype`
     is fp32, or fp16 on a GPU without tensor cores, which multiplies two halves a lane.
     """
-    kernels = _ALL if gpu.compute_capability >= (7, 0) else (_64X64, _32X128, _128X32)
-    return _seconds(gpu, dtype, in_a_loop, _fastest(gpu, dtype, model, kernels, SPLITS, 1, m, n, k))
+    return _seconds(gpu, dtype, in_a_loop, _fastest(gpu, dtype, model, _kernels(gpu), SPLITS, 1, m, n, k))
+
+
+def sgemm_plan(
+    gpu: Gpu, dtype: str, m: ArrayLike, n: ArrayLike, k: ArrayLike, model: SimtModel = SIMT
+) -> GemmPlan:
+    """The price of `sgemm_seconds` with the kernel behind it; arguments as there."""
+    variants = [(kernel, split) for split in SPLITS for kernel in _kernels(gpu)]
+    works = [_fastest(gpu, dtype, model, (kernel,), (split,), 1, m, n, k) for kernel, split in variants]
+    times = np.array([(w.compute_s, w.bytes_s) for w in works])
+    best = _rounded_maximum(times[:, 0], times[:, 1]).argmin(axis=0)
+    compute_s, bytes_s = np.take_along_axis(times, best[np.newaxis, np.newaxis], axis=0)[0]
+    tile_m, tile_n, warps, resident, split_k = np.array(
+        [(kernel.rows, kernel.outputs, kernel.warps, kernel.resident, split) for kernel, split in variants]
+    ).T[:, best]
+    m, n = np.asarray(m), np.asarray(n)
+    grid = -(-m // tile_m) * -(-n // tile_n)
+    waves = -(-grid * split_k // gpu.sms)
+    clock_hz, constants = sustained_clock_hz(gpu, dtype), _constants(gpu, dtype)
+    prologues_s = model.prologue_cycles * -(-waves // resident) / (clock_hz * constants.compute_fraction)
+    of_compute = np.where(
+        model.latency_warps > warps * np.minimum(waves, resident),
+        BOUNDS.index("latency"),
+        BOUNDS.index("power" if clock_hz < gpu.boost_hz else "issue"),
+    )
+    by_memory = bytes_s > compute_s
+    seconds = constants.floor_s + _rounded_maximum(compute_s, bytes_s)
+    return GemmPlan(
+        seconds,
+        tile_m,
+        tile_n,
+        split_k,
+        waves,
+        tail_utilisation=grid * split_k / (waves * gpu.sms),
+        tile_utilisation=m * n / (grid * tile_m * tile_n),
+        bound=name_bounds(
+            np.where(by_memory, BOUNDS.index("memory"), of_compute),
+            np.where(by_memory, bytes_s, compute_s - prologues_s),
+            seconds,
+        ),
+    )
+
+
+def _kernels(gpu: Gpu) -> tuple[SimtKernel, ...]:
+    return _ALL if gpu.compute_capability >= (7, 0) else (_64X64, _32X128, _128X32)
 
 
 def sgemm_batched_seconds(

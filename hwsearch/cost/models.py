@@ -201,7 +201,7 @@ class RowBatch(Batch):
             case "positions":
                 return self.architecture.position_rows
             case _:
-                return self._width(name, sizes)
+                return self.width(name, sizes)
 
     def sequences(self, sizes: Distinct) -> tuple[Column, Column]:
         return sizes["batch"][None], sizes["seq"][None]

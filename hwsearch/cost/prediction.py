@@ -83,7 +83,7 @@ def predict_shape(
         latency_s=latency,
         device_s=float(time.device[0]),
         parts_s={part.name: float(part.seconds[0]) for part in time.parts},
-        flops=_flops(shape, workload, settings),
+        flops=count_workload_flops(shape, workload, settings),
         tokens_per_s=workload.tokens / latency,
         peak_bytes=float(memory.peak_bytes[0]),
         largest_batch=int(memory.largest_batch(gpu, workload)[0]),
@@ -91,7 +91,7 @@ def predict_shape(
     )
 
 
-def _flops(shape: EncoderShape, workload: Workload, settings: Settings) -> int:
+def count_workload_flops(shape: EncoderShape, workload: Workload, settings: Settings) -> int:
     unpads = shape.architecture.unpads
     lengths = workload.lengths if unpads else (workload.padded_length,) * workload.batch_size
     flops = count_flops(shape, lengths, head_tokens=settings.head_tokens(sum(lengths)))

@@ -126,11 +126,40 @@ def test_the_plan_explains_the_price(pair: tuple[str, str], m: int, n: int, k: i
     assert plan.waves[0] == math.ceil(tiles / gpu.sms)
     assert plan.tail_utilisation[0] == pytest.approx(tiles / (plan.waves[0] * gpu.sms))
     assert 0 < plan.tail_utilisation[0] <= 1
+    area = int(plan.tile_m[0] * plan.tile_n[0])
+    assert plan.tile_utilisation[0] == pytest.approx(m * n * plan.split_k[0] / (tiles * area))
+
+
+@given(pairs, sizes, sizes, sizes)
+def test_the_plan_names_the_longest_time(pair: tuple[str, str], m: int, n: int, k: int) -> None:
+    gpu, dtype = GPUS[pair[0]], pair[1]
+    c, dense = gpu.calibration.gemm[dtype], gpu.dense_flops_per_s[dtype]
+    assert isinstance(c, GemmConstants)
+    plan = gemm_plan(gpu, dtype, m, n, k)
+    area, depth = int(plan.tile_m * plan.tile_n), 32 * math.ceil(k / (32 * int(plan.split_k)))
+    waves, blocks = int(plan.waves), round(float(plan.waves * plan.tail_utilisation) * gpu.sms)
+    overhead = c.block_overhead_s + c.tile_overhead_s * area / 128**2
+    multiply, step = 2 * area * depth / (dense / gpu.sms * c.compute_fraction), c.step_latency_s * depth / 64
+    longest = {
+        "issue": waves * (overhead + multiply),
+        "latency": math.ceil(waves / 2) * (overhead + step),
+        "power": 2 * area * depth * blocks / (dense * c.sustained_fraction),
+    }
+    useful = {"issue": waves * multiply, "latency": math.ceil(waves / 2) * step, "power": longest["power"]}
+    name = max(longest, key=lambda each: longest[each])
+    if plan.bound == "overhead":
+        assert useful[name] < plan.seconds / 2
+    elif plan.bound == "memory":
+        # What is not products, under the rounded corner, is bytes: the larger of two is at least this share.
+        assert longest[name] <= float(plan.seconds) / 2**0.25
+    else:
+        assert plan.bound == name and useful[name] >= 0.5 * plan.seconds * (1 - 1e-9)
 
 
 def test_what_bounds_a_product() -> None:
-    plan = gemm_plan(GPUS["a100-sxm-80"], "bf16", [8, 8192], [8192, 8192], [8192, 8192])
-    assert plan.memory_bound.tolist() == [True, False]
+    plan = gemm_plan(GPUS["a100-sxm-80"], "bf16", [8, 8192, 1], [8192, 8192, 1], [8192, 8192, 1])
+    assert plan.bound.tolist()[0] == "memory" and plan.bound.tolist()[1] in ("issue", "power")
+    assert plan.bound.tolist()[2] == "overhead"
 
 
 def test_tile_quantisation_shows_where_it_was_measured() -> None:

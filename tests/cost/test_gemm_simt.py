@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hwsearch.cost.gemm import gemm_plan
 from hwsearch.cost.gemm_simt import ISSUE_SHARE, SIMT, sgemm_batched_seconds, sgemm_seconds
 from hwsearch.gpu.calibration import SimtConstants
 from hwsearch.gpu.catalog import gpu_names, load_gpu
@@ -57,6 +58,27 @@ def slow_sgemm(gpu: Gpu, m: int, n: int, k: int) -> float:
 @given(names, sizes, sizes, sizes)
 def test_equals_the_formula_written_out(name: str, m: int, n: int, k: int) -> None:
     assert float(sgemm_seconds(GPUS[name], "fp32", m, n, k)) == pytest.approx(slow_sgemm(GPUS[name], m, n, k))
+
+
+@given(names, sizes, sizes, sizes)
+def test_the_plan_explains_the_price(name: str, m: int, n: int, k: int) -> None:
+    gpu = GPUS[name]
+    plan = gemm_plan(gpu, "fp32", [m], [n], [k])
+    assert plan.seconds[0] == pytest.approx(float(sgemm_seconds(gpu, "fp32", m, n, k)), rel=1e-12)
+    tiles = math.ceil(m / plan.tile_m[0]) * math.ceil(n / plan.tile_n[0]) * plan.split_k[0]
+    assert plan.waves[0] == math.ceil(tiles / gpu.sms)
+    assert plan.tail_utilisation[0] == pytest.approx(tiles / (plan.waves[0] * gpu.sms))
+    area = plan.tile_m[0] * plan.tile_n[0]
+    assert plan.tile_utilisation[0] == pytest.approx(m * n * plan.split_k[0] / (tiles * area))
+
+
+def test_what_bounds_a_product() -> None:
+    """A T4 has 70 W; a V100's 250 W suffice for its boost clock."""
+    square, row, dot = (8192, 8192, 8192), (1, 20_000, 8192), (1, 1, 1)
+    assert gemm_plan(GPUS["t4"], "fp32", *square).bound == "power"
+    assert gemm_plan(GPUS["v100"], "fp32", *square).bound == "issue"
+    assert gemm_plan(GPUS["v100"], "fp32", *row).bound == "memory"
+    assert gemm_plan(GPUS["v100"], "fp32", *dot).bound == "overhead"
 
 
 @given(names, sizes, sizes, sizes, st.integers(1, 5_000))
