@@ -30,7 +30,7 @@ FITS = {
     "fit_attention": ("--write", "--out", "results/fit_attention.md"),
     "fit_stream": ("--write", "--out", "results/fit_stream.md"),
 }
-JUDGES = ("encoders", "encoders_left_out", "hwgpt")
+JUDGES = ("encoders", "encoders_left_out", "hwgpt", "eager_rows")
 BLOCK = re.compile(r"(<!-- (results/\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 

@@ -83,6 +83,7 @@ def _describe(p: Prediction) -> str:
         [
             f"{p.shape} on {p.gpu}, {p.workload}, {p.dtype} {mode}, runtime {p.runtime}, head {p.head}",
             f"predicted latency   {1e3 * p.latency_s:12.3f} ms   (constants: {p.calibration})",
+            f"90 % interval       {1e3 * p.latency_low_s:12.3f} to {1e3 * p.latency_high_s:.3f} ms",
             f"real tokens/s       {p.tokens_per_s:12,.0f}",
             f"operations          {p.flops / 1e12:12.3f} TFLOP, {p.flops / p.latency_s / 1e12:,.1f} TFLOP/s",
             f"peak memory         {p.peak_bytes / 2**30:12.2f} GiB;"

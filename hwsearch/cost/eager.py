@@ -16,9 +16,18 @@ class HostTime:
     gap_s: float
 
 
-# From NeuSight's tables, five machines, whose smallest rows take 50 to 90 us (gemm: torch linear with its
-# bias) and 30 to 40 us (bmm). One pair for all: benchmarks/fit_fp32.py prints the error of every row.
-HOST_TIME = {"gemm": HostTime(62e-6, 14e-6), "bmm": HostTime(38e-6, 5e-6)}
+# From NeuSight's tables, five machines; the smallest rows of torch linear with its bias take 50 to 90 us, of
+# the others 26 to 58. One pair an operator for all machines: benchmarks/eager_rows.py prints the error of
+# every row. A fused attention kernel has no eager timings: one launch, as bmm.
+HOST_TIME = {
+    "gemm": HostTime(62e-6, 14e-6),
+    "bmm": HostTime(38e-6, 5e-6),
+    "attention": HostTime(38e-6, 5e-6),
+    "layernorm": HostTime(5e-6, 42e-6),
+    "softmax": HostTime(17e-6, 30e-6),
+    "gelu": HostTime(29e-6, 18e-6),
+    "add": HostTime(23e-6, 18e-6),
+}
 
 
 def eager_seconds(device_s: ArrayLike, host: HostTime) -> NDArray[np.float64]:

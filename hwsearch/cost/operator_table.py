@@ -50,7 +50,7 @@ def _price(rows: TableRows, op: str, chosen: RowNumbers, answer: Answer) -> None
 def _with_launch(op: str, device: Seconds, runtime: RuntimeName) -> Seconds:
     """What a clock around one kernel shows: in eager PyTorch the host's part as well."""
     if runtime == "eager":
-        return eager_seconds(device, HOST_TIME["gemm" if op == "gemm" else "bmm"])
+        return eager_seconds(device, HOST_TIME[op])
     return np.maximum(device, RUNTIMES[runtime].host_s_per_kernel)
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from hwsearch.cost.distinct import DistinctLayers
 from hwsearch.cost.encoder import encoder_time, with_attention
+from hwsearch.cost.interval import ENCODER_INTERVAL
 from hwsearch.cost.memory import encoder_memory
 from hwsearch.gpu.profile import Gpu
 from hwsearch.settings import Head, Mode, RuntimeName, Settings
@@ -21,6 +22,7 @@ class Prediction:
 
     Attributes:
         latency_s: one batch, seconds; the longer of the device's work and the host's launches.
+        latency_low_s, latency_high_s: 90 % of measured encoders lie between, see hwsearch.cost.interval.
         device_s: the device's work, `parts_s` summed.
         parts_s: seconds by operator, all layers together.
         recompute: training keeps each layer's input alone and runs the layer once more.
@@ -40,6 +42,8 @@ class Prediction:
     runtime: RuntimeName
     head: Head
     latency_s: float
+    latency_low_s: float
+    latency_high_s: float
     device_s: float
     parts_s: dict[str, float]
     flops: int
@@ -81,6 +85,8 @@ def predict_shape(
         runtime=runtime,
         head=settings.head,
         latency_s=latency,
+        latency_low_s=latency * ENCODER_INTERVAL[0],
+        latency_high_s=latency * ENCODER_INTERVAL[1],
         device_s=float(time.device[0]),
         parts_s={part.name: float(part.seconds[0]) for part in time.parts},
         flops=count_workload_flops(shape, workload, settings),
