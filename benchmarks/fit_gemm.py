@@ -66,6 +66,7 @@ SHARED: dict[str, tuple[float, float, float]] = {
     "latency_ns_asynchronous": (100, 5, 600),
     "cached_bytes_per_cycle": (8, 1, 60),
     "split_cycles": (3500, 10, 20000),
+    "split_cycles_asynchronous": (3500, 10, 20000),
     "compute_fraction": (0.9, 0.6, 1.05),
 }
 # What one GPU adds: start, low, high, and how far GPUs are expected to lie apart (of the logarithm).
@@ -105,7 +106,7 @@ def gemm_constants(
         block_overhead_s=0.0 if beside else shared["block_cycles"] * cycle_s,
         tile_overhead_s=shared["tile_cycles" + beside] * cycle_s,
         step_latency_s=shared["latency_ns" + beside] * 1e-9,
-        split_s=shared["split_cycles"] * cycle_s,
+        split_s=shared["split_cycles" + beside] * cycle_s,
         compute_fraction=shared["compute_fraction"],
         sustained_fraction=own["of_power_limit"] * sustained_fraction(gpu, dtype),
         bandwidth_fraction=own["bandwidth_fraction"],
@@ -255,7 +256,7 @@ DESIGNS: dict[str, dict[str, float]] = {
         "tile_cycles": 1e-3,
         "tile_cycles_asynchronous": 1e-3,
     },
-    "split-K costs its bytes alone": {"split_cycles": 1e-3},
+    "split-K costs its bytes alone": {"split_cycles": 1e-3, "split_cycles_asynchronous": 1e-3},
 }
 
 
