@@ -309,9 +309,7 @@ def write_blocks(
             block = SimtConstants(FLOOR_S, *fractions, evidence)
         blocks = {"fp32": plain(block)}
         if "fp16" in gpu.dense_flops_per_s and gpu.compute_capability < (7, 0):
-            unseen_dtype = replace(
-                block.evidence, kind="transferred", note="no fp16 timings: constants of fp32"
-            )
+            unseen_dtype = replace(everywhere, from_gpus=(name,), note="no fp16 timings: constants of fp32")
             blocks["fp16"] = plain(replace(block, evidence=unseen_dtype))
         replace_gemm(name, blocks)
 

@@ -75,7 +75,7 @@ class Runtime:
     def kernels(self, gpu: Gpu, dtype: str) -> Kernels:
         """What this runtime runs on `gpu`."""
         if BYTES_PER_ELEMENT[dtype] > 2:
-            return replace(self.full, fused_attention=False)
+            return replace(self.full, fused_attention=False, attention_kernel=None)
         kernel = self.half.attention_kernel if gpu.compute_capability < HOPPER else None
         fused = gpu.compute_capability >= self.fused_from
         return replace(self.half, fused_attention=fused, attention_kernel=kernel)
