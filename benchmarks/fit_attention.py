@@ -192,17 +192,18 @@ def attention_block(gpu: Gpu, dtype: str, fits: AttentionFits) -> AttentionConst
     if kernel in fits.shared:
         constants = replace(fits.shared[kernel], evidence=constants.evidence)
     if kernel == "efficient" and not _on_tensor_cores(gpu, dtype):
-        note = f"{constants.evidence.note}; share of SIMT rate assumed"
-        return replace(constants, compute_fraction=SIMT_FRACTION, evidence=noted(constants, note))
+        evidence = noted(constants, "share of SIMT rate assumed")
+        return replace(constants, compute_fraction=SIMT_FRACTION, evidence=evidence)
     used = products_fraction(gpu, dtype, constants)
     if used != constants.compute_fraction:
-        note = f"tensor rate halved with fp32 sums: a compute_fraction of {used:.2f} is used, no timings here"
+        note = f"a compute_fraction of {used:.2f} is used where fp32 sums halve the tensor rate"
         return replace(constants, evidence=noted(constants, note))
     return constants
 
 
 def noted(constants: AttentionConstants, note: str) -> Evidence:
-    return replace(constants.evidence, note=note)
+    """The evidence with one more note."""
+    return replace(constants.evidence, note="; ".join(filter(None, (constants.evidence.note, note))))
 
 
 def timed_evidence(gpu: Gpu, timed: AttentionFit) -> Evidence:

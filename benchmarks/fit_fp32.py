@@ -309,8 +309,11 @@ def write_blocks(
             block = SimtConstants(FLOOR_S, *fractions, evidence)
         blocks = {"fp32": plain(block)}
         if "fp16" in gpu.dense_flops_per_s and gpu.compute_capability < (7, 0):
-            unseen_dtype = replace(everywhere, from_gpus=(name,), note="no fp16 timings: constants of fp32")
-            blocks["fp16"] = plain(replace(block, evidence=unseen_dtype))
+            note = "no fp16 timings: error unknown; constants of fp32"
+            untimed = replace(
+                everywhere, rows=rows[name], transfer_error_percent=None, from_gpus=(name,), note=note
+            )
+            blocks["fp16"] = plain(replace(block, evidence=untimed))
         replace_gemm(name, blocks)
 
 

@@ -52,6 +52,7 @@ SIBLINGS = {
 # datasheets: 76 of 71, 64 of 59.5, 165 to 179 of 165.2 and 230 of 209.5 TFLOP/s.
 FULL_RATE_PER_CYCLE = {"bf16": 1024, "fp16": 1024, "tf32": 512}
 HALF_RATE_SHARE = 1.07
+HALF_RATE_MEASURED = ("rtx3080", "rtx3090", "rtx4090", "rtx5090")
 # A table this small says nothing of the GPU's floor and bandwidth, and little of what all share.
 SMALL_TABLE, SMALL_WEIGHT = 1000, 0.2
 ASYNCHRONOUS = ((9, 0), (10, 0))
@@ -322,7 +323,7 @@ def write_blocks(judged: Sequence[Judged], model: GemmModel) -> None:
         if gpu.compute_capability < FIRST_TENSOR_CORES:
             continue
         dtypes = [dtype for dtype in gpu.dense_flops_per_s if dtype != "fp32"]
-        blocks = by_dtype({d: _block(gpu, d, model, mine, everywhere) for d in dtypes})
+        blocks = by_dtype({d: _noted(_block(gpu, d, model, mine, everywhere), d) for d in dtypes})
         replace_gemm(name, blocks)
 
 
@@ -347,11 +348,17 @@ def _block(
     if sibling is None:
         block = model.constants(gpu, dtype, everywhere)
         return _half_rate(block, gpu, dtype, model) if half_rate(gpu, dtype) else block
-    note = "no tf32 timings" if own else "same chip, other board"
-    evidence = replace(
-        everywhere, from_gpus=(sibling,), note=f"{note}: floor, bandwidth and power of that GPU"
-    )
+    note = f"{'' if own else 'same chip, other board: '}floor, bandwidth and power of that GPU"
+    evidence = replace(everywhere, from_gpus=(sibling,), note=note)
     return gemm_constants(gpu, dtype, model.shared, model.own[sibling], evidence)
+
+
+def _noted(block: GemmConstants, dtype: str) -> GemmConstants:
+    """No table has tf32, so that errors in 16 bit say nothing of it."""
+    if dtype != "tf32":
+        return block
+    note = f"no tf32 timings: error unknown; {block.evidence.note}"
+    return replace(block, evidence=replace(block.evidence, transfer_error_percent=None, note=note))
 
 
 def half_rate(gpu: Gpu, dtype: str) -> bool:
@@ -363,14 +370,15 @@ def half_rate(gpu: Gpu, dtype: str) -> bool:
 def _half_rate(block: GemmConstants, gpu: Gpu, dtype: str, model: GemmModel) -> GemmConstants:
     of_clock = sustained_fraction(gpu, dtype) / TENSOR_SHARE
     note = (
-        f"half-rate tensor cores: {HALF_RATE_SHARE:.2f} of the datasheet's rate, as square products reach on "
-        "RTX 3080, 3090, 4090 and 5090 (github.com/zzc0721/torch-performance-test-data)"
+        f"half-rate tensor cores: {HALF_RATE_SHARE:.2f} of the datasheet's rate, as 16-bit square products "
+        "reach on RTX 3080, 3090, 4090 and 5090 (github.com/zzc0721/torch-performance-test-data)"
     )
+    measured = gpu.name in HALF_RATE_MEASURED and dtype != "tf32"
     return replace(
         block,
         compute_fraction=HALF_RATE_SHARE,
         sustained_fraction=model.typical["of_power_limit"] * HALF_RATE_SHARE * min(of_clock, 1.0),
-        evidence=replace(block.evidence, kind="anchored", note=note),
+        evidence=replace(block.evidence, kind="anchored" if measured else "transferred", note=note),
     )
 
 
