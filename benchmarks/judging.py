@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 from sources import chip
 
+from hwsearch.cost.interval import factors_of
 from hwsearch.gpu.calibration import Evidence
 
 Vector = NDArray[np.float64]
 FOLDS = 3
 ROWS_OF_EACH = 2000
-OUTSIDE = (0.05, 0.95)
 BEING_FITTED = Evidence("fitted", "being fitted", 0)
 
 
@@ -50,8 +50,8 @@ def p90_error(ratio: Vector) -> float:
 
 def interval(ratio: Vector) -> Interval:
     """Factors that hold 90 % of measured / predicted, from ratios of held-out rows."""
-    low, high = np.quantile(1 / ratio, OUTSIDE)
-    return {"low_factor": min(float(low), 1.0), "high_factor": max(float(high), 1.0)}
+    low, high = factors_of(ratio)
+    return {"low_factor": low, "high_factor": high}
 
 
 def coverage(left_out: Mapping[str, Vector]) -> str:

@@ -32,7 +32,9 @@ StreamKernel = Literal["elementwise", "gelu", "layernorm", "softmax"]
 Floats = NDArray[np.float64]
 WARP_SOFTMAX_COLUMNS = 1024
 STEP_ELEMENTS = 4
+# The most blocks that an SM of a T4 holds, the least of all GPUs; not fitted.
 ROWS_PER_SM = 16
+# Taken between 0.65 and 0.75, which suit different GPUs: results/attention_and_stream_designs.md.
 REREAD_SHARE = 0.7
 
 
