@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from sources import AICONFIGURATOR
 
 from hwsearch.cost.attention import Work, row_work
 from hwsearch.gpu.catalog import load_gpu
 from hwsearch.gpu.profile import Gpu
 
-AICONFIGURATOR = "ai-dynamo/aiconfigurator 095f58a"
 KEYS = ["batch_size", "seq_len", "num_heads", "head_dim"]
 # Profile, file, kernel, causal. B200's prefill rows are TensorRT-LLM's kernels, not FA4: they stay out.
 # FA2's and FA3's tables are medians of flash-attention and TensorRT-LLM's own kernels of that generation.

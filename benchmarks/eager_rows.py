@@ -15,8 +15,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from fit_data import neusight_gpus
+from judging import median_bias, median_error
 from numpy.typing import NDArray
+from sources import neusight_gpus
 
 from hwsearch.cost.eager import HOST_TIME, HostTime, eager_seconds
 from hwsearch.cost.operators import OPERATORS, Variant
@@ -69,17 +70,13 @@ def load(data: Path, op: str) -> list[Rows]:
 
 def best(tables: list[Rows]) -> HostTime:
     grid = [HostTime(1e-6 * floor, 1e-6 * gap) for floor in range(2, 90, 3) for gap in range(0, 70, 3)]
-    return min(grid, key=lambda host: np.mean([np.median(np.abs(t.ratio(host) - 1)) for t in tables]))
+    return min(grid, key=lambda host: np.mean([median_error(t.ratio(host)) for t in tables]))
 
 
 def cells(tables: list[Rows], host: HostTime) -> str:
     ratios = {t.gpu: t.ratio(host) for t in tables}
-    errors = [100 * np.median(np.abs(r - 1)) for r in ratios.values()]
-    each = [
-        f"{gpu} {e:.1f} ({100 * (np.median(r) - 1):+.0f})"
-        for (gpu, r), e in zip(ratios.items(), errors, strict=True)
-    ]
-    return f"mean {np.mean(errors):5.1f}: {', '.join(each)}"
+    each = [f"{gpu} {median_error(r):.1f} ({median_bias(r):+.0f})" for gpu, r in ratios.items()]
+    return f"mean {np.mean([median_error(r) for r in ratios.values()]):5.1f}: {', '.join(each)}"
 
 
 def main() -> None:
@@ -94,11 +91,11 @@ def main() -> None:
         print(f"{op:<10} in use   {cells(tables, HOST_TIME[op])}")
         if arguments.fit:
             host = best(tables)
-            unseen = [np.median(np.abs(t.ratio(best([o for o in tables if o is not t])) - 1)) for t in tables]
+            unseen = [median_error(t.ratio(best([o for o in tables if o is not t]))) for t in tables]
             print(
                 f"{'':<10} best: floor {1e6 * host.floor_s:.0f} us, gap {1e6 * host.gap_s:.0f} us", end="; "
             )
-            print(f"mean left out {100 * np.mean(unseen):.1f}")
+            print(f"mean left out {np.mean(unseen):.1f}")
 
 
 if __name__ == "__main__":

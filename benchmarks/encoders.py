@@ -1,4 +1,4 @@
-"""Whole encoders against public end-to-end tables, and each runtime's constant fitted from them.
+"""Whole encoders against public end-to-end tables, which also give each runtime's one constant.
 
     python benchmarks/encoders.py --data DIR [--cells FILE.csv]
 
@@ -23,19 +23,17 @@ the length are predicted a second time with unfused attention: what is left then
 from __future__ import annotations
 
 import argparse
-import tempfile
 from dataclasses import replace
-from io import StringIO
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from predicted import predict_frame
 
 from hwsearch.cost.layer import count_kernels, embedding_operators, layer_operators
 from hwsearch.cost.models import PLAIN
 from hwsearch.cost.prediction import predict_shape
 from hwsearch.cost.runtime import GAP_S_PER_KERNEL, RUNTIMES
-from hwsearch.cost.tables import predict_table
 from hwsearch.gpu.catalog import load_gpu
 from hwsearch.settings import RuntimeName
 from hwsearch.shape import PRESETS
@@ -102,6 +100,7 @@ SQUAD = "normal:178,75,30..384x256"
 MOST_DISAGREEMENT = 1.15
 LAUNCH_BOUND_TOKENS = 128
 NEVER = (99, 0)
+NO_GPU = "t4"  # every row names its own
 SHAPE = ["layers", "hidden", "heads", "ffn", "batch", "seq"]
 KEY = ["gpu", "runtime", "dtype", *SHAPE, "framework"]
 
@@ -145,14 +144,6 @@ def cells(folder: Path) -> pd.DataFrame:
     return found.drop(columns=["min", "max"]).rename(columns={"median": "measured_ms"})
 
 
-def predict(table: pd.DataFrame) -> pd.DataFrame:
-    """`table` with the columns that `hwsearch predict FILE.csv` adds."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "cells.csv"
-        table.to_csv(path, index=False)
-        return pd.read_csv(StringIO(predict_table(path, load_gpu("t4"))))
-
-
 def with_error(found: pd.DataFrame) -> pd.DataFrame:
     return found.assign(error=found["predicted_ms"] / found["measured_ms"] - 1)
 
@@ -165,14 +156,14 @@ def launched(cell: pd.Series) -> int:
 
 
 def predict_unfused(table: pd.DataFrame) -> pd.DataFrame:
-    """The same if attention were nowhere one kernel; the host takes as long as in `predict`."""
+    """The same if attention were nowhere one kernel; the host takes as long as it does now."""
     each_s = table["runtime"].map({name: runtime.host_s_per_kernel for name, runtime in RUNTIMES.items()})
     host_ms = 1e3 * each_s * table.apply(launched, axis=1)
     fused = dict(RUNTIMES)
     for name, runtime in fused.items():
         RUNTIMES[name] = replace(runtime, fused_from=NEVER, host_s_per_kernel=0.0)
     try:
-        found = predict(table)
+        found = predict_frame(table, NO_GPU)
     finally:
         RUNTIMES.update(fused)
     return found.assign(predicted_ms=np.maximum(found["predicted_ms"], host_ms.to_numpy()))
@@ -257,7 +248,7 @@ def main() -> None:
     parser.add_argument("--cells", type=Path)
     arguments = parser.parse_args()
     judged = cells(arguments.data)
-    found = with_error(predict(judged))
+    found = with_error(predict_frame(judged, NO_GPU))
     print_constants(found)
     print_errors(found, ["runtime", "gpu", "dtype"])
     print_errors(found, ["runtime", "framework", "gpu", "dtype"])

@@ -2,9 +2,9 @@
 
     python benchmarks/fit_attention.py --data DIR [--write] [--out results/fit_attention.md]
 
-DIR holds the measurements as in fit_constants.py. Own error: fitted on two thirds of the sequence lengths
-of a GPU, judged on the others, three times. Left out: all other GPUs fitted together, with one rate per
-kernel and everything else in common, judged on this GPU; the rate of a kernel that only this GPU was
+DIR holds the public measurements, a folder for each source. Own error: fitted on two thirds of the sequence
+lengths of a GPU, judged on the others, three times. Left out: all other GPUs fitted together, with one rate
+per kernel and everything else in common, judged on this GPU; the rate of a kernel that only this GPU was
 timed with comes from the TFLOP/s that its authors published. Errors are medians of |predicted / measured - 1|
 over every row, though fits see a sample.
 """
@@ -21,21 +21,32 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from attention_data import AttentionCases, attention_cases
+from judging import (
+    BEING_FITTED,
+    FOLDS,
+    coverage,
+    equal_weight,
+    fold_of,
+    interval,
+    median_bias,
+    median_error,
+    p90_error,
+)
 from numpy.typing import NDArray
-from profile_blocks import by_dtype, coverage, equal_weight, interval, replace_blocks
+from profile_blocks import by_dtype, replace_blocks, shipped_gpus
 from scipy.optimize import least_squares
+from sources import TIMED_BOARD
 
 from hwsearch.cost.attention import fused_seconds, products_fraction, row_work
 from hwsearch.files import write_whole
 from hwsearch.gpu.attention_constants import SHARED
 from hwsearch.gpu.attention_kernels import best_kernel
 from hwsearch.gpu.calibration import AttentionConstants, Evidence
-from hwsearch.gpu.catalog import gpu_names, load_gpu
+from hwsearch.gpu.catalog import load_gpu
 from hwsearch.gpu.profile import Gpu
 
 Vector = NDArray[np.float64]
-FIT_ROWS, JOINT_ROWS, FOLDS = 1500, 400, 3
-NO_EVIDENCE = Evidence("fitted", "being fitted", 1)
+FIT_ROWS, JOINT_ROWS = 1500, 400
 # Start and bounds of every constant, in the order of AttentionConstants.
 BOUNDS: dict[str, tuple[float, float, float]] = {
     "floor_cycles": (11_400, 3_000, 40_000),
@@ -55,11 +66,6 @@ PUBLISHED = {
         128: dict(zip((512, 1024, 2048, 4096, 8192, 16384), (467, 565, 625, 638, 646, 648), strict=True)),
     },
     "fa4": {128: {16384: 1609}},
-}
-# Same chip, other board: these take the constants of the card that was timed.
-SIBLINGS = {
-    **dict.fromkeys(("a100-sxm-40", "a100-pcie-40", "a100-pcie-80"), "a100-sxm-80"),
-    **dict.fromkeys(("h100-pcie", "h200-sxm"), "h100-sxm"),
 }
 PUBLISHED_ON = {"fa3": "h100-sxm", "fa4": "b200"}
 PUBLISHED_TOKENS, PUBLISHED_WIDTH = 16384, 2048
@@ -118,7 +124,7 @@ def fit(
     def constants(x: Vector, kernel: str) -> AttentionConstants:
         given = {f.name: getattr(held, f.name) for f in fields(held)} if held else {}
         values = {name: float(np.exp(v)) for (name, k), v in zip(free, x, strict=True) if k in (None, kernel)}
-        return AttentionConstants(**{**given, **values, "kernel": kernel, "evidence": NO_EVIDENCE})
+        return AttentionConstants(**{**given, **values, "kernel": kernel, "evidence": BEING_FITTED})
 
     def residuals(x: Vector) -> Vector:
         return np.concatenate([np.log(predict(c, constants(x, c.kernel)) / c.seconds) for c in samples])
@@ -130,10 +136,6 @@ def fit(
 
 def ratios(cases: AttentionCases, constants: AttentionConstants) -> Vector:
     return np.asarray(predict(cases, constants) / cases.seconds)
-
-
-def median_error(ratio: Vector) -> float:
-    return float(100 * np.median(np.abs(ratio - 1)))
 
 
 def published_cases(kernel: str) -> AttentionCases:
@@ -164,9 +166,8 @@ def left_out(cases: AttentionCases, tables: Sequence[AttentionCases]) -> Attenti
 
 
 def fit_table(cases: AttentionCases, tables: Sequence[AttentionCases]) -> AttentionFit:
-    groups = cases.frame["group"].to_numpy()
-    part = np.random.default_rng(0).permutation(int(groups.max()) + 1)[groups] % FOLDS
-    own = np.empty(len(groups))
+    part = fold_of(cases.frame["group"].to_numpy())
+    own = np.empty(len(part))
     for fold in range(FOLDS):
         trained = fit([cases.some(part != fold)], FIT_ROWS)[cases.kernel]
         own[part == fold] = ratios(cases.some(part == fold), trained)
@@ -185,24 +186,25 @@ def fit_attention(data: Path) -> AttentionFits:
 def attention_block(gpu: Gpu, dtype: str, fits: AttentionFits) -> AttentionConstants:
     """The constants of the kernel that `gpu` runs by default, with their evidence."""
     kernel = best_kernel(gpu, dtype)
-    timed = fits.of(gpu.name, kernel) or fits.of(SIBLINGS.get(gpu.name, ""), kernel)
+    timed = fits.of(gpu.name, kernel) or fits.of(TIMED_BOARD.get(gpu.name, ""), kernel)
     if timed is not None:
         return replace(timed.constants, evidence=timed_evidence(gpu, timed))
     constants = SHARED[kernel]
     if kernel in fits.shared:
         constants = replace(fits.shared[kernel], evidence=constants.evidence)
     if kernel == "efficient" and not _on_tensor_cores(gpu, dtype):
-        note = f"{constants.evidence.note}; share of SIMT rate assumed"
-        return replace(constants, compute_fraction=SIMT_FRACTION, evidence=noted(constants, note))
+        evidence = noted(constants, "share of SIMT rate assumed")
+        return replace(constants, compute_fraction=SIMT_FRACTION, evidence=evidence)
     used = products_fraction(gpu, dtype, constants)
     if used != constants.compute_fraction:
-        note = f"tensor rate halved with fp32 sums: a compute_fraction of {used:.2f} is used, no timings here"
+        note = f"a compute_fraction of {used:.2f} is used where fp32 sums halve the tensor rate"
         return replace(constants, evidence=noted(constants, note))
     return constants
 
 
 def noted(constants: AttentionConstants, note: str) -> Evidence:
-    return replace(constants.evidence, note=note)
+    """The evidence with one more note."""
+    return replace(constants.evidence, note="; ".join(filter(None, (constants.evidence.note, note))))
 
 
 def timed_evidence(gpu: Gpu, timed: AttentionFit) -> Evidence:
@@ -236,8 +238,7 @@ def table(fits: AttentionFits) -> str:
     lines = [head, ["---"] * len(head)]
     for f in fits.fits:
         kind = f"{f.cases.kernel}{', prefill' if f.cases.causal else ''}"
-        p90 = 100 * np.quantile(np.abs(f.own - 1), 0.9)
-        errors = [f"{x:.1f}" for x in (f.own_error, p90, f.left_out_error)]
+        errors = [f"{x:.1f}" for x in (f.own_error, p90_error(f.own), f.left_out_error)]
         values = [f"{getattr(f.constants, n):.3g}" for n in names]
         lines.append(
             [
@@ -245,7 +246,7 @@ def table(fits: AttentionFits) -> str:
                 kind,
                 f"{len(f.cases.frame):,}",
                 *errors,
-                f"{100 * (np.median(f.left_out) - 1):+.1f}",
+                f"{median_bias(f.left_out):+.1f}",
                 *values,
             ]
         )
@@ -304,8 +305,8 @@ def main() -> None:
     )
     print(text)
     if arguments.write:
-        for name in gpu_names():
-            replace_blocks(name, {"attention": attention_blocks(load_gpu(name), fits)})
+        for gpu in shipped_gpus():
+            replace_blocks(gpu.name, {"attention": attention_blocks(gpu, fits)})
     if arguments.out:
         write_whole(arguments.out, text)
 

@@ -1,6 +1,6 @@
 """Fit the fp32 (SIMT) GEMM and batched GEMM constants, and print own and left-out errors of each design.
 
-    python benchmarks/fit_fp32.py --data DIR [--designs] [--out results/fit_fp32.md]
+    python benchmarks/fit_fp32.py --data DIR [--designs] [--write] [--out results/fit_fp32.md]
 
 DIR/neusight holds linear_fp32.csv.gz and bmm_fp32.csv.gz (sitar-lab/NeuSight 6945927, TF32 off, eager).
 Their N is the reduction and K the output width: the grids say so in every row (gx = ceil(K / tile)).
@@ -21,29 +21,26 @@ from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
-from fit_data import NEUSIGHT, neusight_gpus
+from judging import BEING_FITTED, FOLDS, coverage, equal_weight, fold_of, interval, median_bias, median_error
 from numpy.typing import NDArray
-from profile_blocks import coverage, equal_weight, interval, plain, replace_gemm
+from profile_blocks import replace_gemm, shipped_gpus
 from scipy.optimize import least_squares
+from sources import NEUSIGHT, chip, neusight_gpus
 
-from hwsearch import files
 from hwsearch.cost import gemm_simt
 from hwsearch.cost.eager import HOST_TIME, eager_seconds
 from hwsearch.cost.gemm_simt import SIMT, SimtModel, sgemm_batched_seconds, sgemm_seconds
 from hwsearch.files import write_whole
 from hwsearch.gpu.calibration import Evidence, SimtConstants
-from hwsearch.gpu.catalog import gpu_names, load_gpu
 from hwsearch.gpu.power import POWER_BASE_W, POWER_SHARE, PROCESSES, Process
 from hwsearch.gpu.profile import Gpu
+from hwsearch.gpu.profile_text import plain
 
 Vector = NDArray[np.float64]
-V100_PCIE_W = 250.0
 DEVICE_BOUND_S = 3e-4
 # Of a GPU that was not timed; smaller rows than DEVICE_BOUND_S are the host's, so the floor is bmm's.
 BANDWIDTH_FRACTION, FLOOR_S = 0.55, 6e-6
 SAMPLE = 600
-FOLDS = 3
-SIBLINGS = {"a100-pcie-40": "a100", "a100-pcie-80": "a100"}
 
 
 @dataclass(frozen=True)
@@ -55,8 +52,8 @@ class Table:
     frame: pd.DataFrame
 
     @property
-    def family(self) -> str:
-        return SIBLINGS.get(self.gpu.name, self.gpu.name)
+    def chip(self) -> str:
+        return chip(self.gpu.name)
 
     def rows(self, kept: NDArray[np.bool_] | pd.Series) -> Table:
         return replace(self, frame=self.frame[kept])
@@ -73,14 +70,13 @@ def load(data: Path) -> list[Table]:
     """Every table, rows of equal shape at their median."""
     tables = []
     gpus = neusight_gpus()
-    gpus["Tesla V100-PCIE-32GB"] = replace(gpus["Tesla V100-PCIE-32GB"], tdp_w=V100_PCIE_W)
     for operator, name in (("gemm", "linear"), ("bmm", "bmm")):
         frame = pd.read_csv(data / "neusight" / f"{name}_fp32.csv.gz")
         frame = frame.rename(columns={"B": "b", "M": "m", "K": "n", "N": "k"})
         frame = frame.groupby(["device", "b", "m", "n", "k"])["latency_ms"].median().reset_index()
         frame["seconds"] = 1e-3 * frame["latency_ms"]
         groups = frame.groupby(["n", "k"]).ngroup().to_numpy()
-        frame["part"] = np.random.default_rng(0).permutation(groups.max() + 1)[groups] % FOLDS
+        frame["part"] = fold_of(groups)
         tables += [Table(gpu, operator, frame[frame["device"] == device]) for device, gpu in gpus.items()]
     return tables
 
@@ -146,9 +142,6 @@ PRIORS: dict[str, tuple[float, float]] = {
 }
 
 
-BEING_FITTED = Evidence("fitted", "being fitted", 0)
-
-
 def model_of(values: Mapping[str, float]) -> SimtModel:
     efficiency = {kind: values[kind] for kind in KINDS}
     return SimtModel(efficiency, values["prologue_cycles"], values["latency_warps"])
@@ -173,13 +166,13 @@ def price(table: Table, values: Mapping[str, float], design: Design) -> Vector:
 def fit(
     tables: Sequence[Table], design: Design, held: Mapping[str, float], free: Sequence[str]
 ) -> dict[str, float]:
-    """Values with the least robust log error; every family and operator weighs the same."""
+    """Values with the least robust log error; every chip and operator weighs the same."""
     names = [name for name in free if name not in held]
     start = {name: value for name, (value, _) in PRIORS.items()} | dict(held)
     width = np.array([PRIORS[name][1] or 0.3 for name in names])
     origin = np.log([start[name] for name in names])
     samples = [table.sample(SAMPLE) for table in tables]
-    families = [table.family for table in samples]
+    chips = [table.chip for table in samples]
 
     def values(x: Vector) -> dict[str, float]:
         return start | dict(zip(names, np.exp(x), strict=True))
@@ -189,7 +182,7 @@ def fit(
         for table in samples:
             error = np.log(price(table, values(x), design) / table.frame["seconds"].to_numpy())
             robust = np.sign(error) * np.sqrt(0.02 * (np.sqrt(1 + (error / 0.1) ** 2) - 1))
-            parts.append(robust / np.sqrt(len(error) * families.count(table.family)))
+            parts.append(robust / np.sqrt(len(error) * chips.count(table.chip)))
         return np.concatenate([60 * np.concatenate(parts), (x - origin) / width])
 
     return values(least_squares(residuals, origin, diff_step=1e-3, max_nfev=15).x)
@@ -216,10 +209,10 @@ def bounds_from(tables: Sequence[Table], left_out: str) -> dict[str, float]:
 def left_out(tables: Sequence[Table], design: Design) -> dict[tuple[str, str], Vector]:
     """Predicted over measured for every device-bound row of every table."""
     found = {}
-    for family in dict.fromkeys(table.family for table in tables):
-        others = [t.device_bound for t in tables if t.family != family]
-        values = fit(others, design, bounds_from(others, family), SHARED)
-        for table in (t.device_bound for t in tables if t.family == family):
+    for each in dict.fromkeys(table.chip for table in tables):
+        others = [t.device_bound for t in tables if t.chip != each]
+        values = fit(others, design, bounds_from(others, each), SHARED)
+        for table in (t.device_bound for t in tables if t.chip == each):
             found[table.operator, table.gpu.name] = ratios(table, values, design)
     return found
 
@@ -241,10 +234,6 @@ def _all_but(values: Mapping[str, float], names: Sequence[str]) -> dict[str, flo
     return {name: value for name, value in values.items() if name not in names}
 
 
-def median_error(ratio: Vector) -> float:
-    return float(100 * np.median(np.abs(ratio - 1)))
-
-
 def ratios(table: Table, values: Mapping[str, float], design: Design) -> Vector:
     return np.asarray(price(table, values, design) / table.frame["seconds"].to_numpy())
 
@@ -260,12 +249,9 @@ def lines(title: str, found: Mapping[tuple[str, str], Vector]) -> list[str]:
     rows = []
     for operator in ("gemm", "bmm"):
         one = {gpu: ratio for (kind, gpu), ratio in found.items() if kind == operator}
-        errors = {gpu: 100 * float(np.median(np.abs(r - 1))) for gpu, r in one.items()}
-        biases = {gpu: 100 * float(np.median(r) - 1) for gpu, r in one.items()}
-        cells = [f"{errors[gpu]:.1f} ({biases[gpu]:+.0f})" for gpu in one]
-        rows.append(
-            f"| {title} | {operator} | " + " | ".join(cells) + f" | {np.mean([*errors.values()]):.1f} |"
-        )
+        cells = [f"{median_error(ratio):.1f} ({median_bias(ratio):+.0f})" for ratio in one.values()]
+        mean = np.mean([median_error(ratio) for ratio in one.values()])
+        rows.append(f"| {title} | {operator} | " + " | ".join(cells) + f" | {mean:.1f} |")
     return rows
 
 
@@ -288,8 +274,8 @@ def write_blocks(
         from_gpus=tuple(rows),
         note="clock from the power limit, share of the lanes from square products (hwsearch.cost.gemm_simt)",
     )
-    for name in gpu_names(files.data_folder("profiles")):
-        gpu = load_gpu(name, files.data_folder("profiles"))
+    for gpu in shipped_gpus():
+        name = gpu.name
         block = SimtConstants(FLOOR_S, 1.0, BANDWIDTH_FRACTION, everywhere)
         if name in rows:
             mine = [t.device_bound for t in tables if t.gpu.name == name]
@@ -309,8 +295,11 @@ def write_blocks(
             block = SimtConstants(FLOOR_S, *fractions, evidence)
         blocks = {"fp32": plain(block)}
         if "fp16" in gpu.dense_flops_per_s and gpu.compute_capability < (7, 0):
-            unseen_dtype = replace(everywhere, from_gpus=(name,), note="no fp16 timings: constants of fp32")
-            blocks["fp16"] = plain(replace(block, evidence=unseen_dtype))
+            note = "no fp16 timings: error unknown; constants of fp32"
+            untimed = replace(
+                everywhere, rows=rows[name], transfer_error_percent=None, from_gpus=(name,), note=note
+            )
+            blocks["fp16"] = plain(replace(block, evidence=untimed))
         replace_gemm(name, blocks)
 
 

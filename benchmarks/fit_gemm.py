@@ -22,40 +22,42 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from fit_data import Cases, gemm_cases, vidur_gemm_cases
+from gemm_data import Cases, gemm_cases, vidur_gemm_cases
+from judging import (
+    BEING_FITTED,
+    FOLDS,
+    coverage,
+    equal_weight,
+    fold_of,
+    interval,
+    median_bias,
+    median_error,
+    p90_error,
+)
 from numpy.typing import NDArray
-from profile_blocks import by_dtype, coverage, equal_weight, interval, replace_gemm
+from profile_blocks import by_dtype, replace_gemm, shipped_gpus
 from scipy.optimize import least_squares
+from sources import TIMED_BOARD
 
-from hwsearch import files
 from hwsearch.cost.gemm import gemm_seconds
 from hwsearch.files import write_whole
 from hwsearch.gpu.calibration import Evidence, GemmConstants
-from hwsearch.gpu.catalog import gpu_names, load_gpu
 from hwsearch.gpu.power import TENSOR_SHARE, sustained_fraction
 from hwsearch.gpu.profile import Gpu
 from hwsearch.gpu.profile_file import FIRST_TENSOR_CORES
 
 Vector = NDArray[np.float64]
 FIT_ROWS = 1200
-FOLDS = 3
-# Same chip, other board: these take the floor, bandwidth and power share of the card that was timed.
-SIBLINGS = {
-    "a100-sxm-40": "a100-sxm-80",
-    "a100-pcie-40": "a100-sxm-80",
-    "a100-pcie-80": "a100-sxm-80",
-    "a30": "a100-sxm-80",
-    "h100-pcie": "h100-sxm",
-    "h200-sxm": "h100-sxm",
-}
+# These take the floor, bandwidth and power share of the card that was timed; the A30 is half an A100.
+SIBLINGS = {**TIMED_BOARD, "a30": "a100-sxm-80"}
 # Of an SM of Turing, GA10x, Ada and GB202 at full rate; large square products on half-rate GeForce over their
 # datasheets: 76 of 71, 64 of 59.5, 165 to 179 of 165.2 and 230 of 209.5 TFLOP/s.
 FULL_RATE_PER_CYCLE = {"bf16": 1024, "fp16": 1024, "tf32": 512}
 HALF_RATE_SHARE = 1.07
+HALF_RATE_MEASURED = ("rtx3080", "rtx3090", "rtx4090", "rtx5090")
 # A table this small says nothing of the GPU's floor and bandwidth, and little of what all share.
 SMALL_TABLE, SMALL_WEIGHT = 1000, 0.2
 ASYNCHRONOUS = ((9, 0), (10, 0))
-BEING_FITTED = Evidence("fitted", "being fitted", 0)
 
 # Shared constants: start, low, high. A fixed one has low == high.
 SHARED: dict[str, tuple[float, float, float]] = {
@@ -216,9 +218,6 @@ def _least_squares(residuals: Callable[[Vector], Vector], start: Vector, low: Ve
     return np.asarray(found.x)
 
 
-Prediction = Callable[[Cases], Vector]
-
-
 @dataclass(frozen=True)
 class Judged:
     """Predicted / measured of one table: on folds held out of its own fit, and with the GPU left out."""
@@ -230,8 +229,7 @@ class Judged:
 
 def own_ratios(table: Cases, start: GemmConstants) -> Vector:
     """Every row, predicted by a fit that saw no row of its (n, k)."""
-    fold = np.random.default_rng(0).permutation(int(table.frame["group"].max()) + 1) % FOLDS
-    part = fold[table.frame["group"].to_numpy()]
+    part = fold_of(table.frame["group"].to_numpy())
     ratio = np.empty(len(part))
     for held in range(FOLDS):
         constants = fit_own(table.some(part != held), start)
@@ -260,13 +258,8 @@ DESIGNS: dict[str, dict[str, float]] = {
 }
 
 
-def median_error(ratio: Vector) -> float:
-    return float(100 * np.median(np.abs(ratio - 1)))
-
-
 def summary(ratio: Vector) -> str:
-    p90 = 100 * np.quantile(np.abs(ratio - 1), 0.9)
-    return f"{median_error(ratio):.1f} | {p90:.1f} | {100 * (np.median(ratio) - 1):+.1f}"
+    return f"{median_error(ratio):.1f} | {p90_error(ratio):.1f} | {median_bias(ratio):+.1f}"
 
 
 def report(judged: Sequence[Judged], model: GemmModel) -> list[str]:
@@ -318,13 +311,12 @@ def write_blocks(judged: Sequence[Judged], model: GemmModel) -> None:
         from_gpus=tuple(mine),
         note="floor, bandwidth and share of the power limit typical of the GPUs that were timed",
     )
-    for name in gpu_names(files.data_folder("profiles")):
-        gpu = load_gpu(name, files.data_folder("profiles"))
+    for gpu in shipped_gpus():
         if gpu.compute_capability < FIRST_TENSOR_CORES:
             continue
         dtypes = [dtype for dtype in gpu.dense_flops_per_s if dtype != "fp32"]
-        blocks = by_dtype({d: _block(gpu, d, model, mine, everywhere) for d in dtypes})
-        replace_gemm(name, blocks)
+        blocks = by_dtype({d: _noted(_block(gpu, d, model, mine, everywhere), d) for d in dtypes})
+        replace_gemm(gpu.name, blocks)
 
 
 def _block(
@@ -348,11 +340,17 @@ def _block(
     if sibling is None:
         block = model.constants(gpu, dtype, everywhere)
         return _half_rate(block, gpu, dtype, model) if half_rate(gpu, dtype) else block
-    note = "no tf32 timings" if own else "same chip, other board"
-    evidence = replace(
-        everywhere, from_gpus=(sibling,), note=f"{note}: floor, bandwidth and power of that GPU"
-    )
+    note = f"{'' if own else 'same chip, other board: '}floor, bandwidth and power of that GPU"
+    evidence = replace(everywhere, from_gpus=(sibling,), note=note)
     return gemm_constants(gpu, dtype, model.shared, model.own[sibling], evidence)
+
+
+def _noted(block: GemmConstants, dtype: str) -> GemmConstants:
+    """No table has tf32, so that errors in 16 bit say nothing of it."""
+    if dtype != "tf32":
+        return block
+    note = f"no tf32 timings: error unknown; {block.evidence.note}"
+    return replace(block, evidence=replace(block.evidence, transfer_error_percent=None, note=note))
 
 
 def half_rate(gpu: Gpu, dtype: str) -> bool:
@@ -364,14 +362,15 @@ def half_rate(gpu: Gpu, dtype: str) -> bool:
 def _half_rate(block: GemmConstants, gpu: Gpu, dtype: str, model: GemmModel) -> GemmConstants:
     of_clock = sustained_fraction(gpu, dtype) / TENSOR_SHARE
     note = (
-        f"half-rate tensor cores: {HALF_RATE_SHARE:.2f} of the datasheet's rate, as square products reach on "
-        "RTX 3080, 3090, 4090 and 5090 (github.com/zzc0721/torch-performance-test-data)"
+        f"half-rate tensor cores: {HALF_RATE_SHARE:.2f} of the datasheet's rate, as 16-bit square products "
+        "reach on RTX 3080, 3090, 4090 and 5090 (github.com/zzc0721/torch-performance-test-data)"
     )
+    measured = gpu.name in HALF_RATE_MEASURED and dtype != "tf32"
     return replace(
         block,
         compute_fraction=HALF_RATE_SHARE,
         sustained_fraction=model.typical["of_power_limit"] * HALF_RATE_SHARE * min(of_clock, 1.0),
-        evidence=replace(block.evidence, kind="anchored", note=note),
+        evidence=replace(block.evidence, kind="anchored" if measured else "transferred", note=note),
     )
 
 
@@ -384,7 +383,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="update the profiles")
     parser.add_argument("--out", type=Path, help="also write the tables to this file")
     arguments = parser.parse_args()
-    tables = [table for table in gemm_cases(arguments.data) if table.dtype != "fp32"]
+    tables = list(gemm_cases(arguments.data))
     model = fit_shared(tables)
     judged = [
         Judged(t, own_ratios(t, model.constants(t.gpu, t.dtype)), left_out_ratios(t, tables)) for t in tables
@@ -396,7 +395,7 @@ def main() -> None:
         ratio = predict(replace(cases, dtype=own.dtype), constants) / cases.seconds
         text += (
             f"\nNever fitted, {cases.source}, fp16 layers on {cases.gpu.name}, {len(ratio):,} cases: "
-            f"{median_error(ratio):.1f} % (bias {100 * (np.median(ratio) - 1):+.1f}).\n"
+            f"{median_error(ratio):.1f} % (bias {median_bias(ratio):+.1f}).\n"
         )
     print(text)
     if arguments.out:

@@ -2,10 +2,10 @@
 
     python benchmarks/fit_stream.py --data DIR [--write] [--out results/fit_stream.md]
 
-DIR holds the measurements as in fit_constants.py. Own error: constants of a GPU fitted on two thirds of its
-widths, judged on the others, three times. Left out: everything fitted on the other chips, judged on
-this GPU; A100 boards and V100 boards are one chip. NeuSight's rows are event timings of eager PyTorch: a
-launch per operator, fitted along with the rest and in no profile, is added to their prediction.
+DIR holds the public measurements, a folder for each source. Own error: constants of a GPU fitted on two
+thirds of its widths, judged on the others, three times. Left out: everything fitted on the other chips,
+judged on this GPU; A100 boards and V100 boards are one chip. NeuSight's rows are event timings of eager
+PyTorch: a launch per operator, fitted along with the rest and in no profile, is added to their prediction.
 Errors are medians of |predicted / measured - 1| over every row above 0.12 ms (NeuSight) or every row (Vidur).
 """
 
@@ -18,9 +18,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from judging import (
+    BEING_FITTED,
+    FOLDS,
+    coverage,
+    equal_weight,
+    fold_of,
+    interval,
+    median_bias,
+    median_error,
+    p90_error,
+)
 from numpy.typing import NDArray
-from profile_blocks import coverage, equal_weight, interval, plain, replace_blocks
+from profile_blocks import replace_blocks, shipped_gpus
 from scipy.optimize import least_squares
+from sources import chip
 from stream_data import KERNELS as KERNEL_OF
 from stream_data import PASSES, StreamCases, stream_cases
 
@@ -28,13 +40,12 @@ from hwsearch.cost import stream
 from hwsearch.cost.stream import Kernel, kernel_seconds
 from hwsearch.files import write_whole
 from hwsearch.gpu.calibration import Evidence, StreamConstants
-from hwsearch.gpu.catalog import gpu_names, load_gpu
 from hwsearch.gpu.profile import BYTES_PER_ELEMENT, Gpu
+from hwsearch.gpu.profile_text import plain
 
 Vector = NDArray[np.float64]
 Values = Mapping[str, float]
-JOINT_ROWS, OWN_ROWS, FOLDS = 150, 600, 3
-NO_EVIDENCE = Evidence("fitted", "being fitted", 1)
+JOINT_ROWS, OWN_ROWS = 150, 600
 US = 1e-6
 # Start and bounds. `fraction` and `fraction_old` are of the memory bandwidth; the launches are NeuSight's.
 SHARED = {
@@ -112,7 +123,7 @@ def kernel_from(operator: str, v: Values) -> Kernel:
 
 
 def predict(cases: StreamCases, v: Values) -> Vector:
-    constants = constants_from(cases.gpu, v, NO_EVIDENCE)
+    constants = constants_from(cases.gpu, v, BEING_FITTED)
     gpu = replace(cases.gpu, calibration=replace(cases.gpu.calibration, stream=constants))
     rows, columns = (cases.frame[c].to_numpy(dtype=np.float64) for c in ("rows", "cols"))
     size = BYTES_PER_ELEMENT[cases.dtype]
@@ -156,22 +167,15 @@ def starts(bounds: Mapping[str, tuple[float, float, float]]) -> dict[str, float]
     return {name: start for name, (start, _, _) in bounds.items()}
 
 
-def same_chip(a: Gpu, b: Gpu) -> bool:
-    return a.name.split("-")[0] == b.name.split("-")[0]
-
-
 def ratios(cases: StreamCases, v: Values) -> Vector:
     return np.asarray(predict(cases, v) / cases.seconds)
-
-
-def median_error(ratio: Vector) -> float:
-    return float(100 * np.median(np.abs(ratio - 1)))
 
 
 def fit_gpu(gpu: Gpu, every: Sequence[StreamCases], shared: Values) -> StreamFit:
     tables = [c for c in every if c.gpu.name == gpu.name]
     bounds = OWN if tables[0].eager else OWN_DEVICE
-    left_out = fit([c for c in every if not same_chip(c.gpu, gpu)], SHARED, starts(SHARED), JOINT_ROWS)
+    others = [c for c in every if chip(c.gpu.name) != chip(gpu.name)]
+    left_out = fit(others, SHARED, starts(SHARED), JOINT_ROWS)
     own: dict[str, list[Vector]] = {c.operator: [] for c in tables}
     for fold in range(FOLDS):
         kept = [c.some(_fold(c) != fold) for c in tables]
@@ -180,12 +184,11 @@ def fit_gpu(gpu: Gpu, every: Sequence[StreamCases], shared: Values) -> StreamFit
             own[c.operator].append(ratios(c.some(_fold(c) == fold), v))
     errors = {}
     mine_of = {operator: np.concatenate(parts) for operator, parts in own.items()}
-    others_of = {c.operator: ratios(c, left_out) for c in tables}
+    unseen_of = {c.operator: ratios(c, left_out) for c in tables}
     for c in tables:
-        mine, others = mine_of[c.operator], others_of[c.operator]
-        p90 = float(100 * np.quantile(np.abs(mine - 1), 0.9))
+        mine, unseen = mine_of[c.operator], unseen_of[c.operator]
         errors[c.operator] = (
-            median_error(mine), p90, median_error(others), float(100 * (np.median(others) - 1))
+            median_error(mine), p90_error(mine), median_error(unseen), median_bias(unseen)
         )  # fmt: skip
     values = fit(tables, bounds, shared, OWN_ROWS)
     operators = ", ".join(c.operator for c in tables)
@@ -199,12 +202,11 @@ def fit_gpu(gpu: Gpu, every: Sequence[StreamCases], shared: Values) -> StreamFit
         note=note if tables[0].eager else "",
         **interval(np.concatenate([equal_weight(ratio) for ratio in mine_of.values()])),
     )
-    return StreamFit(gpu, tables, constants_from(gpu, values, evidence), errors, mine_of, others_of)
+    return StreamFit(gpu, tables, constants_from(gpu, values, evidence), errors, mine_of, unseen_of)
 
 
 def _fold(cases: StreamCases) -> NDArray[np.int64]:
-    groups = cases.frame["group"].to_numpy()
-    return np.asarray(np.random.default_rng(0).permutation(int(groups.max()) + 1)[groups] % FOLDS)
+    return fold_of(cases.frame["group"].to_numpy())
 
 
 def fit_streams(data: Path) -> StreamFits:
@@ -279,8 +281,8 @@ def main() -> None:
     )
     print(text)
     if arguments.write:
-        for name in gpu_names():
-            replace_blocks(name, {"stream": plain(stream_block(load_gpu(name), fits))})
+        for gpu in shipped_gpus():
+            replace_blocks(gpu.name, {"stream": plain(stream_block(gpu, fits))})
     if arguments.out:
         write_whole(arguments.out, text)
 

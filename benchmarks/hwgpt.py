@@ -15,16 +15,12 @@ compares shapes with biases and without among themselves.
 from __future__ import annotations
 
 import argparse
-import tempfile
-from io import StringIO
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-
-from hwsearch.cost.tables import predict_table
-from hwsearch.gpu.catalog import load_gpu
+from predicted import predict_frame
 
 HEAD_SIZE = 64
 VOCABULARY = 50254
@@ -55,11 +51,7 @@ def shapes(folder: Path) -> pd.DataFrame:
 def predict(table: pd.DataFrame, gpu: str) -> NDArray[np.float64]:
     """Milliseconds, as `hwsearch predict FILE.csv` answers."""
     columns = ["layers", "hidden", "heads", "ffn", "batch", "seq", "head_dim", "glu", "causal", "vocab"]
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "shapes.csv"
-        table[[*columns, "runtime"]].to_csv(path, index=False)
-        answer = pd.read_csv(StringIO(predict_table(path, load_gpu(gpu))))
-    return answer["predicted_ms"].to_numpy()
+    return predict_frame(table[[*columns, "runtime"]], gpu)["predicted_ms"].to_numpy()
 
 
 def kendall(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:

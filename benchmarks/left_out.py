@@ -17,11 +17,12 @@ from attention_data import attention_cases
 from fit_attention import JOINT_ROWS as ATTENTION_ROWS
 from fit_attention import AttentionFits, attention_block
 from fit_attention import fit as fit_attention
-from fit_data import gemm_cases
 from fit_fp32 import BANDWIDTH_FRACTION, FLOOR_S
 from fit_gemm import GemmModel, fit_shared
 from fit_stream import JOINT_ROWS, SHARED, Values, constants_from, starts
 from fit_stream import fit as fit_stream
+from gemm_data import gemm_cases
+from sources import chip as chip_of
 from stream_data import stream_cases
 
 from hwsearch import files
@@ -36,10 +37,6 @@ CHIPS = {
     "t4": ("t4",),
     "p100": ("p100",),
 }
-
-
-def of_chip(name: str, chip: str) -> bool:
-    return name.split("-")[0] == chip
 
 
 def unseen(gpu: Gpu, products: GemmModel, attention: AttentionFits, streams: Values) -> Calibration:
@@ -64,15 +61,15 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of public measurements")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="for the profiles")
     arguments = parser.parse_args()
-    tensor = [t for t in gemm_cases(arguments.data) if t.dtype != "fp32"]
+    tensor = list(gemm_cases(arguments.data))
     flash = [t for t in attention_cases(arguments.data) if t.kernel != "triton"]
     stream_tables = stream_cases(arguments.data)
     arguments.out.mkdir(parents=True, exist_ok=True)
     for chip, names in CHIPS.items():
-        products = fit_shared([t for t in tensor if not of_chip(t.gpu.name, chip)])
-        others = [t for t in flash if not of_chip(t.gpu.name, chip)]
+        products = fit_shared([t for t in tensor if chip_of(t.gpu.name) != chip])
+        others = [t for t in flash if chip_of(t.gpu.name) != chip]
         attention = AttentionFits([], fit_attention(others, ATTENTION_ROWS))
-        kept = [t for t in stream_tables if not of_chip(t.gpu.name, chip)]
+        kept = [t for t in stream_tables if chip_of(t.gpu.name) != chip]
         streams = fit_stream(kept, SHARED, starts(SHARED), JOINT_ROWS)
         for name in names:
             gpu = load_gpu(name, files.data_folder("profiles"))

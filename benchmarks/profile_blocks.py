@@ -2,67 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, TypedDict
+from collections.abc import Iterator, Mapping
+from typing import Any
 
-import numpy as np
 import yaml
-from numpy.typing import NDArray
 
 from hwsearch import files
 from hwsearch.gpu.catalog import gpu_names, load_gpu
-from hwsearch.gpu.profile_text import plain as plain
-
-Vector = NDArray[np.float64]
-ROWS_OF_EACH = 2000
-OUTSIDE = (0.05, 0.95)
+from hwsearch.gpu.profile import Gpu
+from hwsearch.gpu.profile_text import plain, with_section
 
 
-class Interval(TypedDict):
-    """Two attributes of Evidence."""
-
-    low_factor: float
-    high_factor: float
-
-
-def interval(ratio: Vector) -> Interval:
-    """Factors that hold 90 % of measured / predicted, from predicted / measured of held-out rows."""
-    low, high = np.quantile(1 / ratio, OUTSIDE)
-    return {"low_factor": min(float(low), 1.0), "high_factor": max(float(high), 1.0)}
-
-
-def coverage(left_out: Mapping[str, Vector]) -> str:
-    """How much of each left-out GPU the interval holds that the other left-out GPUs give: a line of a report.
-
-    Keys are GPUs, or GPU and operator; what stands before the first blank is the GPU, and the A100s are one.
-    """
-    shares = {}
-    for name, ratio in left_out.items():
-        others = [equal_weight(r) for other, r in left_out.items() if _chip(other) != _chip(name)]
-        bounds = interval(np.concatenate(others))
-        held = (1 / ratio >= bounds["low_factor"]) & (1 / ratio <= bounds["high_factor"])
-        shares[name] = 100 * float(held.mean())
-    each = ", ".join(f"{name} {share:.0f}" for name, share in shares.items())
-    return f"90 % intervals from the other left-out GPUs hold {np.mean([*shares.values()]):.0f} % ({each})."
-
-
-def _chip(name: str) -> str:
-    return name.split()[0].split("-")[0]
-
-
-def equal_weight(ratio: Vector) -> Vector:
-    """Quantiles of one table, so that tables of any size count alike when they are put together."""
-    return np.asarray(np.quantile(ratio, np.linspace(0, 1, ROWS_OF_EACH)))
+def shipped_gpus() -> Iterator[Gpu]:
+    """Every GPU with a profile in the repository, whatever $HWSEARCH_PROFILES says."""
+    folder = files.data_folder("profiles")
+    return (load_gpu(name, folder) for name in gpu_names(folder))
 
 
 def replace_blocks(name: str, blocks: dict[str, Any]) -> None:
-    """Put `blocks` ("attention", "stream", "kind") into the calibration of the profile `name`."""
+    """Put `blocks` ("gemm", "attention", "stream", "kind") into the calibration of the profile `name`."""
     path = files.data_folder("profiles") / f"{name}.yaml"
     text = files.read_text(path)
-    facts, _, _ = text.partition("\ncalibration:")
-    calibration = {**yaml.safe_load(text)["calibration"], **blocks}
-    section = yaml.dump({"calibration": calibration}, Dumper=_NoAliases, sort_keys=False, width=110)
-    files.write_whole(path, f"{facts}\n{section}")
+    files.write_whole(path, with_section(text, {**yaml.safe_load(text)["calibration"], **blocks}))
+
+
+def replace_gemm(name: str, blocks: dict[str, Any]) -> None:
+    """The same for some dtypes of the products."""
+    path = files.data_folder("profiles") / f"{name}.yaml"
+    gemm = yaml.safe_load(files.read_text(path))["calibration"]["gemm"]
+    replace_blocks(name, {"gemm": {**gemm, **blocks}})
 
 
 def by_dtype(constants: Mapping[str, Any]) -> dict[str, Any]:
@@ -78,21 +46,9 @@ def _numbers(block: dict[str, Any]) -> dict[str, Any]:
 
 def write_kinds() -> None:
     """Say in one word what each profile's default dtype rests on."""
-    for name in gpu_names(files.data_folder("profiles")):
-        gpu = load_gpu(name, files.data_folder("profiles"))
+    for gpu in shipped_gpus():
         dtype, c = gpu.default_dtype, gpu.calibration
         kinds = [block.evidence.kind for block in (c.gemm[dtype], c.attention[dtype], c.stream)]
         fitted = kinds.count("fitted")
-        replace_blocks(name, {"kind": ("transferred", "partly fitted", "partly fitted", "fitted")[fitted]})
-
-
-def replace_gemm(name: str, blocks: dict[str, Any]) -> None:
-    """The same for some dtypes of the products."""
-    path = files.data_folder("profiles") / f"{name}.yaml"
-    gemm = yaml.safe_load(files.read_text(path))["calibration"]["gemm"]
-    replace_blocks(name, {"gemm": {**gemm, **blocks}})
-
-
-class _NoAliases(yaml.SafeDumper):
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
+        kind = ("transferred", "partly fitted", "partly fitted", "fitted")[fitted]
+        replace_blocks(gpu.name, {"kind": kind})

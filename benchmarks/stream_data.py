@@ -9,28 +9,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from sources import NEUSIGHT, VIDUR, neusight_gpus
 
 from hwsearch.cost.stream import StreamKernel
 from hwsearch.gpu.catalog import load_gpu
 from hwsearch.gpu.profile import Gpu
 
-NEUSIGHT = "sitar-lab/NeuSight 6945927"
-VIDUR = "microsoft/vidur 7d47513"
 KERNELS: dict[str, StreamKernel] = {
     "add": "elementwise", "gelu": "gelu", "layernorm": "layernorm", "softmax": "softmax"
 }  # fmt: skip
 PASSES = {"add": 3, "gelu": 2, "layernorm": 2, "softmax": 2}
 # NeuSight times eager PyTorch by events, launch included: below this mostly the host is timed.
 EAGER_S = 1.2e-4
-NEUSIGHT_GPUS = {
-    "Tesla T4": "t4",
-    "NVIDIA A100-PCIE-40GB": "a100-pcie-40",
-    "NVIDIA A100 80GB PCIe": "a100-pcie-80",
-    "Tesla P100-PCIE-16GB": "p100",
-    "Tesla V100-PCIE-32GB": "v100",
-}
-# The V100 that NeuSight timed is the PCIe card, whose datasheet clock is lower (from memory).
-V100_PCIE_HZ = 1.38e9
 
 
 @dataclass(frozen=True)
@@ -66,13 +56,10 @@ def _neusight(data: Path) -> Iterator[StreamCases]:
     for operator, stem in {"add": "add", "gelu": "gelu", "layernorm": "ln", "softmax": "softmax"}.items():
         frame = pd.read_csv(data / "neusight" / f"{stem}_fp32.csv.gz")
         frame = frame[frame["latency_ms"] > EAGER_S * 1e3]
-        for device, name in NEUSIGHT_GPUS.items():
+        for device, gpu in neusight_gpus().items():
             rows = frame[frame["device"] == device]
             if rows.empty:
                 continue
-            gpu = load_gpu(name)
-            if name == "v100":
-                gpu = replace(gpu, boost_hz=V100_PCIE_HZ)
             table = _median(rows["B"], rows["H"], rows["latency_ms"])
             yield StreamCases(gpu, "fp32", operator, NEUSIGHT, True, table)
 

@@ -6,8 +6,8 @@ them sees. With the rate of products at the clock that the power limit allows (h
     tile_s    = queries x keys x (4 padded head size / (dense rate / SMs x compute_fraction)
                 + 1 / (16 clock x exponential_fraction))
     block_s   = overhead + visited tiles x tile_s
-    waves     = blocks / SMs, wave_rounding of the way up to a whole number, at least 1
-    compute_s = max(waves x mean block_s + half of (longest - mean) block_s, longest block_s)
+    waves     = blocks of all heads / SMs, wave_rounding of the way up to a whole number, at least 1
+    compute_s = max(waves x mean block_s + half of (longest - mean) block_s beyond one wave, longest block_s)
     seconds   = floor + max(compute_s, traffic_s) + extra_passes x traffic_s
 
 16 is the count of exponentials per clock and SM (special function units, CUDA Programming Guide,

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
+from hwsearch.cost.interval import factors_of
 from hwsearch.cost.model_table import price_models
 from hwsearch.cost.operator_table import price_operators
 from hwsearch.cost.table_rows import TableRows, settle_rows
@@ -237,8 +238,8 @@ def _evidence(path: Path, rows: int, ratio: NDArray[np.float64] | None) -> Evide
     evidence = replace(evidence, own_error_percent=Errors.of(ratio).absolute)
     if rows < FEWEST_FOR_INTERVAL:
         return evidence
-    low, high = np.quantile(1 / ratio, (0.05, 0.95))
-    return replace(evidence, low_factor=min(float(low), 1.0), high_factor=max(float(high), 1.0))
+    low, high = factors_of(ratio)
+    return replace(evidence, low_factor=low, high_factor=high)
 
 
 def _with_evidence(before: Gpu, after: Gpu, evidence: Evidence) -> Gpu:

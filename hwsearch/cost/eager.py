@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from hwsearch.cost.rounded import rounded_maximum
+
 
 @dataclass(frozen=True)
 class HostTime:
@@ -33,4 +35,4 @@ HOST_TIME = {
 def eager_seconds(device_s: ArrayLike, host: HostTime) -> NDArray[np.float64]:
     """Seconds between two events around one operator: the longer of host and device, rounded where equal."""
     waited = np.asarray(device_s, dtype=np.float64) + host.gap_s
-    return np.asarray((waited**4 + host.floor_s**4) ** 0.25)
+    return rounded_maximum(waited, np.asarray(host.floor_s))

@@ -40,7 +40,7 @@ OF_GEMM: dict[str, Bound] = {
 
 @dataclass(frozen=True)
 class Variant:
-    """How the fastest variant of a product runs; see `hwsearch.cost.gemm.GemmPlan`."""
+    """How the fastest variant of a product runs; see `hwsearch.cost.gemm_plan.GemmPlan`."""
 
     tile_m: int
     tile_n: int

@@ -6,15 +6,15 @@ On tensor cores, for every variant (tm x tn tile, split-K s), with depth = 32 ce
     overhead   = block_overhead + tile_overhead tm tn / 128^2
     issue_s    = waves (overhead + 2 tm tn depth / (dense rate / SMs x compute_fraction))
     latency_s  = ceil(waves / 2) (overhead + step_latency depth / 64)
-    power_s    = 2 FLOPs of all tiles, padding included / (dense rate x sustained_fraction)
+    power_s    = FLOPs of all tiles, padding included / (dense rate x sustained_fraction)
     bytes_s    = bytes of operands and results / (bandwidth x bandwidth_fraction), cached_speedup times
                  faster where L2 holds them
     seconds    = floor + (max(issue_s, latency_s, power_s)^4 + bytes_s^4)^(1/4) + what split-K costs
 
 and the fastest variant wins. Two blocks share an SM, so one hides the other's latency. The fourth powers
 are a maximum with a rounded corner: compute and traffic of nearly equal length get in each other's way.
-A split costs a second kernel and its partial sums, written and read in fp32. fp32 without TF32 runs on
-other units: hwsearch.cost.gemm_simt. Designs compared and numbers: docs/cost-model.md.
+A split costs a second kernel and its partial sums, written and read in fp32 within L2. fp32 without TF32
+runs on other units: hwsearch.cost.gemm_simt. Designs compared and numbers: docs/cost-model.md.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hwsearch.cost.gemm_plan import GemmPlan, name_bounds
-from hwsearch.cost.gemm_simt import sgemm_batched_seconds, sgemm_plan, sgemm_seconds
+from hwsearch.cost.gemm_simt import PARTIAL_SUM_BYTES, sgemm_batched_seconds, sgemm_plan, sgemm_seconds
+from hwsearch.cost.rounded import rounded_maximum
 from hwsearch.gpu.calibration import GemmConstants, SimtConstants
 from hwsearch.gpu.profile import BYTES_PER_ELEMENT, Gpu
 
@@ -36,7 +37,6 @@ TILES = (
 SPLITS = (1, 2, 4, 8, 16)
 # Elements of k that a block loads at once, and of which its latency is counted.
 DEPTH_QUANTUM, LATENCY_DEPTH = 32, 64
-PARTIAL_SUM_BYTES = 8
 # A layer's weights come back after those of this many layers; so were the fitted tables timed, to judge by
 # where the products with few rows leave the L2 of an L40S (weights between 15 and 17 MB).
 WEIGHT_SETS = 6
@@ -116,10 +116,9 @@ def _constants(gpu: Gpu, dtype: str) -> GemmConstants | SimtConstants:
 
 @dataclass(frozen=True)
 class _Best:
-    """The cheapest variant: seconds in all, of its tiles and of its bytes; indices into TILES and SPLITS."""
+    """The cheapest variant: its seconds in all and of its bytes, and its indices into TILES and SPLITS."""
 
     seconds: NDArray[np.float64]
-    compute_s: NDArray[np.float64]
     bytes_s: NDArray[np.float64]
     tile: NDArray[np.int64]
     split: NDArray[np.int64]
@@ -135,16 +134,15 @@ def _cheapest(
     cached_rate = cold_rate * constants.cached_speedup
     bytes_s = _bytes_seconds(gpu, dtype, batch, m, n, k, weight_sets, cold_rate, cached_rate)
     grids = [batch * np.ceil(m / tm) * np.ceil(n / tn) for tm, tn in TILES]
-    best = _Best(np.full(m.shape, np.inf), bytes_s, bytes_s, np.zeros(m.shape, int), np.zeros(m.shape, int))
+    best = _Best(np.full(m.shape, np.inf), bytes_s, np.zeros(m.shape, int), np.zeros(m.shape, int))
     for index, split in enumerate(SPLITS):
         compute_s, tile = _fastest_tile(gpu, dtype, constants, grids, k, split)
-        seconds = constants.floor_s + _rounded_maximum(compute_s, bytes_s)
+        seconds = constants.floor_s + rounded_maximum(compute_s, bytes_s)
         if split > 1:
             seconds += constants.split_s + PARTIAL_SUM_BYTES * split / cached_rate * batch * m * n
         wins = seconds < best.seconds
         best = _Best(
             np.where(wins, seconds, best.seconds),
-            np.where(wins, compute_s, best.compute_s),
             bytes_s,
             np.where(wins, tile, best.tile),
             np.where(wins, index, best.split),
@@ -222,11 +220,3 @@ def _overhead_s(constants: GemmConstants, area: int | NDArray[np.int64]) -> floa
 def _depth(k: NDArray[np.float64], split: int | NDArray[np.int64]) -> NDArray[np.float64]:
     """Elements of k in one part, as blocks load them."""
     return DEPTH_QUANTUM * np.ceil(k / (DEPTH_QUANTUM * split))
-
-
-def _rounded_maximum(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
-    larger = np.maximum(a, b)
-    ratio = np.minimum(a, b) / larger
-    ratio *= ratio
-    # The fourth root of 1 + ratio^4: squares and square roots are much faster than general powers.
-    return np.asarray(larger * np.sqrt(np.sqrt(1 + ratio * ratio)))

@@ -8,12 +8,13 @@ with a tile of `outputs` x `rows`, and split-K s:
     loop      = tiles per SM x outputs rows ceil(k / s) / (lanes x efficiency x issue share)
     cycles    = loop x (1 + latency / warps) + prologue x turns of blocks
     bytes_s   = bytes of operands, results and partial sums / (bandwidth x bandwidth_fraction)
-    seconds   = floor + ((cycles / clock)^4 + bytes_s^4)^(1/4)
+    compute_s = cycles / (clock x compute_fraction)
+    seconds   = floor + (compute_s^4 + bytes_s^4)^(1/4)
 
 and the fastest pair of kernel and split wins. `clock` is hwsearch.gpu.power's: 70 W or 400 W decide it, not
 the boost clock. `in_a_loop` says that the product is timed alone, repeated some dozens of times, as tables
-of operators are: short ones then run above the sustained clock. One set of constants serves every GPU.
-Numbers: results/fit_fp32.md.
+of operators are: short ones then run above the sustained clock. The kernels and their constants are the same
+for every GPU, which adds its compute and bandwidth fractions. Numbers: results/fit_fp32.md.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hwsearch.cost.gemm_plan import BOUNDS, GemmPlan, name_bounds
+from hwsearch.cost.rounded import rounded_maximum
 from hwsearch.gpu.calibration import SimtConstants
 from hwsearch.gpu.power import loop_clock_hz, sustained_clock_hz
 from hwsearch.gpu.profile import BYTES_PER_ELEMENT, Gpu
@@ -120,7 +122,7 @@ def sgemm_plan(
     variants = [(kernel, split) for split in SPLITS for kernel in _kernels(gpu)]
     works = [_fastest(gpu, dtype, model, (kernel,), (split,), 1, m, n, k) for kernel, split in variants]
     times = np.array([(w.compute_s, w.bytes_s) for w in works])
-    best = _rounded_maximum(times[:, 0], times[:, 1]).argmin(axis=0)
+    best = rounded_maximum(times[:, 0], times[:, 1]).argmin(axis=0)
     compute_s, bytes_s = np.take_along_axis(times, best[np.newaxis, np.newaxis], axis=0)[0]
     tile_m, tile_n, warps, resident, split_k = np.array(
         [(kernel.rows, kernel.outputs, kernel.warps, kernel.resident, split) for kernel, split in variants]
@@ -136,7 +138,7 @@ def sgemm_plan(
         BOUNDS.index("power" if clock_hz < gpu.boost_hz else "issue"),
     )
     by_memory = bytes_s > compute_s
-    seconds = constants.floor_s + _rounded_maximum(compute_s, bytes_s)
+    seconds = constants.floor_s + rounded_maximum(compute_s, bytes_s)
     return GemmPlan(
         seconds,
         tile_m,
@@ -189,11 +191,11 @@ class _Work:
 
 def _seconds(gpu: Gpu, dtype: str, in_a_loop: bool, work: _Work) -> NDArray[np.float64]:
     constants = _constants(gpu, dtype)
-    sustained_s = _rounded_maximum(work.compute_s, work.bytes_s)
+    sustained_s = rounded_maximum(work.compute_s, work.bytes_s)
     if not in_a_loop:
         return np.asarray(constants.floor_s + sustained_s)
     gain = loop_clock_hz(gpu, dtype, sustained_s) / sustained_clock_hz(gpu, dtype)
-    return np.asarray(constants.floor_s + _rounded_maximum(work.compute_s / gain, work.bytes_s))
+    return np.asarray(constants.floor_s + rounded_maximum(work.compute_s / gain, work.bytes_s))
 
 
 def _constants(gpu: Gpu, dtype: str) -> SimtConstants:
@@ -234,13 +236,8 @@ def _fastest(
             cycles = per_sm * depth * step * (1 + model.latency_warps / warps)
             cycles += model.prologue_cycles * np.ceil(per_sm / kernel.resident)
             compute_s = cycles * cycle_s
-            seconds = _rounded_maximum(compute_s, bytes_s)
+            seconds = rounded_maximum(compute_s, bytes_s)
             wins = seconds < fastest
             fastest = np.where(wins, seconds, fastest)
             best = _Work(np.where(wins, compute_s, best.compute_s), np.where(wins, bytes_s, best.bytes_s))
     return best
-
-
-def _rounded_maximum(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(a^4 + b^4)^(1/4): compute and traffic of nearly equal length get in each other's way."""
-    return np.asarray(np.sqrt(np.sqrt(a**4 + b**4)))

@@ -7,9 +7,13 @@ much of a left-out GPU the factors of the others hold is printed by each script 
 
 from __future__ import annotations
 
+import numpy as np
+from numpy.typing import NDArray
+
 from hwsearch.cost.operators import OPERATORS, Variant
 from hwsearch.gpu.profile import Gpu
 
+OUTSIDE = (0.05, 0.95)
 # Where nothing was measured, as on a CPU: no quantiles to take, so a guess that errs on the wide side.
 UNKNOWN = (0.5, 2.0)
 # Whole encoders, all runtimes together: from GPUs left out, as benchmarks/encoders.py prints it.
@@ -22,3 +26,9 @@ def operator_interval(gpu: Gpu, dtype: str, op: str, variant: Variant) -> tuple[
     if evidence.low_factor is None or evidence.high_factor is None:
         return UNKNOWN
     return evidence.low_factor, evidence.high_factor
+
+
+def factors_of(ratio: NDArray[np.float64]) -> tuple[float, float]:
+    """Factors (low <= 1 <= high) that hold 90 % of measured / predicted, from predicted / measured."""
+    low, high = np.quantile(1 / ratio, OUTSIDE)
+    return min(float(low), 1.0), max(float(high), 1.0)

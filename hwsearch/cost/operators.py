@@ -17,7 +17,6 @@ from hwsearch.shape.table import Column
 from hwsearch.workload import MAX_LENGTH, MAX_SEQUENCES
 
 LARGEST = 2**31 - 1
-ATTENTION_KERNELS = ("fa2", "fa3", "fa4", "triton", "efficient", "math")
 Sizes = Mapping[str, Column]
 
 

@@ -30,7 +30,7 @@ class Prediction:
         tokens_per_s: real tokens, never padding.
         peak_bytes: predicted peak memory.
         largest_batch: sequences like the workload's that fit the GPU at once.
-        calibration: whether the GPU's constants were fitted on it or transferred from its class.
+        calibration: what the GPU's constants rest on, see CalibrationKind in hwsearch.gpu.calibration.
     """
 
     shape: str

@@ -2,16 +2,18 @@
 
     memory_s  = bytes read and written, once more for every pass over a row that has left the caches,
                 as hwsearch.cost.traffic prices them
-    compute_s = elements / (SMs x clock x elements_per_cycle)
-    rows_s    = rows / (SMs x rows at once) x (row_cycles + steps x step_cycles) / clock, at least one row
+    compute_s = elements / (SMs x clock x elements_per_cycle x speed)
+    rows_s    = rows / (SMs x rows at once) x (row_cycles + steps x step_cycles) / (clock x speed), at least
+                one row
     seconds   = floor + (memory_s^p + compute_s^p + rows_s^p)^(1/p)
 
-Norms and wide softmax give a thread block to each row and pass over it two or three times, with a
-synchronization in between: rows_s is the time of these when too few rows are at work to hide it, and the
-later passes go to memory again once the rows at work outgrow REREAD_SHARE of L2. PyTorch's kernels: norms
-by blocks of 128 threads (vectorized_layer_norm_kernel), softmax in registers up to 1024 columns and by
-blocks of 256 or 512 threads beyond (softmax_warp_forward, cunn_SoftMaxForward); a step is four
-elements a thread. Numbers: results/fit_stream.md.
+The constants of a kernel are those of all GPUs; `speed` is the GPU's own of that kernel. Norms and wide
+softmax give a thread block to each row and pass over it two or three times, with a synchronization in
+between: rows_s is the time of these when too few rows are at work to hide it, and the later passes go to
+memory again once the rows at work outgrow REREAD_SHARE of L2. PyTorch's kernels: norms by blocks of 128
+threads (vectorized_layer_norm_kernel), softmax in registers up to 1024 columns and by blocks of 256 or 512
+threads beyond (softmax_warp_forward, cunn_SoftMaxForward); a step is four elements a thread. Numbers:
+results/fit_stream.md.
 """
 
 from __future__ import annotations
@@ -30,7 +32,9 @@ StreamKernel = Literal["elementwise", "gelu", "layernorm", "softmax"]
 Floats = NDArray[np.float64]
 WARP_SOFTMAX_COLUMNS = 1024
 STEP_ELEMENTS = 4
+# The most blocks that an SM of a T4 holds, the least of all GPUs; not fitted.
 ROWS_PER_SM = 16
+# Taken between 0.65 and 0.75, which suit different GPUs: results/attention_and_stream_designs.md.
 REREAD_SHARE = 0.7
 
 

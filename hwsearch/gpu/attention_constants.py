@@ -30,6 +30,7 @@ _COMMON = AttentionConstants(
 )
 # Of any flash kernel on a GPU left out, its rate from what its authors published; printed there too.
 _ANY_LOW, _ANY_HIGH = 0.822, 1.729
+_UNTIMED = "no timings of this kernel: error unknown, all but its rate is FA2's"
 # Printed by benchmarks/fit_attention.py as "all together": one rate and overhead per kernel, the rest
 # common to all. Transfer errors: FA2 the mean of both GPUs left out; FA3 and FA4, each timed on one GPU, with
 # the rate that their authors published; Triton the own error on the one GPU that it was timed on.
@@ -102,10 +103,8 @@ SHARED = {
             "transferred",
             f"{_DATA}; rate from the README of flash-attention-turing",
             12_661,
-            None,
-            8.7,
-            ("l40s", "a100-sxm-80"),
-            note="no timings of this kernel: error unknown, the figure is FA2's",
+            from_gpus=("l40s", "a100-sxm-80"),
+            note=_UNTIMED,
             low_factor=_ANY_LOW,
             high_factor=_ANY_HIGH,
         ),
@@ -121,10 +120,8 @@ SHARED = {
             "transferred",
             f"{_DATA}; rate of the first FlashAttention, https://arxiv.org/abs/2307.08691",
             12_661,
-            None,
-            8.7,
-            ("l40s", "a100-sxm-80"),
-            note="no timings of this kernel: error unknown, the figure is FA2's",
+            from_gpus=("l40s", "a100-sxm-80"),
+            note=_UNTIMED,
             low_factor=_ANY_LOW,
             high_factor=_ANY_HIGH,
         ),

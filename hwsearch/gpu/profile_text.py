@@ -18,10 +18,13 @@ DIGITS = 4
 
 def with_calibration(profile: str, calibration: Calibration) -> str:
     """The text of a profile with another calibration."""
+    return with_section(profile, _plain(calibration))
+
+
+def with_section(profile: str, calibration: dict[str, Any]) -> str:
+    """The same for a calibration as it stands in the file."""
     facts, _, _ = profile.partition(SECTION)
-    block = yaml.safe_dump(
-        {"calibration": _plain(calibration)}, sort_keys=False, width=110, allow_unicode=True
-    )
+    block = yaml.safe_dump({"calibration": calibration}, sort_keys=False, width=110, allow_unicode=True)
     return f"{facts}\n{block}"
 
 

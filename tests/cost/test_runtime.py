@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -140,3 +143,12 @@ def test_large_batches_are_faster_from_runtime_to_runtime(preset: str, gpu: Gpu)
     names: list[RuntimeName] = ["eager", "graph", "compile"]
     latencies = [predict_shape(PRESETS[preset], gpu, workload, runtime=name).latency_s for name in names]
     assert np.all(np.diff(latencies) < 0)
+
+
+@pytest.mark.parametrize("name", RUNTIMES)
+def test_the_error_told_is_the_one_that_was_measured(name: RuntimeName) -> None:
+    results = Path(__file__).parents[2] / "results" / "encoders.txt"
+    _, _, totals = results.read_text(encoding="utf-8").partition("\nruntime    cells")
+    found = re.search(rf"^{name} +\d+ +([\d.]+)", totals, re.MULTILINE)
+    assert found is not None
+    assert float(found[1]) == RUNTIMES[name].end_to_end_error_percent

@@ -1,4 +1,4 @@
-"""Public measurements as tables of cases, one per GPU, operator and dtype for fit_constants.py."""
+"""Public timings of matrix products on tensor cores, one table per GPU."""
 
 from __future__ import annotations
 
@@ -9,26 +9,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from sources import AICONFIGURATOR, DEEPBENCH, VIDUR
 
 from hwsearch.gpu.catalog import load_gpu
 from hwsearch.gpu.profile import Gpu
 
-AICONFIGURATOR = "ai-dynamo/aiconfigurator 095f58a"
-NEUSIGHT = "sitar-lab/NeuSight 6945927"
-DEEPBENCH = "baidu-research/DeepBench"
-VIDUR = "microsoft/vidur 7d47513"
-# NeuSight times eager PyTorch with a host floor of 25-60 us: below this the host, not the GPU, is timed.
-EAGER_S = 3e-4
-# The V100 that NeuSight timed is the PCIe card, whose datasheet clock and fp32 rate are lower (from memory).
-V100_PCIE = {"boost_hz": 1.38e9, "fp32_flops_per_s": 14.0e12}
-
 
 @dataclass(frozen=True)
 class Cases:
-    """Distinct measured cases of one operator and dtype on one GPU.
+    """Distinct measured products of one dtype on one GPU.
 
-    `frame` holds the arguments and `seconds` (median over repeated measurements); `group` names the
-    (n, k), sequence length or width that is held out together.
+    `frame` holds m, n, k and `seconds` (median over repeated measurements); `group` numbers the (n, k) that
+    are held out together.
     """
 
     gpu: Gpu
@@ -47,43 +39,24 @@ class Cases:
         return replace(self, frame=self.frame.sample(min(count, len(self.frame)), random_state=0))
 
 
-def _median(frame: pd.DataFrame, keys: list[str], group: list[str]) -> pd.DataFrame:
+def _median(frame: pd.DataFrame) -> pd.DataFrame:
     """Median over backends and repetitions; cases whose timings are not positive are left out."""
     frame = frame[frame["latency_ms"] > 0]
-    table = frame.groupby(keys)["latency_ms"].median().reset_index()
+    table = frame.groupby(["m", "n", "k"])["latency_ms"].median().reset_index()
     table["seconds"] = table.pop("latency_ms") * 1e-3
-    table["group"] = table.groupby(group).ngroup()
+    table["group"] = table.groupby(["n", "k"]).ngroup()
     return table
 
 
 def gemm_cases(data: Path) -> Iterator[Cases]:
-    """bf16 (aiconfigurator), fp16 (DeepBench V100) and fp32 (NeuSight, rows well above its host floor)."""
+    """bf16 (aiconfigurator) and fp16 (DeepBench V100)."""
     files = {"a100-sxm-80": "a100_sxm", "l40s": "l40s", "h100-sxm": "h100_sxm", "b200": "b200_sxm"}
     for name, stem in files.items():
         frame = pd.read_csv(data / "aiconfigurator" / f"gemm_bf16_{stem}.csv.gz")
-        yield Cases(load_gpu(name), "bf16", AICONFIGURATOR, _median(frame, ["m", "n", "k"], ["n", "k"]))
+        yield Cases(load_gpu(name), "bf16", AICONFIGURATOR, _median(frame))
     frame = pd.read_csv(data / "deepbench" / "gemm.csv")
     frame = frame[(frame["gpu"] == "V100") & (frame["dtype"] == "fp16_mixed_fp32acc")]
-    yield Cases(load_gpu("v100"), "fp16", DEEPBENCH, _median(frame, ["m", "n", "k"], ["n", "k"]))
-    frame = pd.read_csv(data / "neusight" / "linear_fp32.csv.gz").rename(columns={"N": "n", "K": "k"})
-    frame["m"] = frame["B"] * frame["M"]
-    for device, gpu in neusight_gpus().items():
-        rows = frame[(frame["device"] == device) & (frame["latency_ms"] > EAGER_S * 1e3)]
-        yield Cases(gpu, "fp32", NEUSIGHT, _median(rows, ["m", "n", "k"], ["n", "k"]))
-
-
-def neusight_gpus() -> dict[str, Gpu]:
-    """NeuSight's device names and our profiles for them."""
-    names = {
-        "Tesla T4": "t4",
-        "NVIDIA A100-PCIE-40GB": "a100-pcie-40",
-        "NVIDIA A100 80GB PCIe": "a100-pcie-80",
-        "Tesla P100-PCIE-16GB": "p100",
-    }
-    v100 = load_gpu("v100")
-    rates = {**v100.dense_flops_per_s, "fp32": V100_PCIE["fp32_flops_per_s"]}
-    pcie = replace(v100, boost_hz=V100_PCIE["boost_hz"], dense_flops_per_s=rates)
-    return {"Tesla V100-PCIE-32GB": pcie, **{device: load_gpu(name) for device, name in names.items()}}
+    yield Cases(load_gpu("v100"), "fp16", DEEPBENCH, _median(frame))
 
 
 def vidur_gemm_cases(data: Path) -> Iterator[Cases]:
@@ -107,4 +80,4 @@ def vidur_gemm_cases(data: Path) -> Iterator[Cases]:
     table = pd.concat(parts)
     for name, device in (("a100-sxm-80", "a100"), ("h100-sxm", "h100")):
         rows = table[table["gpu"] == device]
-        yield Cases(load_gpu(name), "fp16", VIDUR, _median(rows, ["m", "n", "k"], ["n", "k"]))
+        yield Cases(load_gpu(name), "fp16", VIDUR, _median(rows))
