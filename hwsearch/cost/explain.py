@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -21,8 +21,9 @@ from hwsearch.cost.neighbours import Neighbour, find_neighbours
 from hwsearch.cost.prediction import Prediction
 from hwsearch.cost.runtime import GAP_S_PER_KERNEL, RUNTIMES
 from hwsearch.cost.work import flops_and_bytes, only
+from hwsearch.gpu.attention_constants import attention_constants
+from hwsearch.gpu.attention_kernels import choose_kernel
 from hwsearch.gpu.calibration import Evidence
-from hwsearch.gpu.facts import gpu_evidence
 from hwsearch.gpu.profile import BYTES_PER_ELEMENT, Gpu
 from hwsearch.settings import Settings
 from hwsearch.shape.encoder_shape import EncoderShape
@@ -119,15 +120,27 @@ def explain(prediction: Prediction, shape: EncoderShape, gpu: Gpu, workload: Wor
     batch = WorkloadBatch.of(gpu, workload, settings, shape.architecture)
     host_s, per_kernel = float(time.host[0]), RUNTIMES[p.runtime].host_s_per_kernel
     works = [work for part in time.parts for work in _works_of_part(part, batch)]
-    used = {f"gemm {p.dtype}", f"attention {p.dtype}", "stream"}
     return Explanation(
         bound="launches" if p.latency_s > p.device_s else "device",
         launches=round(host_s / per_kernel) if per_kernel else 0,
         host_s=host_s,
         operators=tuple(_priced(work, batch, p.device_s) for work in sorted(works, key=lambda w: -w.seconds)),
         neighbours=find_neighbours(prediction, shape, gpu, workload, settings),
-        sources=tuple(Source(name, evidence) for name, evidence in gpu_evidence(gpu) if name in used),
+        sources=_sources(time.parts, gpu, p.dtype),
         end_to_end_error_percent=RUNTIMES[p.runtime].end_to_end_error_percent,
+    )
+
+
+def _sources(parts: Sequence[Part], gpu: Gpu, dtype: str) -> tuple[Source, ...]:
+    """Attention's are those of the kernel that runs, which need not be the one in the profile."""
+    products, streams = gpu.calibration.gemm[dtype].evidence, gpu.calibration.stream.evidence
+    operators = (operator for part in parts for operator in part.operators)
+    fused = {choose_kernel(gpu, dtype, o.kernel) for o in operators if isinstance(o, Attention)}
+    attention = [attention_constants(gpu, dtype, kernel).evidence for kernel in sorted(fused)]
+    return (
+        Source(f"gemm {dtype}", products),
+        *(Source(f"attention {dtype}", evidence) for evidence in attention),
+        Source("stream", streams),
     )
 
 

@@ -233,3 +233,14 @@ def test_sources_are_those_of_the_dtype() -> None:
     assert [s.block for s in explanation.sources] == ["gemm fp16", "attention fp16", "stream"]
     assert explanation.sources[0].evidence == L4.calibration.gemm["fp16"].evidence
     assert explanation.end_to_end_error_percent == RUNTIMES["tensorrt"].end_to_end_error_percent
+
+
+def test_sources_are_those_of_the_attention_that_runs() -> None:
+    def told(runtime: RuntimeName, dtype: str = "bf16") -> dict[str, Evidence]:
+        _, explanation = explained(PRESETS["bert-base"], runtime=runtime, dtype=dtype)
+        return {source.block: source.evidence for source in explanation.sources}
+
+    assert told("graph")["attention bf16"] is L4.calibration.attention["bf16"].evidence
+    assert "arxiv.org/abs/2307.08691" in told("tensorrt")["attention bf16"].data
+    # Stored scores: batched products and passes, no fused kernel.
+    assert list(told("graph", "fp32")) == ["gemm fp32", "stream"]
