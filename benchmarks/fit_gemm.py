@@ -42,7 +42,7 @@ from sources import TIMED_BOARD
 from hwsearch.cost.gemm import gemm_seconds
 from hwsearch.files import write_whole
 from hwsearch.gpu.calibration import Evidence, GemmConstants
-from hwsearch.gpu.power import TENSOR_SHARE, sustained_fraction
+from hwsearch.gpu.power import TENSOR_SHARE, halves_fp32_sums, sustained_fraction
 from hwsearch.gpu.profile import Gpu
 from hwsearch.gpu.profile_file import FIRST_TENSOR_CORES
 
@@ -50,9 +50,8 @@ Vector = NDArray[np.float64]
 FIT_ROWS = 1200
 # These take the floor, bandwidth and power share of the card that was timed; the A30 is half an A100.
 SIBLINGS = {**TIMED_BOARD, "a30": "a100-sxm-80"}
-# Of an SM of Turing, GA10x, Ada and GB202 at full rate; large square products on half-rate GeForce over their
+# Large square products on half-rate GeForce over their
 # datasheets: 76 of 71, 64 of 59.5, 165 to 179 of 165.2 and 230 of 209.5 TFLOP/s.
-FULL_RATE_PER_CYCLE = {"bf16": 1024, "fp16": 1024, "tf32": 512}
 HALF_RATE_SHARE = 1.07
 HALF_RATE_MEASURED = ("rtx3080", "rtx3090", "rtx4090", "rtx5090")
 # A table this small says nothing of the GPU's floor and bandwidth, and little of what all share.
@@ -339,7 +338,7 @@ def _block(
     sibling = gpu.name if own else SIBLINGS.get(gpu.name)
     if sibling is None:
         block = model.constants(gpu, dtype, everywhere)
-        return _half_rate(block, gpu, dtype, model) if half_rate(gpu, dtype) else block
+        return _half_rate(block, gpu, dtype, model) if halves_fp32_sums(gpu, dtype) else block
     note = f"{'' if own else 'same chip, other board: '}floor, bandwidth and power of that GPU"
     evidence = replace(everywhere, from_gpus=(sibling,), note=note)
     return gemm_constants(gpu, dtype, model.shared, model.own[sibling], evidence)
@@ -351,12 +350,6 @@ def _noted(block: GemmConstants, dtype: str) -> GemmConstants:
         return block
     note = f"no tf32 timings: error unknown; {block.evidence.note}"
     return replace(block, evidence=replace(block.evidence, transfer_error_percent=None, note=note))
-
-
-def half_rate(gpu: Gpu, dtype: str) -> bool:
-    """GeForce cards, whose tensor cores run at half rate when they accumulate in fp32."""
-    each = gpu.dense_flops_per_s[dtype] / (gpu.sms * gpu.boost_hz)
-    return gpu.product.startswith("NVIDIA GeForce") and each < 0.75 * FULL_RATE_PER_CYCLE[dtype]
 
 
 def _half_rate(block: GemmConstants, gpu: Gpu, dtype: str, model: GemmModel) -> GemmConstants:

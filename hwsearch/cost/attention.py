@@ -31,7 +31,7 @@ from hwsearch.errors import HwsearchError
 from hwsearch.gpu.attention_constants import attention_constants
 from hwsearch.gpu.attention_kernels import choose_kernel, tile_of
 from hwsearch.gpu.calibration import AttentionConstants
-from hwsearch.gpu.power import sustained_clock_hz
+from hwsearch.gpu.power import halves_fp32_sums, sustained_clock_hz
 from hwsearch.gpu.profile import BYTES_PER_ELEMENT, Gpu
 
 EXPONENTIALS_PER_CLOCK = 16
@@ -47,8 +47,6 @@ PREFILL_CYCLES, PREFILL_PASSES, PREFILL_FOOTPRINT = 3850.0, 1.16, 1.5
 # GeForce cards halve the tensor rate with fp32 sums: 512 FLOPs per clock and SM in 16 bit, not 1024. FA2 on
 # an RTX 4090 reaches its dense rate, 165 TFLOP/s, at a clock some 8 % above the rated boost
 # (SageAttention, arXiv 2410.02367; from memory).
-HALVED_CHIPS = ((7, 5), (8, 6), (8, 9), (12, 0))
-HALVED_FLOPS_PER_CLOCK = {"bf16": 768, "fp16": 768, "tf32": 384}
 HIGHEST_FRACTION = 0.93
 
 Ints = NDArray[np.int64]
@@ -229,8 +227,7 @@ def fused_seconds(
 def products_fraction(gpu: Gpu, dtype: str, constants: AttentionConstants) -> float:
     """`compute_fraction`, or twice that where the chip multiplies at half its rate with fp32 sums: what
     keeps the tensor cores waiting on full-rate cards takes as long there, so they wait less."""
-    per_clock = gpu.dense_flops_per_s[dtype] / (gpu.sms * gpu.boost_hz)
-    if gpu.compute_capability in HALVED_CHIPS and per_clock < HALVED_FLOPS_PER_CLOCK.get(dtype, 0):
+    if halves_fp32_sums(gpu, dtype):
         return max(constants.compute_fraction, min(2 * constants.compute_fraction, HIGHEST_FRACTION))
     return constants.compute_fraction
 

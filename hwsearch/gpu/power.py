@@ -99,3 +99,16 @@ def sustained_fraction(gpu: Gpu, dtype: str) -> float:
     # Datasheets quote H100 and B200 at less than their boost clock: an SM does a power of two a clock.
     each = gpu.dense_flops_per_s[dtype] / (gpu.sms * gpu.boost_hz)
     return float(of_boost * 2 ** round(np.log2(each)) / each)
+
+
+# FLOPs a clock and SM of tensor cores of Turing, GA10x, Ada and GB202 that sum in fp32 at full rate.
+FULL_RATE_PER_CYCLE = {"bf16": 1024, "fp16": 1024, "tf32": 512}
+HALVED_CHIPS = ((7, 5), (8, 6), (8, 9), (12, 0))
+
+
+def halves_fp32_sums(gpu: Gpu, dtype: str) -> bool:
+    """Whether this is a card, as GeForce are, whose tensor cores run at half rate when they sum in fp32."""
+    if gpu.compute_capability not in HALVED_CHIPS or dtype not in FULL_RATE_PER_CYCLE:
+        return False
+    each = gpu.dense_flops_per_s[dtype] / (gpu.sms * gpu.boost_hz)
+    return each < 0.75 * FULL_RATE_PER_CYCLE[dtype]

@@ -10,6 +10,7 @@ from hwsearch.errors import HwsearchError
 from hwsearch.files import data_folder
 from hwsearch.gpu.catalog import gpu_names, load_gpu
 from hwsearch.gpu.facts import gpu_evidence, gpu_facts
+from hwsearch.gpu.power import halves_fp32_sums
 
 NAMES = (
     "p100 v100 t4 rtx2080 a2 a10 a30 a40 a100-sxm-40 a100-pcie-40 a100-pcie-80 a100-sxm-80 l4 l40s rtx3080 "
@@ -69,6 +70,12 @@ def test_default_dtype() -> None:
     assert [load_gpu(n).default_dtype for n in ("a2", "l4", "rtx5090", "b200")] == ["bf16"] * 4
     assert "bf16" not in load_gpu("t4").dense_flops_per_s
     assert "tf32" not in load_gpu("v100").dense_flops_per_s
+
+
+def test_cards_that_sum_in_fp32_at_half_rate() -> None:
+    halved = {name for name in NAMES if halves_fp32_sums(load_gpu(name), load_gpu(name).default_dtype)}
+    assert halved == {"rtx2080", "rtx3080", "rtx3090", "rtx4090", "rtx5090"}
+    assert halves_fp32_sums(load_gpu("rtx4090"), "tf32") and not halves_fp32_sums(load_gpu("l4"), "tf32")
 
 
 def test_geforce_sums_in_fp32_at_half_rate() -> None:
