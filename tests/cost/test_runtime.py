@@ -140,3 +140,11 @@ def test_large_batches_are_faster_from_runtime_to_runtime(preset: str, gpu: Gpu)
     names: list[RuntimeName] = ["eager", "graph", "compile"]
     latencies = [predict_shape(PRESETS[preset], gpu, workload, runtime=name).latency_s for name in names]
     assert np.all(np.diff(latencies) < 0)
+
+
+@pytest.mark.parametrize("gpu", ["p100", "v100"])
+def test_unpadding_encoders_bring_their_kernel_where_engines_have_none(gpu: str) -> None:
+    workload = parse_workload("fixed:128x8")
+    found = predict_shape(PRESETS["modernbert-base"], load_gpu(gpu), workload, runtime="tensorrt")
+    eager = predict_shape(PRESETS["modernbert-base"], load_gpu(gpu), workload, runtime="graph")
+    assert 0 < found.latency_s < eager.latency_s
