@@ -42,20 +42,28 @@ def is_temporary(path: Path) -> bool:
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Write `path` completely or not at all: a temporary sibling, synced, then renamed into place."""
+    """Write `path` completely or not at all: a temporary sibling, synced, then renamed into place.
+
+    A link stays one, and its target is replaced; devices and pipes, which must not be, are written to.
+    """
     data = content.encode() if isinstance(content, str) else content
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    target = Path(os.path.realpath(path))
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     try:
-        make_folder(path.parent)
+        if path.exists() and not path.is_file() and not path.is_dir():
+            path.write_bytes(data)
+            return
+        make_folder(target.parent)
         with open(temporary, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        os.replace(temporary, target)
     except OSError as error:
+        raise HwsearchError(f"{path}: cannot write: {error.strerror}") from error
+    finally:  # Ctrl-C leaves nothing behind either
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-        raise HwsearchError(f"{path}: cannot write: {error.strerror}") from error
 
 
 def make_folder(path: Path) -> None:

@@ -23,6 +23,7 @@ from hwsearch.cost.operator_table import price_operators
 from hwsearch.cost.table_rows import TableRows, settle_rows
 from hwsearch.cost.tables import holds_operators
 from hwsearch.csv_table import CsvTable, read_csv
+from hwsearch.errors import HwsearchError
 from hwsearch.gpu.calibration import Evidence
 from hwsearch.gpu.profile import Gpu
 from hwsearch.settings import Mode, RuntimeName
@@ -33,6 +34,10 @@ FOLDS = 5
 MOST_FITTED_ROWS = 1500
 # How far a row may lie from a right model, and how many rows of one table count as independent.
 ROW_SPREAD, INDEPENDENT_ROWS = 0.08, 200
+# Farther off than this is half a table only where its unit or its GPU is another one.
+FARTHEST = 100.0
+# No knob moves by more, whatever the outliers of a table ask for.
+LARGEST_FACTOR = 10.0
 # With fewer held-out rows a range is not read off them.
 FEWEST_FOR_INTERVAL = 20
 SHAPE_COLUMNS = {
@@ -127,6 +132,7 @@ def calibrate(
     fit = _Fit(rows, np.log(measured), mode, holds_operators(table), frozenset(rows.dtypes))
     everything = np.arange(len(table))
     first = fit.predict(gpu, everything) / measured
+    _check_unit(path, float(np.median(first)))
     held_out = _held_out(fit, gpu, table)
     knobs = fit.factors(gpu, everything)
     moved = turned(gpu, knobs, fit.dtypes)
@@ -140,6 +146,14 @@ def calibrate(
         fitted=Errors.of(fit.predict(moved, everything) / measured),
         factors={name: factor for name, factor in knobs.items() if abs(np.log(factor)) > 0.005},
     )
+
+
+def _check_unit(path: Path, ratio: float) -> None:
+    if not 1 / FARTHEST <= ratio <= FARTHEST:
+        raise HwsearchError(
+            f"{path}: column {MEASURED}: the median row is predicted at {ratio:.3g} times what was measured;"
+            f" accepted: 1/{FARTHEST:.0f} to {FARTHEST:.0f}. Are these milliseconds, of this GPU?"
+        )
 
 
 def turned(gpu: Gpu, factors: Mapping[str, float], dtypes: frozenset[str]) -> Gpu:
@@ -205,7 +219,9 @@ class _Fit:
 
 
 def _named(logarithms: NDArray[np.float64]) -> dict[str, float]:
-    return {knob.name: float(np.exp(x)) for knob, x in zip(KNOBS, logarithms, strict=True)}
+    largest = np.log(LARGEST_FACTOR)
+    factors = np.exp(np.clip(logarithms, -largest, largest))
+    return {knob.name: float(factor) for knob, factor in zip(KNOBS, factors, strict=True)}
 
 
 def _held_out(fit: _Fit, gpu: Gpu, table: CsvTable) -> NDArray[np.float64] | None:

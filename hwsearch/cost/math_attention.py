@@ -26,7 +26,8 @@ def math_attention_seconds(
 
     Masks leave out no work here: every score is computed, causal or local.
     """
-    matrices, length = np.broadcast_arrays(batch * heads, length)
+    # Counts of rows outgrow 64 bits in the largest tables that are accepted.
+    matrices, length = np.broadcast_arrays(1.0 * batch * heads, 1.0 * length)
     some = (matrices > 0) & (length > 0)
     matrices, length = np.maximum(matrices, 1), np.maximum(length, 1)
     rows = matrices * length

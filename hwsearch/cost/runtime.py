@@ -76,8 +76,9 @@ class Runtime:
         """What this runtime runs on `gpu`."""
         if BYTES_PER_ELEMENT[dtype] > 2:
             return replace(self.full, fused_attention=False, attention_kernel=None)
-        kernel = self.half.attention_kernel if gpu.compute_capability < HOPPER else None
         fused = gpu.compute_capability >= self.fused_from
+        # Where the engine has none, an encoder that unpads still brings a kernel of its own.
+        kernel = self.half.attention_kernel if fused and gpu.compute_capability < HOPPER else None
         return replace(self.half, fused_attention=fused, attention_kernel=kernel)
 
 

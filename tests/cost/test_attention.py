@@ -200,3 +200,9 @@ def test_measured_points(name: str, batch: int, length: int, heads: int, millise
         GPUS[name], "bf16", batch, length, heads, 128 if a100 else 64, causal=a100, prefill=a100
     )
     assert float(seconds) * 1e3 == pytest.approx(milliseconds, rel=0.2)
+
+
+def test_the_largest_unfused_attention_that_tables_accept_does_not_wrap() -> None:
+    lengths = np.array([1 << 10, 1 << 20])
+    short, long = attention_rows_seconds(load_gpu("l4"), "bf16", 10**7, lengths, 1 << 20, 128, kernel="math")
+    assert long > 1e5 * short > 0

@@ -122,3 +122,17 @@ def test_the_written_profile_predicts_the_same(tmp_path: Path) -> None:
 def test_bad_tables_are_named(tmp_path: Path, rows: list[str], header: str, message: str) -> None:
     with pytest.raises(HwsearchError, match=message):
         calibrate(table(tmp_path, rows, header), L4)
+
+
+@pytest.mark.parametrize("unit", [1e-3, 1e3, 1e300])
+def test_times_in_another_unit_are_refused(tmp_path: Path, unit: float) -> None:
+    row = f"gemm,1024,1024,1024,{0.05 * unit}"
+    with pytest.raises(HwsearchError, match=r"measured\.csv: column measured_ms: .* milliseconds"):
+        calibrate(table(tmp_path, [row], "op,m,n,k,measured_ms"), L4)
+
+
+def test_absurd_rows_do_not_carry_the_constants_away(tmp_path: Path) -> None:
+    rows = gemm_rows(L4)
+    absurd = [f"gemm,{256 + i},1024,1024,,,1e300" for i in range(70)]
+    found = calibrate(table(tmp_path, rows + absurd), L4)
+    assert all(0.1 <= factor <= 10 for factor in found.factors.values())

@@ -152,3 +152,11 @@ def test_the_error_told_is_the_one_that_was_measured(name: RuntimeName) -> None:
     found = re.search(rf"^{name} +\d+ +([\d.]+)", totals, re.MULTILINE)
     assert found is not None
     assert float(found[1]) == RUNTIMES[name].end_to_end_error_percent
+
+
+@pytest.mark.parametrize("gpu", ["p100", "v100"])
+def test_unpadding_encoders_bring_their_kernel_where_engines_have_none(gpu: str) -> None:
+    workload = parse_workload("fixed:128x8")
+    found = predict_shape(PRESETS["modernbert-base"], load_gpu(gpu), workload, runtime="tensorrt")
+    eager = predict_shape(PRESETS["modernbert-base"], load_gpu(gpu), workload, runtime="graph")
+    assert 0 < found.latency_s < eager.latency_s
