@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from hwsearch.errors import HwsearchError
 from hwsearch.gpu.profile import BYTES_PER_ELEMENT, Gpu
@@ -41,6 +41,15 @@ class Settings:
     unpads: bool | None = None
 
     def __post_init__(self) -> None:
+        for name, accepted in (
+            ("mode", get_args(Mode)),
+            ("runtime", get_args(RuntimeName)),
+            ("head", get_args(Head)),
+            ("dtype", (None, *BYTES_PER_ELEMENT)),
+        ):
+            if (value := getattr(self, name)) not in accepted:
+                listed = ", ".join(each for each in accepted if each)
+                raise HwsearchError(f"{name}: {value!r} is unknown; accepted: {listed}")
         if self.recompute and not self.training:
             raise HwsearchError("recomputation is for training; inference keeps nothing to recompute")
 

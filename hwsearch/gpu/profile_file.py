@@ -146,6 +146,10 @@ def _evidence(reader: _Reader, keys: KeyPath) -> Evidence:
     optional = (*numbers, "from_gpus", "note")
     block = reader.mapping(keys, ("kind", "data", "rows", *optional), required=("kind", "data", "rows"))
     errors = {k: reader.positive((*keys, k), zero=True) for k in numbers if block.get(k) is not None}
+    if errors.get("low_factor", 1) > 1:
+        reader.fail((*keys, "low_factor"), f"must be at most 1, not {errors['low_factor']}")
+    if errors.get("high_factor", 1) < 1:
+        reader.fail((*keys, "high_factor"), f"must be at least 1, not {errors['high_factor']}")
     return Evidence(
         kind=reader.choice((*keys, "kind"), get_args(EvidenceKind)),
         data=reader.text((*keys, "data")),

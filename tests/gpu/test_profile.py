@@ -172,3 +172,10 @@ def test_profiles_load_without_numpy() -> None:
         "[load_gpu(n) for n in gpu_names()]; sys.exit('numpy' in sys.modules or 'pydantic' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, env=dict(os.environ))
+
+
+@pytest.mark.parametrize(("factor", "wrong"), [("low_factor", "1.2"), ("high_factor", "0.9")])
+def test_a_range_that_leaves_its_prediction_out_is_refused(tmp_path: Path, factor: str, wrong: str) -> None:
+    text = re.sub(rf"{factor}: [0-9.]+", f"{factor}: {wrong}", shipped("t4"), count=1)
+    with pytest.raises(HwsearchError, match=rf"t4\.yaml:\d+: .*{factor} must be at (most|least) 1, not"):
+        load_gpu("t4", write(tmp_path, text).parent)
