@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import hwsearch.cost
+import hwsearch.gpu
 import hwsearch.shape
 from hwsearch.space.search_space import SearchSpace
 
@@ -19,10 +20,11 @@ def identity(space: SearchSpace) -> str:
         repr([(gpu, gpu.calibration) for gpu in space.gpus]),
         repr([(workload.lengths, workload.padded_length) for workload in space.workloads]),
         *_sources(hwsearch.cost.__path__[0]),
+        *_sources(hwsearch.gpu.__path__[0]),
         *_sources(hwsearch.shape.__path__[0]),
     ]
     return hashlib.sha256("\0".join(content).encode()).hexdigest()[:16]
 
 
 def _sources(folder: str) -> list[str]:
-    return [path.read_text() for path in sorted(Path(folder).glob("*.py"))]
+    return [path.read_text(encoding="utf-8") for path in sorted(Path(folder).glob("**/*.py"))]
