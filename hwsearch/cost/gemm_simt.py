@@ -112,7 +112,8 @@ def sgemm_seconds(
     m, n, k are positive integers that broadcast together; float64 seconds in the broadcast shape. `dtype`
     is fp32, or fp16 on a GPU without tensor cores, which multiplies two halves a lane.
     """
-    return _seconds(gpu, dtype, in_a_loop, _fastest(gpu, dtype, model, _kernels(gpu), SPLITS, 1, m, n, k))
+    work = _fastest(gpu, dtype, model, _kernels(gpu), SPLITS, 1, m, n, k, in_a_loop)
+    return _seconds(gpu, dtype, in_a_loop, work)
 
 
 def sgemm_plan(
@@ -178,7 +179,8 @@ def sgemm_batched_seconds(
         kernels = (_128X64, _64X64, _32X128, _128X32)
     else:
         kernels = (_128X64,)
-    return _seconds(gpu, dtype, in_a_loop, _fastest(gpu, dtype, model, kernels, (1,), b, m, n, k))
+    work = _fastest(gpu, dtype, model, kernels, (1,), b, m, n, k, in_a_loop)
+    return _seconds(gpu, dtype, in_a_loop, work)
 
 
 @dataclass(frozen=True)
@@ -190,12 +192,19 @@ class _Work:
 
 
 def _seconds(gpu: Gpu, dtype: str, in_a_loop: bool, work: _Work) -> NDArray[np.float64]:
-    constants = _constants(gpu, dtype)
-    sustained_s = rounded_maximum(work.compute_s, work.bytes_s)
+    busy_s = _busy_seconds(gpu, dtype, in_a_loop, work.compute_s, work.bytes_s)
+    return np.asarray(_constants(gpu, dtype).floor_s + busy_s)
+
+
+def _busy_seconds(
+    gpu: Gpu, dtype: str, in_a_loop: bool, compute_s: NDArray[np.float64], bytes_s: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Without the floor; `compute_s` at the sustained clock, which short products in a loop exceed."""
+    sustained_s = rounded_maximum(compute_s, bytes_s)
     if not in_a_loop:
-        return np.asarray(constants.floor_s + sustained_s)
+        return sustained_s
     gain = loop_clock_hz(gpu, dtype, sustained_s) / sustained_clock_hz(gpu, dtype)
-    return np.asarray(constants.floor_s + rounded_maximum(work.compute_s / gain, work.bytes_s))
+    return rounded_maximum(compute_s / gain, bytes_s)
 
 
 def _constants(gpu: Gpu, dtype: str) -> SimtConstants:
@@ -214,6 +223,7 @@ def _fastest(
     m: ArrayLike,
     n: ArrayLike,
     k: ArrayLike,
+    in_a_loop: bool = False,
 ) -> _Work:
     b, m, n, k = (np.asarray(size, dtype=np.float64) for size in np.broadcast_arrays(b, m, n, k))
     constants = _constants(gpu, dtype)
@@ -236,7 +246,7 @@ def _fastest(
             cycles = per_sm * depth * step * (1 + model.latency_warps / warps)
             cycles += model.prologue_cycles * np.ceil(per_sm / kernel.resident)
             compute_s = cycles * cycle_s
-            seconds = rounded_maximum(compute_s, bytes_s)
+            seconds = _busy_seconds(gpu, dtype, in_a_loop, compute_s, bytes_s)
             wins = seconds < fastest
             fastest = np.where(wins, seconds, fastest)
             best = _Work(np.where(wins, compute_s, best.compute_s), np.where(wins, bytes_s, best.bytes_s))
