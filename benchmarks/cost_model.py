@@ -39,11 +39,12 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", type=Path, required=True, help="folder of public measurements")
-    parser.add_argument(
-        "--only", help=f"some of {', '.join((*FITS, *JUDGES))}; none but the document: document"
-    )
+    everything = [*FITS, *JUDGES, "document"]
+    parser.add_argument("--only", help=f"some of {', '.join(everything)}; the document is always filled")
     arguments = parser.parse_args()
-    names = arguments.only.split(",") if arguments.only else [*FITS, *JUDGES]
+    names = arguments.only.split(",") if arguments.only else everything
+    if unknown := [name for name in names if name not in everything]:
+        parser.error(f"--only: {unknown[0]!r} is none of {', '.join(everything)}")
     for name in names:
         if name in FITS:
             _run(f"{name}.py", arguments.data, *FITS[name])

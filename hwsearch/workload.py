@@ -14,6 +14,8 @@ from hwsearch.errors import HwsearchError
 from hwsearch.files import read_text
 
 MAX_SEQUENCES = 10_000_000
+# What is predicted where nobody names a workload.
+DEFAULT_WORKLOAD = "fixed:512x64"
 MAX_LENGTH = 1_048_576
 # The seed of the ModernBERT paper's own efficiency notebooks.
 LENGTH_SEED = 42

@@ -12,9 +12,7 @@ from hwsearch.errors import HwsearchError
 from hwsearch.gpu.catalog import load_gpu
 from hwsearch.report.comparison import comparison_table, protocol_table
 from hwsearch.shape import parse_shape
-from hwsearch.workload import parse_workload
-
-DEFAULT_WORKLOAD = "fixed:512x64"
+from hwsearch.workload import DEFAULT_WORKLOAD, parse_workload
 
 
 def main(arguments: argparse.Namespace) -> None:

@@ -17,9 +17,7 @@ from hwsearch.files import write_whole
 from hwsearch.gpu.catalog import load_gpu
 from hwsearch.report.explain import explanation_text
 from hwsearch.shape import parse_shape
-from hwsearch.workload import parse_workload
-
-DEFAULT_WORKLOAD = "fixed:512x64"
+from hwsearch.workload import DEFAULT_WORKLOAD, parse_workload
 
 
 def main(arguments: argparse.Namespace) -> None:

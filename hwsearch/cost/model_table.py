@@ -10,8 +10,7 @@ import numpy as np
 
 from hwsearch.cost.interval import ENCODER_INTERVAL
 from hwsearch.cost.models import ModelRows
-from hwsearch.cost.operator_table import read_window
-from hwsearch.cost.table_rows import Answer, TableRows
+from hwsearch.cost.table_rows import Answer, TableRows, read_window
 from hwsearch.csv_table import CsvTable, RowNumbers, whole_number
 from hwsearch.settings import Mode
 from hwsearch.shape.encoder_shape import LARGEST_SIZE

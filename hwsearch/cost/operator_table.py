@@ -9,12 +9,10 @@ from hwsearch.cost.eager import HOST_TIME, eager_seconds
 from hwsearch.cost.interval import operator_interval
 from hwsearch.cost.operators import OPERATORS, Variant
 from hwsearch.cost.runtime import RUNTIMES
-from hwsearch.cost.table_rows import Answer, TableRows
+from hwsearch.cost.table_rows import Answer, TableRows, read_window
 from hwsearch.csv_table import RowNumbers
 from hwsearch.gpu.attention_kernels import KERNELS as ATTENTION_KERNELS
 from hwsearch.settings import RuntimeName
-from hwsearch.shape.table import Column
-from hwsearch.workload import MAX_LENGTH
 
 KERNELS = {name: name for name in ("", *ATTENTION_KERNELS)}
 
@@ -52,9 +50,3 @@ def _with_launch(op: str, device: Seconds, runtime: RuntimeName) -> Seconds:
     if runtime == "eager":
         return eager_seconds(device, HOST_TIME[op])
     return np.maximum(device, RUNTIMES[runtime].host_s_per_kernel)
-
-
-def read_window(rows: TableRows, chosen: RowNumbers) -> Column:
-    """Keys to each side; -1 where the cell is empty, 0 or -1: no window."""
-    window = rows.table.integers("window", -1, MAX_LENGTH, chosen, blank=-1)
-    return np.where(window == 0, -1, window)

@@ -15,6 +15,8 @@ from hwsearch.errors import HwsearchError
 from hwsearch.gpu.catalog import load_gpu
 from hwsearch.gpu.profile import DTYPES, Gpu
 from hwsearch.settings import RuntimeName
+from hwsearch.shape.table import Column
+from hwsearch.workload import MAX_LENGTH
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,3 +123,9 @@ def _gpus(table: CsvTable, gpu: Gpu) -> list[Gpu]:
             except HwsearchError as error:
                 raise HwsearchError(f"{table.where(row)}: column gpu: {error}") from error
     return [loaded[name] for name in names]
+
+
+def read_window(rows: TableRows, chosen: RowNumbers) -> Column:
+    """Keys to each side; -1 where the cell is empty, 0 or -1: no window."""
+    window = rows.table.integers("window", -1, MAX_LENGTH, chosen, blank=-1)
+    return np.where(window == 0, -1, window)
