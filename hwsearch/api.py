@@ -20,14 +20,14 @@ from hwsearch.settings import Head, Mode, RuntimeName
 from hwsearch.shape import EncoderShape, parse_shape
 from hwsearch.shape.notation import read_shape_yaml
 from hwsearch.space.search_space import load_space
-from hwsearch.workload import parse_workload
+from hwsearch.workload import DEFAULT_WORKLOAD, parse_workload
 
 
 def predict(
     shape: EncoderShape | str,
     *,
     gpu: str,
-    workload: str = "fixed:512x64",
+    workload: str = DEFAULT_WORKLOAD,
     dtype: str | None = None,
     mode: Mode = "inference",
     runtime: RuntimeName = "graph",
