@@ -160,7 +160,8 @@ def test_arrays_equal_scalars() -> None:
         float(attention_seconds(gpu, "bf16", [100, 512, 900], [3, 2, 1], h, d, window=w, key_value_heads=v))
         for h, d, w, v in zip(heads, size, window, kv_heads, strict=True)
     ]
-    assert together.tolist() == alone
+    # numpy's vector instructions round the last digit another way than its scalar loop does.
+    assert together.tolist() == pytest.approx(alone, rel=1e-12)
 
 
 def test_no_tokens_cost_the_floor() -> None:
