@@ -28,7 +28,7 @@ NORM_STATISTICS_BYTES = 8
 MATH_SCORES, DISENTANGLED_SCORES = 2, 4
 # DeBERTa's mask of every query-key pair, shared by all heads: int64, and bool where autograd saves it.
 MASK_BYTES, SAVED_MASK_BYTES = 8, 1
-BAND_BLOCK = 64  # fewest queries of a block in hwsearch.kernels.band
+BAND_BLOCK = 64  # fewest queries of a block in hwsearch.kernels.backends.band
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Code:
     Attributes:
         hidden_states: so many are alive while the feed-forward runs, its own input among them.
         projections: products that make q, k and v; each casts the same input for itself under autocast.
-        banded: local layers copy q, k and v into padded blocks and mask them (hwsearch.kernels.band).
+        banded: local layers copy q, k, v into padded blocks and mask them (hwsearch.kernels.backends.band).
     """
 
     hidden_states: int = 3

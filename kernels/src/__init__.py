@@ -1,5 +1,6 @@
-"""Attention kernels on packed sequences. Imports torch only."""
+"""Attention kernels on packed sequences. Imports torch, and triton where it is used."""
 
-from .attention import varlen_attention
+from .attention import varlen_attention, varlen_attention_qkvpacked
+from .schedule import attention_schedule
 
-__all__ = ["varlen_attention"]
+__all__ = ["attention_schedule", "varlen_attention", "varlen_attention_qkvpacked"]

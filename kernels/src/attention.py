@@ -1,17 +1,16 @@
-"""Attention over packed sequences of any lengths: the public function.
+"""Attention over packed sequences of any lengths: the public functions.
 
 Shape suffixes: T tokens of all sequences, H query heads, G key/value heads, D head size.
 """
 
 from __future__ import annotations
 
-import torch
+from types import ModuleType
+
 from torch import Tensor
 
-from .arguments import checked_lengths, checked_rope, checked_window
-from .band import band_attention, band_scores
-from .by_length import attention_by_length
-from .rotation import rotate
+from .arguments import check_heads, check_qkv, check_rope, check_scale, check_sequences, check_window
+from .problem import Problem
 
 
 def varlen_attention(
@@ -25,7 +24,10 @@ def varlen_attention(
     causal: bool = False,
     scale: float | None = None,
     rope: tuple[Tensor, Tensor] | None = None,
-) -> Tensor:
+    backend: str | None = None,
+    return_lse: bool = False,
+    schedule: Tensor | None = None,
+) -> Tensor | tuple[Tensor, Tensor]:
     """Softmax attention inside each packed sequence, never across them; no padding is computed.
 
     Args:
@@ -36,33 +38,70 @@ def varlen_attention(
         max_seqlen: at least the longest sequence.
         window: keys visible to each side: |i - j| <= window, so 64 shows up to 129 keys.
         causal: hide keys after the query.
-        scale: factor on the scores, D**-0.5 by default.
+        scale: positive factor on the scores, D**-0.5 by default.
         rope: (cos, sin), each [>= max_seqlen, D/2]; rotates q and k by halves (element d with
             d + D/2), positions restart at 0 with every sequence. Computed in float32 at least.
+        backend: one of hwsearch.kernels.dispatch.BACKENDS; by default the one that
+            `hwsearch gpus show` names.
+        return_lse: also return the log-sum-exp of the scaled scores, float32 [H, T].
+        schedule: attention_schedule(cu_seqlens, T), to build it once for all layers; only the
+            triton backend reads it.
 
     Returns:
         [T, H, D] in q's dtype. Differentiable in q, k and v.
 
     Raises ValueError, which names the argument.
     """
-    lengths = checked_lengths(q, k, v, cu_seqlens, max_seqlen)
-    checked_window(window)
-    if q.shape[0] == 0:
-        return torch.zeros_like(q)
+    check_heads(q, k, v)
+    problem = _problem(q, cu_seqlens, max_seqlen, window, causal, scale, rope, schedule)
+    out, lse = _backend(backend).attend(q, k, v, problem)
+    return (out, lse) if return_lse else out
+
+
+def varlen_attention_qkvpacked(
+    qkv: Tensor,
+    cu_seqlens: Tensor,
+    max_seqlen: int,
+    *,
+    window: int | None = None,
+    causal: bool = False,
+    scale: float | None = None,
+    rope: tuple[Tensor, Tensor] | None = None,
+    backend: str | None = None,
+    return_lse: bool = False,
+    schedule: Tensor | None = None,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """As `varlen_attention`, of qkv [T, 3, H, D]: read where it lies, and one gradient [T, 3, H, D]."""
+    check_qkv(qkv)
+    problem = _problem(qkv[:, 0], cu_seqlens, max_seqlen, window, causal, scale, rope, schedule)
+    out, lse = _backend(backend).attend_packed(qkv, problem)
+    return (out, lse) if return_lse else out
+
+
+def _problem(
+    q: Tensor,
+    cu_seqlens: Tensor,
+    max_seqlen: int,
+    window: int | None,
+    causal: bool,
+    scale: float | None,
+    rope: tuple[Tensor, Tensor] | None,
+    schedule: Tensor | None,
+) -> Problem:
+    check_sequences(cu_seqlens, max_seqlen, q)
+    check_window(window)
+    scale = q.shape[2] ** -0.5 if scale is None else scale
+    check_scale(scale)
     if rope is not None:
-        cos, sin = checked_rope(rope, max_seqlen, q)
-        positions = token_positions(lengths, q.device)
-        cos_TR, sin_TR = cos[positions], sin[positions]
-        q, k = (rotate(x, cos_TR, sin_TR) for x in (q, k))
-    if window is not None:
-        window = min(window, max(lengths) - 1)
-        if band_scores(lengths, window) < sum(s * s for s in lengths):
-            return band_attention(q, k, v, lengths, window, causal=causal, scale=scale)
-    return attention_by_length(q, k, v, lengths, window, causal=causal, scale=scale)
+        check_rope(rope, max_seqlen, q)
+    return Problem(cu_seqlens, max_seqlen, window, causal, scale, rope, schedule)
 
 
-def token_positions(lengths: list[int], device: torch.device) -> Tensor:
-    """Position of every packed token within its own sequence, int64 [T]."""
-    sizes = torch.tensor(lengths, device=device)
-    starts = sizes.cumsum(0) - sizes
-    return torch.arange(sum(lengths), device=device) - starts.repeat_interleave(sizes)
+def _backend(name: str | None) -> ModuleType:
+    if name == "triton":
+        from .backends import triton
+
+        return triton
+    from .backends import cpu
+
+    return cpu

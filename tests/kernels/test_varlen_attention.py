@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from hwsearch.kernels import varlen_attention
-from hwsearch.kernels.band import band_scores
+from hwsearch.kernels.backends.band import band_scores
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 2e-6, torch.bfloat16: 2e-2}
 

@@ -1,0 +1,56 @@
+"""The work list that the Triton kernels walk: one entry per tile of every packed sequence."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+# Rows of a tile; a kernel walks the list of its own size.
+TILE_SIZES = (16, 32, 64, 128)
+
+
+# One operator, so that a compiled model is not built again for another count of sequences.
+@torch.library.custom_op("hwsearch::attention_schedule", mutates_args=())
+def attention_schedule(cu_seqlens: Tensor, tokens: int) -> Tensor:
+    """Build once a batch, on the device, what all layers and passes walk; no host synchronisation.
+
+    Args:
+        cu_seqlens: int32 or int64 [sequences + 1], offsets from 0 to `tokens`.
+        tokens: T, length of the packed axis.
+
+    Returns:
+        int32 [sizes, slots, 3] with sizes as in TILE_SIZES and slots = T // 16 + sequences + 1. Entry
+        (first token of the sequence, its length, first row of the tile in the sequence); tiles of the
+        longest sequence first. Entries after the last tile are zeros.
+
+    Offsets out of order or beyond T are cut to fit, so that no kernel leaves the tensors.
+    """
+    sequences = cu_seqlens.shape[0] - 1
+    if sequences == 0:
+        return cu_seqlens.new_zeros((len(TILE_SIZES), _slots(0, tokens), 3), dtype=torch.int32)
+    offsets = cu_seqlens.clamp(0, tokens)
+    lengths, order = offsets.diff().clamp(min=0).sort(descending=True, stable=True)
+    starts = offsets[:-1][order]
+    # Computed, not copied from the host, which would wait for the device.
+    sizes = TILE_SIZES[0] << torch.arange(len(TILE_SIZES), device=cu_seqlens.device)[:, None]
+    tiles = (lengths + sizes - 1) // sizes
+    ends = tiles.cumsum(1)
+    slots = torch.arange(_slots(sequences, tokens), device=cu_seqlens.device)
+    slots = slots.expand(len(TILE_SIZES), -1).contiguous()
+    sequence = torch.searchsorted(ends, slots, right=True)
+    used = sequence < sequences
+    sequence = sequence.clamp(max=sequences - 1)
+    first = (slots - (ends - tiles).gather(1, sequence)) * sizes
+    entries = torch.stack((starts[sequence], lengths[sequence], first), dim=2)
+    return torch.where(used[:, :, None], entries, 0).to(torch.int32)
+
+
+@attention_schedule.register_fake
+def _(cu_seqlens: Tensor, tokens: int) -> Tensor:
+    slots = _slots(cu_seqlens.shape[0] - 1, tokens)
+    return cu_seqlens.new_empty((len(TILE_SIZES), slots, 3), dtype=torch.int32)
+
+
+def _slots(sequences: int, tokens: int) -> int:
+    # One to spare: torch.compile builds a model again for a dimension of 1.
+    return tokens // TILE_SIZES[0] + sequences + 1

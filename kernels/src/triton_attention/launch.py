@@ -1,0 +1,148 @@
+"""Launches the attention kernels on tensors that are known to fit each other.
+
+Shapes: q [T, H, D]; k, v [T, G, D]; cos, sin [positions, D / 2] in float32; lse [H, T] in float32, in
+natural logarithms; schedule as `attention_schedule` returns it. Only the head dimension must be
+contiguous.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import log
+
+import torch
+import triton
+from torch import Tensor
+
+from ..schedule import TILE_SIZES
+from .backward import delta_kernel, dkdv_kernel, dq_kernel, short_backward_kernel
+from .configs import Tiles, default_tiles
+from .forward import forward_kernel
+from .rotation import rotate_kernel
+
+ROTATION_ROWS = 64
+DELTA_ROWS = 64
+
+
+@dataclass(frozen=True)
+class Call:
+    """What is the same for all kernels of one call. `window` -1: every key of the sequence."""
+
+    schedule: Tensor
+    sequences: int
+    max_seqlen: int
+    window: int
+    causal: bool
+    scale: float
+    cos: Tensor | None
+    sin: Tensor | None
+
+
+def forward(q: Tensor, k: Tensor, v: Tensor, call: Call) -> tuple[Tensor, Tensor]:
+    """(out [T, H, D] in q's dtype, contiguous; lse [H, T])."""
+    tokens, heads, size = q.shape
+    out = torch.empty((tokens, heads, size), dtype=q.dtype, device=q.device)
+    lse = torch.empty((heads, tokens), dtype=torch.float32, device=q.device)
+    if tokens == 0:
+        return out, lse
+    tiles = _tiles(q, call)
+    rotate = call.cos is not None and tiles.rotate_in_load
+    if call.cos is not None and not rotate:
+        q, k = _rotated(q, call), _rotated(k, call)
+    tile = tiles.forward
+    forward_kernel[_grid(call, tokens, tile.rows, heads)](
+        q, k, v, out, lse, call.cos, call.sin, _entries(call, tile.rows),
+        q.stride(0), q.stride(1), k.stride(0), k.stride(1), v.stride(0), v.stride(1),
+        out.stride(0), tokens, call.scale / log(2), call.window,
+        GROUP=heads // k.shape[1], D=size, M=tile.rows, N=tile.columns,
+        LOCAL=call.window >= 0, CAUSAL=call.causal, ROTATE=rotate, PRECISION=_precision(q),
+        num_warps=tile.warps, num_stages=tile.stages,
+    )  # fmt: skip
+    return out, lse
+
+
+def backward(
+    dout: Tensor, dlse: Tensor | None, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor,
+    call: Call, dq: Tensor, dk: Tensor, dv: Tensor,
+) -> None:  # fmt: skip
+    """Fill dq, dk and dv, of the shapes of q, k and v and any strides."""
+    tokens, heads, size = q.shape
+    if tokens == 0:
+        return
+    tiles = _tiles(q, call)
+    common = {
+        "GROUP": heads // k.shape[1],
+        "D": size,
+        "LOCAL": call.window >= 0,
+        "CAUSAL": call.causal,
+        "PRECISION": _precision(q),
+    }
+    if tiles.short is not None:
+        tile = tiles.short
+        short_backward_kernel[_grid(call, tokens, tile.rows, k.shape[1])](
+            q, k, v, out, dout, lse, dlse, dq, dk, dv, call.cos, call.sin, _entries(call, tile.rows),
+            q.stride(0), q.stride(1), k.stride(0), k.stride(1), v.stride(0), v.stride(1),
+            out.stride(0), out.stride(1), dout.stride(0), dout.stride(1),
+            dq.stride(0), dq.stride(1), dk.stride(0), dk.stride(1), dv.stride(0), dv.stride(1),
+            tokens, call.scale, call.window, M=tile.rows, ROTATE=call.cos is not None,
+            HAS_DLSE=dlse is not None, num_warps=tile.warps, num_stages=tile.stages, **common,
+        )  # fmt: skip
+        return
+    delta = torch.empty_like(lse)
+    delta_kernel[(triton.cdiv(tokens, DELTA_ROWS), heads)](
+        out, dout, dlse, delta, tokens,
+        out.stride(0), out.stride(1), dout.stride(0), dout.stride(1), tokens,
+        D=size, M=DELTA_ROWS, HAS_DLSE=dlse is not None,
+    )  # fmt: skip
+    rotate = call.cos is not None and tiles.rotate_in_load
+    if call.cos is not None and not rotate:
+        q, k = _rotated(q, call), _rotated(k, call)
+    common |= {"ROTATE": rotate, "UNROTATE": call.cos is not None}
+    inputs = (q, k, v, dout, lse, delta)
+    strides = (
+        q.stride(0), q.stride(1), k.stride(0), k.stride(1), v.stride(0), v.stride(1),
+        dout.stride(0), dout.stride(1),
+    )  # fmt: skip
+    tile = tiles.dkdv
+    dkdv_kernel[_grid(call, tokens, tile.rows, k.shape[1])](
+        *inputs, dk, dv, call.cos, call.sin, _entries(call, tile.rows),
+        *strides, dk.stride(0), dk.stride(1), dv.stride(0), dv.stride(1), tokens, call.scale, call.window,
+        N=tile.rows, M=tile.columns, num_warps=tile.warps, num_stages=tile.stages, **common,
+    )  # fmt: skip
+    tile = tiles.dq
+    dq_kernel[_grid(call, tokens, tile.rows, heads)](
+        *inputs, dq, call.cos, call.sin, _entries(call, tile.rows),
+        *strides, dq.stride(0), dq.stride(1), tokens, call.scale, call.window,
+        M=tile.rows, N=tile.columns, num_warps=tile.warps, num_stages=tile.stages, **common,
+    )  # fmt: skip
+
+
+def _rotated(x: Tensor, call: Call) -> Tensor:
+    tokens, heads, size = x.shape
+    out = torch.empty((tokens, heads, size), dtype=x.dtype, device=x.device)
+    rotate_kernel[_grid(call, tokens, ROTATION_ROWS, heads)](
+        x, out, call.cos, call.sin, _entries(call, ROTATION_ROWS),
+        x.stride(0), x.stride(1), out.stride(0), out.stride(1), D=size, M=ROTATION_ROWS,
+    )  # fmt: skip
+    return out
+
+
+def _tiles(q: Tensor, call: Call) -> Tiles:
+    # The interpreter on a CPU takes an A100's tiles.
+    capability = torch.cuda.get_device_capability(q.device) if q.is_cuda else (8, 0)
+    return default_tiles(capability, q.element_size(), q.shape[2], call.window >= 0, call.max_seqlen)
+
+
+def _grid(call: Call, tokens: int, rows: int, heads: int) -> tuple[int, int]:
+    """As many slots as tiles can be, by what the host knows: tokens, sequences and the longest one."""
+    most = min(tokens // rows + call.sequences, call.sequences * triton.cdiv(call.max_seqlen, rows))
+    return most, heads
+
+
+def _entries(call: Call, rows: int) -> Tensor:
+    return call.schedule[TILE_SIZES.index(rows)]
+
+
+def _precision(q: Tensor) -> str:
+    # Three TF32 products keep float32's accuracy on tensor cores; 16-bit inputs ignore this.
+    return "tf32x3" if q.dtype == torch.float32 else "tf32"

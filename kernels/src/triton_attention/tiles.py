@@ -1,0 +1,135 @@
+"""What the attention kernels share: loading and rotating tiles, and which keys a tile of queries sees.
+
+Shape suffixes: M rows of a tile, N the other side of the score tile, D head size, R = D / 2.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
+
+
+@triton.jit
+def load_tile(x, rows_M, length, stride, D: tl.constexpr, CHECK: tl.constexpr):
+    """[M, D] of the sequence that begins at `x`; zeros beyond its end."""
+    pointers_MD = x + rows_M[:, None].to(tl.int64) * stride + tl.arange(0, D)[None, :]
+    if CHECK:
+        return tl.load(pointers_MD, mask=(rows_M < length)[:, None], other=0.0)
+    return tl.load(pointers_MD)
+
+
+@triton.jit
+def load_rotated_tile(x, rows_M, length, stride, cos, sin, D: tl.constexpr, CHECK: tl.constexpr):
+    """As `load_tile`, turned by the angle of each row's position; in float32, rounded to x's dtype."""
+    R: tl.constexpr = D // 2
+    pointers_MR = x + rows_M[:, None].to(tl.int64) * stride + tl.arange(0, R)[None, :]
+    turns_MR = rows_M[:, None] * R + tl.arange(0, R)[None, :]
+    if CHECK:
+        inside_M1 = (rows_M < length)[:, None]
+        a_MR = tl.load(pointers_MR, mask=inside_M1, other=0.0)
+        b_MR = tl.load(pointers_MR + R, mask=inside_M1, other=0.0)
+        cos_MR = tl.load(cos + turns_MR, mask=inside_M1, other=0.0)
+        sin_MR = tl.load(sin + turns_MR, mask=inside_M1, other=0.0)
+    else:
+        a_MR, b_MR = tl.load(pointers_MR), tl.load(pointers_MR + R)
+        cos_MR, sin_MR = tl.load(cos + turns_MR), tl.load(sin + turns_MR)
+    x_MD = _turned(a_MR.to(tl.float32), b_MR.to(tl.float32), cos_MR, sin_MR, D)
+    return rounded(x_MD, x.dtype.element_ty)
+
+
+@triton.jit
+def unrotated(x_MD, rows_M, length, cos, sin, D: tl.constexpr):
+    """The transposed rotation, which takes a gradient back through `load_rotated_tile`; float32."""
+    R: tl.constexpr = D // 2
+    turns_MR = rows_M[:, None] * R + tl.arange(0, R)[None, :]
+    inside_M1 = (rows_M < length)[:, None]
+    cos_MR = tl.load(cos + turns_MR, mask=inside_M1, other=0.0)
+    sin_MR = tl.load(sin + turns_MR, mask=inside_M1, other=0.0)
+    a_MR, b_MR = x_MD.reshape(x_MD.shape[0], 2, R).permute(0, 2, 1).split()
+    return _turned(a_MR, b_MR, cos_MR, -sin_MR, D)
+
+
+@triton.jit
+def _turned(a_MR, b_MR, cos_MR, sin_MR, D: tl.constexpr):
+    pairs_MR2 = tl.join(a_MR * cos_MR - b_MR * sin_MR, b_MR * cos_MR + a_MR * sin_MR)
+    return pairs_MR2.permute(0, 2, 1).reshape(a_MR.shape[0], D)
+
+
+@triton.jit
+def store_tile(x, tile_MD, rows_M, length, stride, D: tl.constexpr):
+    pointers_MD = x + rows_M[:, None].to(tl.int64) * stride + tl.arange(0, D)[None, :]
+    tl.store(
+        pointers_MD, rounded(tile_MD.to(tl.float32), x.dtype.element_ty), mask=(rows_M < length)[:, None]
+    )
+
+
+@triton.jit
+def scheduled(schedule):
+    """(first token of the sequence as int64, its length, first row of the tile); length 0: no work."""
+    entry = schedule + tl.program_id(0) * 3
+    return tl.load(entry).to(tl.int64), tl.load(entry + 1), tl.load(entry + 2)
+
+
+@triton.jit
+def other_side(
+    first, length, window, ROWS: tl.constexpr, BLOCK: tl.constexpr,
+    LOCAL: tl.constexpr, BEFORE: tl.constexpr, AFTER: tl.constexpr,
+):  # fmt: skip
+    """What rows first .. first + ROWS - 1 see: (start, full_start, full_stop, stop), in blocks of BLOCK.
+
+    Blocks from full_start to full_stop are seen whole by every row and lie inside the sequence: they
+    need no mask. BEFORE and AFTER: whether a row sees what precedes and what follows it.
+    """
+    last = first + ROWS - 1
+    start, stop = 0, length
+    # What all rows see, both ends included.
+    all_from, all_to = 0, length - 1
+    if LOCAL:
+        start = tl.maximum(0, first - window)
+        stop = tl.minimum(length, last + 1 + window)
+        all_from, all_to = last - window, tl.minimum(first + window, length - 1)
+    if not BEFORE:
+        start, all_from = first, last
+    if not AFTER:
+        stop, all_to = tl.minimum(length, last + 1), tl.minimum(first, length - 1)
+    full_start = start + tl.cdiv(tl.maximum(all_from - start, 0), BLOCK) * BLOCK
+    full_stop = start + tl.maximum(all_to + 1 - start, 0) // BLOCK * BLOCK
+    # No full block: one masked stretch, from start to stop.
+    full_start = tl.minimum(full_start, stop)
+    full_stop = tl.maximum(full_start, full_stop)
+    return start, full_start, full_stop, stop
+
+
+@triton.jit
+def visible(queries, keys, length, window, LOCAL: tl.constexpr, CAUSAL: tl.constexpr):
+    """Whether `queries` see `keys`: two broadcastable tiles of positions."""
+    seen = keys < length
+    if CAUSAL:
+        seen = seen & (keys <= queries)
+    if LOCAL:
+        seen = seen & (queries - keys <= window)
+        if not CAUSAL:
+            seen = seen & (keys - queries <= window)
+    return seen
+
+
+@triton.jit
+def product(a, b, acc, PRECISION: tl.constexpr):
+    """a @ b (+ acc), accumulated in float32."""
+    if INTERPRETED:
+        # The interpreter would multiply the bits of bfloat16 as integers.
+        return tl.dot(a.to(tl.float32), b.to(tl.float32), acc, input_precision="ieee")
+    return tl.dot(a, b, acc, input_precision=PRECISION)
+
+
+@triton.jit
+def rounded(x, dtype: tl.constexpr):
+    """float32 to `dtype`, to the nearest and to even."""
+    if INTERPRETED and dtype == tl.bfloat16:
+        # The interpreter would cut the last bits off.
+        bits = x.to(tl.uint32, bitcast=True)
+        bits += 0x7FFF + ((bits >> 16) & 1)
+        return (bits & 0xFFFF0000).to(tl.float32, bitcast=True).to(dtype)
+    return x.to(dtype)
