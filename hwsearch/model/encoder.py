@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hwsearch.errors import HwsearchError
-from hwsearch.kernels import varlen_attention
+from hwsearch.kernels import attention_schedule, varlen_attention_qkvpacked
 from hwsearch.shape import EncoderShape
 
 NORM_EPS = 1e-5
@@ -90,9 +90,12 @@ class Backbone(nn.Module):
     def forward(self, tokens_T: Tensor, cu_seqlens: Tensor, max_seqlen: int) -> Tensor:
         global_rope = rope_tables(max_seqlen, self.head_size, GLOBAL_THETA, tokens_T.device)
         local_rope = rope_tables(max_seqlen, self.head_size, LOCAL_THETA, tokens_T.device)
+        # The Triton kernels' work list, one for all layers; nothing else reads it.
+        schedule = attention_schedule(cu_seqlens, tokens_T.shape[0]) if tokens_T.is_cuda else None
         x_TC: Tensor = self.embeddings(tokens_T)
         for layer, is_global in zip(self.layers, self.is_global, strict=True):
-            x_TC = layer(x_TC, cu_seqlens, max_seqlen, global_rope if is_global else local_rope)
+            rope = global_rope if is_global else local_rope
+            x_TC = layer(x_TC, cu_seqlens, max_seqlen, rope, schedule)
         normed: Tensor = self.final_norm(x_TC)
         return normed
 
@@ -117,8 +120,10 @@ class Layer(nn.Module):
         self.mlp_norm = _norm(shape.hidden_size)
         self.mlp = GatedMLP(shape)
 
-    def forward(self, x_TC: Tensor, cu_seqlens: Tensor, max_seqlen: int, rope: Rope) -> Tensor:
-        x_TC = x_TC + self.attn(self.attn_norm(x_TC), cu_seqlens, max_seqlen, rope)
+    def forward(
+        self, x_TC: Tensor, cu_seqlens: Tensor, max_seqlen: int, rope: Rope, schedule: Tensor | None
+    ) -> Tensor:
+        x_TC = x_TC + self.attn(self.attn_norm(x_TC), cu_seqlens, max_seqlen, rope, schedule)
         out_TC: Tensor = x_TC + self.mlp(self.mlp_norm(x_TC))
         return out_TC
 
@@ -131,10 +136,14 @@ class Attention(nn.Module):
         self.Wqkv = nn.Linear(shape.hidden_size, 3 * shape.hidden_size, bias=False)
         self.Wo = nn.Linear(shape.hidden_size, shape.hidden_size, bias=False)
 
-    def forward(self, x_TC: Tensor, cu_seqlens: Tensor, max_seqlen: int, rope: Rope) -> Tensor:
+    def forward(
+        self, x_TC: Tensor, cu_seqlens: Tensor, max_seqlen: int, rope: Rope, schedule: Tensor | None
+    ) -> Tensor:
         # Rows of Wqkv: all heads of q, then of k, then of v.
-        q_THD, k_THD, v_THD = self.Wqkv(x_TC).unflatten(-1, (3, self.num_heads, -1)).unbind(1)
-        o_THD = varlen_attention(q_THD, k_THD, v_THD, cu_seqlens, max_seqlen, window=self.window, rope=rope)
+        qkv_T3HD = self.Wqkv(x_TC).unflatten(-1, (3, self.num_heads, -1))
+        o_THD = varlen_attention_qkvpacked(
+            qkv_T3HD, cu_seqlens, max_seqlen, window=self.window, rope=rope, schedule=schedule
+        )
         out_TC: Tensor = self.Wo(o_THD.flatten(1))
         return out_TC
 
