@@ -13,6 +13,8 @@ from torch import Tensor
 from .schedule import TILE_SIZES, slot_count
 
 DTYPES = {torch.float16: "fp16", torch.bfloat16: "bf16", torch.float32: "fp32", torch.float64: "fp64"}
+# Largest max_seqlen and window: kernels add the two in 32 bits.
+MOST = 2**30 - 1
 _ACCEPTED_DTYPES = "float16, bfloat16, float32 or float64"
 
 
@@ -100,8 +102,8 @@ def check_schedule(schedule: Tensor, cu_seqlens: Tensor, tokens: int) -> None:
 
 def max_seqlen_of(max_seqlen: Any) -> int:
     number = _integer("max_seqlen", max_seqlen)
-    if not 0 <= number < 2**31:
-        raise ValueError(f"max_seqlen: {number}; accepted: 0 or more, below 2**31")
+    if not 0 <= number <= MOST:
+        raise ValueError(f"max_seqlen: {number}; accepted: 0 to {MOST}")
     return number
 
 
@@ -111,7 +113,7 @@ def window_of(window: Any) -> int | None:
     number = _integer("window", window)
     if number < 0:
         raise ValueError(f"window: {number}; accepted: 0 or more keys to each side, or None for all")
-    return min(number, 2**31 - 1)
+    return min(number, MOST)
 
 
 def scale_of(scale: Any, head_size: int) -> float:

@@ -101,7 +101,7 @@ def _why_not_triton(call: Call) -> str | None:
     if "triton" not in call.packages:
         return "triton is not installed"
     if call.device == "cuda" and _older(call, AMPERE):
-        return f"Triton uses no tensor cores on compute capability {_version(call)}, only from 8.0"
+        return f"Triton uses tensor cores from compute capability 8.0, not on {_version(call)}"
     if call.device != "cuda" and not (call.device == "cpu" and call.interpreted):
         return "it runs on CUDA GPUs, and on a CPU under TRITON_INTERPRET=1"
     if call.dtype not in ("fp16", "bf16", "fp32"):
@@ -143,7 +143,7 @@ def what(backend: str, call: Call) -> str:
 
 
 _WHAT = {
-    "triton": "hwsearch's Triton kernels",
+    "triton": "hwsearch's Triton kernels, on tensor cores from compute capability 8.0",
     "flash_attn": "the package flash-attn",
     "torch_flash": "the flash kernel in PyTorch",
     "efficient": "PyTorch's memory-efficient kernel, which takes packed sequences",

@@ -14,7 +14,7 @@ class Problem:
     Attributes:
         cu_seqlens: int32 or int64 [sequences + 1], on q's device.
         max_seqlen: at least the longest sequence.
-        window: keys visible to each side, below 2**31; None for all.
+        window: keys visible to each side, below 2**30; None for all.
         causal: keys after the query are hidden.
         scale: positive factor on the scores.
         rope: (cos, sin), each [>= max_seqlen, D / 2], or None.
