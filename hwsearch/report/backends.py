@@ -13,7 +13,8 @@ HEAD_SIZE = 64
 
 def backend_lines(gpu: Gpu) -> list[str]:
     """A row for each 16-bit type that the GPU has (fp32 where it has none) and each kind of layer."""
-    dtypes = [d for d in ("fp16", "bf16") if d in gpu.dense_flops_per_s] or ["fp32"]
+    dtypes: list[str] = [d for d in ("fp16", "bf16") if d in gpu.dense_flops_per_s]
+    dtypes = dtypes or ["fp32"]
     rows = [["dtype", "layers", "backend", "why"]]
     for dtype in dtypes:
         for layers in ("global", "local"):

@@ -112,10 +112,13 @@ def varlen_attention_qkvpacked(
 
 
 def _autocast(x: Tensor) -> Tensor:
+    """`x` as scaled_dot_product_attention takes it under torch.autocast."""
     if not isinstance(x, Tensor) or x.dtype not in (torch.float16, torch.bfloat16, torch.float32):
         return x
     device = x.device.type
-    return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x
+    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
+        return x
+    return x.to(torch.get_autocast_dtype(device))
 
 
 def _problem(
