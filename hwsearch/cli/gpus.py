@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import sys
+import warnings
 
 from hwsearch.gpu.catalog import gpu_names, load_gpu
 from hwsearch.gpu.facts import gpu_evidence, gpu_facts
 from hwsearch.gpu.profile import Gpu
+from hwsearch.report.backends import backend_lines
 from hwsearch.report.columns import aligned
 from hwsearch.report.evidence import evidence_lines
 
 
 def main(arguments: argparse.Namespace) -> None:
     if arguments.action == "show":
-        print(_describe(load_gpu(arguments.gpu)))
+        with warnings.catch_warnings(record=True) as found:
+            warnings.simplefilter("always")
+            text = _describe(load_gpu(arguments.gpu))
+        for warning in found:
+            print(f"hwsearch: warning: {warning.message}", file=sys.stderr)
+        print(text)
     elif arguments.action == "detect":
         _detect()
     else:
@@ -45,7 +53,7 @@ def _list() -> str:
 
 def _describe(gpu: Gpu) -> str:
     facts = [["fact", "value", "source"], *([fact.name, fact.value, fact.source] for fact in gpu_facts(gpu))]
-    lines = [f"{gpu.name}: {gpu.product}", "", *aligned(facts, left=3), ""]
+    lines = [f"{gpu.name}: {gpu.product}", "", *aligned(facts, left=3), "", *backend_lines(gpu), ""]
     lines.append(f"constants: {gpu.calibration.kind}")
     for name, evidence in gpu_evidence(gpu):
         lines += [f"  {line}" for line in evidence_lines(name, evidence)]

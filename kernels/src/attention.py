@@ -5,11 +5,29 @@ Shape suffixes: T tokens of all sequences, H query heads, G key/value heads, D h
 
 from __future__ import annotations
 
+from functools import cache
+from operator import index
+from os import environ
 from types import ModuleType
+from typing import Any
 
+import torch
 from torch import Tensor
 
-from .arguments import check_heads, check_qkv, check_rope, check_scale, check_sequences, check_window
+from . import dispatch
+from .arguments import (
+    DTYPES,
+    check_flag,
+    check_heads,
+    check_qkv,
+    check_rope,
+    check_schedule,
+    check_sequences,
+    max_seqlen_of,
+    scale_of,
+    window_of,
+)
+from .measured import LENGTHS, length_class, measured_on
 from .problem import Problem
 
 
@@ -31,7 +49,7 @@ def varlen_attention(
     """Softmax attention inside each packed sequence, never across them; no padding is computed.
 
     Args:
-        q: queries [T, H, D], floating point.
+        q: queries [T, H, D], of float16, bfloat16, float32 or float64, with any strides.
         k: keys [T, G, D] with H a multiple of G: query head i reads key head i // (H / G).
         v: values [T, G, D].
         cu_seqlens: int32 or int64 [sequences + 1], offsets from 0 to T; empty sequences are allowed.
@@ -48,13 +66,20 @@ def varlen_attention(
             triton backend reads it.
 
     Returns:
-        [T, H, D] in q's dtype. Differentiable in q, k and v.
+        [T, H, D] in q's dtype, which is that of autocast where it is on (float64 aside); with
+        `return_lse` (out, lse). Differentiable in q, k and v through both.
 
-    Raises ValueError, which names the argument.
+    Raises ValueError, which begins with the argument's name. The values of cu_seqlens are not read where
+    that would wait for a GPU, nor in compiled code. There the device asserts them (torch._assert_async:
+    a CUDA device-side assertion, like that for a bad index), in each call without a schedule and in
+    attention_schedule. A schedule is taken at its word: that it was built for these offsets, and that
+    no sequence in it is longer than max_seqlen, is not checked on a GPU.
     """
+    q, k, v = (_autocast(x) for x in (q, k, v))
     check_heads(q, k, v)
-    problem = _problem(q, cu_seqlens, max_seqlen, window, causal, scale, rope, schedule)
-    out, lse = _backend(backend).attend(q, k, v, problem)
+    problem = _problem(q, cu_seqlens, max_seqlen, window, causal, scale, rope, schedule, return_lse)
+    module = _backend(backend, q, problem, torch.is_grad_enabled() and _wants_gradient(q, k, v))
+    out, lse = _nothing(q, k, v) if q.shape[0] == 0 else module.attend(q, k, v, problem)
     return (out, lse) if return_lse else out
 
 
@@ -72,10 +97,28 @@ def varlen_attention_qkvpacked(
     schedule: Tensor | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
     """As `varlen_attention`, of qkv [T, 3, H, D]: read where it lies, and one gradient [T, 3, H, D]."""
+    qkv = _autocast(qkv)
     check_qkv(qkv)
-    problem = _problem(qkv[:, 0], cu_seqlens, max_seqlen, window, causal, scale, rope, schedule)
-    out, lse = _backend(backend).attend_packed(qkv, problem)
+    q, k, v = qkv.unbind(1)
+    problem = _problem(q, cu_seqlens, max_seqlen, window, causal, scale, rope, schedule, return_lse)
+    module = _backend(backend, q, problem, torch.is_grad_enabled() and qkv.requires_grad)
+    if qkv.shape[0] == 0:
+        out, lse = _nothing(q, k, v)
+    elif hasattr(module, "attend_packed"):
+        out, lse = module.attend_packed(qkv, problem)
+    else:
+        out, lse = module.attend(q, k, v, problem)
     return (out, lse) if return_lse else out
+
+
+def _autocast(x: Tensor) -> Tensor:
+    """`x` as scaled_dot_product_attention takes it under torch.autocast."""
+    if not isinstance(x, Tensor) or x.dtype not in (torch.float16, torch.bfloat16, torch.float32):
+        return x
+    device = x.device.type
+    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
+        return x
+    return x.to(torch.get_autocast_dtype(device))
 
 
 def _problem(
@@ -87,21 +130,105 @@ def _problem(
     scale: float | None,
     rope: tuple[Tensor, Tensor] | None,
     schedule: Tensor | None,
+    return_lse: bool,
 ) -> Problem:
-    check_sequences(cu_seqlens, max_seqlen, q)
-    check_window(window)
-    scale = q.shape[2] ** -0.5 if scale is None else scale
-    check_scale(scale)
+    max_seqlen = max_seqlen_of(max_seqlen)
+    check_sequences(cu_seqlens, max_seqlen, q, schedule is not None)
+    window = window_of(window)
+    check_flag("causal", causal)
+    scale = scale_of(scale, q.shape[2])
     if rope is not None:
         check_rope(rope, max_seqlen, q)
-    return Problem(cu_seqlens, max_seqlen, window, causal, scale, rope, schedule)
+    check_flag("return_lse", return_lse)
+    if schedule is not None:
+        check_schedule(schedule, cu_seqlens, q.shape[0])
+    return Problem(cu_seqlens, max_seqlen, window, causal, scale, rope, schedule, return_lse)
 
 
-def _backend(name: str | None) -> ModuleType:
-    if name == "triton":
-        from .backends import triton
+def _wants_gradient(q: Tensor, k: Tensor, v: Tensor) -> bool:
+    return q.requires_grad or k.requires_grad or v.requires_grad
 
-        return triton
+
+def _nothing(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """The answer for no tokens, which still hangs on q, k and v for autograd."""
+    lse = torch.empty((q.shape[1], 0), dtype=torch.float32, device=q.device)
+    return q + (k.sum() + v.sum()), lse
+
+
+def _backend(forced: str | None, q: Tensor, problem: Problem, training: bool) -> ModuleType:
+    # index() makes a number of what torch.compile(dynamic=True) takes for a variable.
+    call = (q.device, q.dtype, index(q.shape[2]), problem.window is not None, training)
+    if forced is not None:
+        _check_backend(forced, *call)
+        return _module(forced)
+    names = _chosen(*call)
+    # A compiled model must not depend on the length where the choice does not.
+    if len(set(names)) == 1:
+        return _module(names[0])
+    return _module(names[list(LENGTHS).index(length_class(problem.max_seqlen))])
+
+
+# torch.compile calls the two while it traces, and keeps what they return.
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _chosen(*call: Any) -> tuple[str, ...]:
+    """The backend's name for each of LENGTHS."""
+    return _choose(*call)
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _check_backend(forced: str, *call: Any) -> None:
+    dispatch.check_backend(forced, _call(*call))
+
+
+@cache
+def _choose(
+    device: torch.device, dtype: torch.dtype, head_size: int, local: bool, training: bool
+) -> tuple[str, ...]:
+    measured = measured_on(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
+    call = _call(device, dtype, head_size, local, training)
+    return tuple(choice.backend for choice in dispatch.choices(call, measured))
+
+
+@cache
+def _call(
+    device: torch.device, dtype: torch.dtype, head_size: int, local: bool, training: bool
+) -> dispatch.Call:
+    return dispatch.Call(
+        device=device.type,
+        capability=torch.cuda.get_device_capability(device) if device.type == "cuda" else None,
+        dtype=DTYPES[dtype],
+        head_size=head_size,
+        local=local,
+        training=training,
+        packages=dispatch.installed_packages(),
+        # As Triton reads it.
+        interpreted=environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "yes", "on", "y"),
+    )
+
+
+def _module(name: str) -> ModuleType:
+    # Plain imports: torch.compile does not trace importlib.
+    match name:
+        case "triton":
+            from .backends import triton
+
+            return triton
+        case "flash_attn":
+            from .backends import flash_attn
+
+            return flash_attn
+        case "torch_flash":
+            from .backends import torch_flash
+
+            return torch_flash
+        case "efficient":
+            from .backends import efficient
+
+            return efficient
+        case "sdpa":
+            from .backends import sdpa
+
+            return sdpa
     from .backends import cpu
 
     return cpu

@@ -14,11 +14,12 @@ class Problem:
     Attributes:
         cu_seqlens: int32 or int64 [sequences + 1], on q's device.
         max_seqlen: at least the longest sequence.
-        window: keys visible to each side; None for all, and never more than max_seqlen - 1.
+        window: keys visible to each side, below 2**30; None for all.
         causal: keys after the query are hidden.
         scale: positive factor on the scores.
         rope: (cos, sin), each [>= max_seqlen, D / 2], or None.
         schedule: from attention_schedule(cu_seqlens, T), or None where none was given.
+        return_lse: the caller wants the log-sum-exp; a backend that has none at hand computes it then.
     """
 
     cu_seqlens: Tensor
@@ -28,3 +29,4 @@ class Problem:
     scale: float
     rope: tuple[Tensor, Tensor] | None
     schedule: Tensor | None
+    return_lse: bool

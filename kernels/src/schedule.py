@@ -23,11 +23,14 @@ def attention_schedule(cu_seqlens: Tensor, tokens: int) -> Tensor:
         (first token of the sequence, its length, first row of the tile in the sequence); tiles of the
         longest sequence first. Entries after the last tile are zeros.
 
-    Offsets out of order or beyond T are cut to fit, so that no kernel leaves the tensors.
+    Offsets out of order or beyond T are a device-side assertion (torch._assert_async) and are cut to fit,
+    so that no kernel leaves the tensors.
     """
     sequences = cu_seqlens.shape[0] - 1
+    in_order = (cu_seqlens[0] == 0) & (cu_seqlens[-1] == tokens) & (cu_seqlens.diff() >= 0).all()
+    torch._assert_async(in_order, "cu_seqlens: must rise from 0 to `tokens`")
     if sequences == 0:
-        return cu_seqlens.new_zeros((len(TILE_SIZES), _slots(0, tokens), 3), dtype=torch.int32)
+        return cu_seqlens.new_zeros((len(TILE_SIZES), slot_count(0, tokens), 3), dtype=torch.int32)
     offsets = cu_seqlens.clamp(0, tokens)
     lengths, order = offsets.diff().clamp(min=0).sort(descending=True, stable=True)
     starts = offsets[:-1][order]
@@ -35,7 +38,7 @@ def attention_schedule(cu_seqlens: Tensor, tokens: int) -> Tensor:
     sizes = TILE_SIZES[0] << torch.arange(len(TILE_SIZES), device=cu_seqlens.device)[:, None]
     tiles = (lengths + sizes - 1) // sizes
     ends = tiles.cumsum(1)
-    slots = torch.arange(_slots(sequences, tokens), device=cu_seqlens.device)
+    slots = torch.arange(slot_count(sequences, tokens), device=cu_seqlens.device)
     slots = slots.expand(len(TILE_SIZES), -1).contiguous()
     sequence = torch.searchsorted(ends, slots, right=True)
     used = sequence < sequences
@@ -47,10 +50,10 @@ def attention_schedule(cu_seqlens: Tensor, tokens: int) -> Tensor:
 
 @attention_schedule.register_fake
 def _(cu_seqlens: Tensor, tokens: int) -> Tensor:
-    slots = _slots(cu_seqlens.shape[0] - 1, tokens)
+    slots = slot_count(cu_seqlens.shape[0] - 1, tokens)
     return cu_seqlens.new_empty((len(TILE_SIZES), slots, 3), dtype=torch.int32)
 
 
-def _slots(sequences: int, tokens: int) -> int:
+def slot_count(sequences: int, tokens: int) -> int:
     # One to spare: torch.compile builds a model again for a dimension of 1.
     return tokens // TILE_SIZES[0] + sequences + 1

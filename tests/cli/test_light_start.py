@@ -32,6 +32,7 @@ def modules_after(*arguments: str) -> set[str]:
         (("--help",), (*HEAVY, "numpy", "pydantic", "yaml", "rich")),
         (("run", "--help"), (*HEAVY, "numpy", "pydantic", "yaml")),
         (("gpus",), (*HEAVY, "numpy", "pydantic")),
+        (("gpus", "show", "t4"), (*HEAVY, "numpy")),
         (("predict", "bert-base", "--gpu", "l4"), ("torch", "triton", "transformers", "optuna", "pandas")),
         (("space", "show", "tiny"), ("torch", "triton", "transformers", "optuna", "pandas")),
     ],

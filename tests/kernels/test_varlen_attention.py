@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from hwsearch.kernels import varlen_attention
+from hwsearch.kernels import varlen_attention, varlen_attention_qkvpacked
 from hwsearch.kernels.backends.band import band_scores
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 2e-6, torch.bfloat16: 2e-2}
@@ -184,25 +185,69 @@ def test_noncontiguous_projection_is_read_as_it_lies():
         )
 
 
+ROPE = torch.zeros(6, 4)
+
+
 @pytest.mark.parametrize(
     ("argument", "change"),
     [
         ("q", {"q": torch.zeros(6, 8)}),
+        ("q", {"q": [[0.0]]}),
         ("q", {"q": torch.zeros(6, 2, 8, dtype=torch.int64)}),
+        ("q", {"q": torch.zeros(6, 2, 8, dtype=torch.float8_e4m3fn)}),
+        ("q", {"q": torch.zeros(6, 2, 8, dtype=torch.complex64)}),
+        ("q", {"q": torch.zeros(6, 0, 8)}),
+        ("q", {"q": torch.zeros(6, 2, 0), "k": torch.zeros(6, 2, 0), "v": torch.zeros(6, 2, 0)}),
         ("k", {"k": torch.zeros(5, 2, 8)}),
         ("k", {"k": torch.zeros(6, 2, 4)}),
         ("k", {"k": torch.zeros(6, 2, 8, dtype=torch.float64)}),
+        ("k", {"k": torch.zeros(6, 2, 8, device="meta")}),
         ("k", {"k": torch.zeros(6, 3, 8), "v": torch.zeros(6, 3, 8)}),
+        ("k", {"k": torch.zeros(6, 0, 8), "v": torch.zeros(6, 0, 8)}),
         ("v", {"v": torch.zeros(6, 1, 8)}),
+        ("cu_seqlens", {"cu_seqlens": [0, 2, 6]}),
         ("cu_seqlens", {"cu_seqlens": torch.tensor([0, 4])}),
         ("cu_seqlens", {"cu_seqlens": torch.tensor([1, 6])}),
+        ("cu_seqlens", {"cu_seqlens": torch.tensor([0])}),
         ("cu_seqlens", {"cu_seqlens": torch.tensor([0, 5, 3, 6])}),
+        ("cu_seqlens", {"cu_seqlens": torch.tensor([0, 7, 6])}),
+        ("cu_seqlens", {"cu_seqlens": torch.tensor([0, -1, 6])}),
         ("cu_seqlens", {"cu_seqlens": torch.tensor([0.0, 6.0])}),
         ("cu_seqlens", {"cu_seqlens": torch.tensor([], dtype=torch.int32)}),
+        ("cu_seqlens", {"cu_seqlens": torch.tensor([[0, 2, 6]])}),
+        ("cu_seqlens", {"cu_seqlens": torch.zeros(3, dtype=torch.int64, device="meta")}),
         ("max_seqlen", {"max_seqlen": 3}),
+        ("max_seqlen", {"max_seqlen": -1}),
+        ("max_seqlen", {"max_seqlen": 2**30}),
+        ("max_seqlen", {"max_seqlen": 4.0}),
+        ("max_seqlen", {"max_seqlen": True}),
+        ("max_seqlen", {"max_seqlen": torch.tensor(4)}),
         ("window", {"window": -1}),
-        ("rope", {"rope": (torch.zeros(3, 4), torch.zeros(3, 4))}),
-        ("rope", {"rope": (torch.zeros(6, 4), torch.zeros(6, 8))}),
+        ("window", {"window": (2, 2)}),
+        ("window", {"window": False}),
+        ("causal", {"causal": 1}),
+        ("causal", {"causal": None}),
+        ("return_lse", {"return_lse": "yes"}),
+        ("scale", {"scale": 0.0}),
+        ("scale", {"scale": -1}),
+        ("scale", {"scale": math.nan}),
+        ("scale", {"scale": math.inf}),
+        ("scale", {"scale": "1"}),
+        ("scale", {"scale": True}),
+        ("scale", {"scale": [1.0]}),
+        ("rope", {"rope": ROPE}),
+        ("rope", {"rope": (ROPE,)}),
+        ("rope", {"rope": (ROPE, None)}),
+        ("rope", {"rope": (ROPE[:3], ROPE[:3])}),
+        ("rope", {"rope": (ROPE, torch.zeros(6, 8))}),
+        ("rope", {"rope": (ROPE, ROPE.to("meta"))}),
+        ("rope", {"rope": (ROPE, ROPE.int())}),
+        ("schedule", {"schedule": torch.zeros(4, 3, 3)}),
+        ("backend", {"backend": "fastest"}),
+        ("backend", {"backend": "flash_attn"}),
+        ("backend", {"backend": "torch_flash"}),
+        ("backend", {"backend": "efficient"}),
+        ("backend", {"backend": "triton"}),
     ],
 )
 def test_bad_arguments_are_named(argument, change):
@@ -210,3 +255,54 @@ def test_bad_arguments_are_named(argument, change):
     arguments = {"q": x, "k": x, "v": x, "cu_seqlens": torch.tensor([0, 2, 6]), "max_seqlen": 4} | change
     with pytest.raises(ValueError, match=f"^{argument}:"):
         varlen_attention(**arguments)
+
+
+@pytest.mark.parametrize(
+    "qkv",
+    [
+        torch.zeros(6, 2, 2, 8),
+        torch.zeros(6, 6, 8),
+        torch.zeros(6, 3, 2, 8).int(),
+        torch.zeros(6, 3, 0, 8),
+        None,
+    ],
+    ids=["two tensors", "three dimensions", "integers", "no heads", "none"],
+)
+def test_bad_qkv_is_named(qkv):
+    with pytest.raises(ValueError, match=r"^qkv:"):
+        varlen_attention_qkvpacked(qkv, torch.tensor([0, 6]), 6)
+
+
+def test_odd_heads_do_not_rotate():
+    x = torch.zeros(6, 2, 7)
+    with pytest.raises(ValueError, match=r"^rope: head size 7 is odd"):
+        varlen_attention(x, x, x, torch.tensor([0, 6]), 6, rope=(ROPE, ROPE))
+
+
+def test_a_refused_backend_says_why_and_what_is_accepted():
+    x = torch.zeros(6, 2, 20, dtype=torch.float64)
+    with pytest.raises(
+        ValueError, match="^backend: 'torch_flash': it runs on CUDA GPUs; accepted here: sdpa, cpu"
+    ):
+        varlen_attention(x, x, x, torch.tensor([0, 6]), 6, backend="torch_flash")
+
+
+def test_integers_of_numpy_are_integers():
+    q, k, v, cu = inputs([3, 9])
+    expected = varlen_attention(q, k, v, cu, 9, window=2, scale=0.5)
+    found = varlen_attention(q, k, v, cu, np.int64(9), window=np.int32(2), scale=np.float32(0.5))
+    assert torch.equal(found, expected)
+
+
+def test_compiled_code_asserts_offsets_that_it_cannot_read():
+    """Where values are not read, a wrong one is an error all the same, and never an answer."""
+    q, k, v, cu = inputs([4, 8], size=32)
+
+    def attend(cu_seqlens, max_seqlen):
+        return varlen_attention(q, k, v, cu_seqlens, max_seqlen, window=2, backend="triton")
+
+    compiled = torch.compile(attend, fullgraph=True, backend="aot_eager", dynamic=False)
+    torch.testing.assert_close(compiled(cu, 8), attend(cu, 8))
+    for bad in ([0, 4, 11], [0, 13, 12], [1, 4, 12], [0, 2, 12]):
+        with pytest.raises(RuntimeError, match="cu_seqlens: must rise from 0 to T, by at most max_seqlen"):
+            compiled(torch.tensor(bad, dtype=torch.int32), 8)

@@ -13,6 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad, scaled_dot_product_attention
 
+from .log_sum_exp import log_sum_exp
+from .packed import sequence_of_tokens
+
 MIN_BLOCK = 64
 
 
@@ -32,40 +35,60 @@ def band_attention(
     q_THD: Tensor,
     k_TGD: Tensor,
     v_TGD: Tensor,
-    lengths: list[int],
+    cu_seqlens: Tensor,
     window: int,
     *,
     causal: bool,
-    scale: float | None,
+    scale: float,
 ) -> Tensor:
     """[T, H, D], at the cost of `band_scores` instead of the sum of squared lengths."""
     tokens, block = q_THD.shape[0], _block(window)
-    rest = -tokens % block
-    q_NHQD = pad(q_THD, (0, 0, 0, 0, 0, rest)).view(-1, block, *q_THD.shape[1:]).transpose(1, 2)
-    k_NGKD, v_NGKD = (
-        pad(x, (0, 0, 0, 0, window, rest + window)).unfold(0, block + 2 * window, block).transpose(2, 3)
-        for x in (k_TGD, v_TGD)
-    )
+    q_NHQD = _query_blocks(q_THD, block)
+    k_NGKD, v_NGKD = (_key_blocks(x, window, block) for x in (k_TGD, v_TGD))
     o_NHQD = scaled_dot_product_attention(
         q_NHQD,
         k_NGKD,
         v_NGKD,
-        attn_mask=_visible(lengths, window, block, causal, q_THD.device)[:, None],
+        attn_mask=_visible(cu_seqlens, tokens, window, block, causal)[:, None],
         scale=scale,
         enable_gqa=q_NHQD.shape[1] != k_NGKD.shape[1],
     )
     return o_NHQD.transpose(1, 2).flatten(0, 1)[:tokens]
 
 
-def _visible(lengths: list[int], window: int, block: int, causal: bool, device: torch.device) -> Tensor:
+def band_log_sum_exp(
+    q_THD: Tensor, k_TGD: Tensor, cu_seqlens: Tensor, window: int, *, causal: bool, scale: float
+) -> Tensor:
+    """float32 [H, T]."""
+    tokens, block = q_THD.shape[0], _block(window)
+    lse_NHQ = log_sum_exp(
+        _query_blocks(q_THD, block),
+        _key_blocks(k_TGD, window, block),
+        _visible(cu_seqlens, tokens, window, block, causal),
+        scale,
+    )
+    return lse_NHQ.transpose(0, 1).flatten(1)[:, :tokens]
+
+
+def _query_blocks(x_THD: Tensor, block: int) -> Tensor:
+    rest = -x_THD.shape[0] % block
+    return pad(x_THD, (0, 0, 0, 0, 0, rest)).view(-1, block, *x_THD.shape[1:]).transpose(1, 2)
+
+
+def _key_blocks(x_TGD: Tensor, window: int, block: int) -> Tensor:
+    rest = -x_TGD.shape[0] % block
+    padded = pad(x_TGD, (0, 0, 0, 0, window, rest + window))
+    return padded.unfold(0, block + 2 * window, block).transpose(2, 3)
+
+
+def _visible(cu_seqlens: Tensor, tokens: int, window: int, block: int, causal: bool) -> Tensor:
     """True where query and key are of one sequence and within the window, [N, Q, K]."""
-    sizes = torch.tensor(lengths, device=device)
-    sequence = torch.arange(len(lengths), device=device).repeat_interleave(sizes)
-    rest = -sequence.numel() % block
+    sequence = sequence_of_tokens(cu_seqlens, tokens)
+    rest = -tokens % block
     # Padding is a sequence of its own, so that no row is left without a visible key (softmax: NaN).
     query_sequence = pad(sequence, (0, rest), value=-1).view(-1, block)
     key_sequence = pad(sequence, (window, rest + window), value=-1).unfold(0, block + 2 * window, block)
-    key = torch.arange(block + 2 * window, device=device) - window
-    ahead = key[None, :] - torch.arange(block, device=device)[:, None]
+    key = torch.arange(block + 2 * window, device=cu_seqlens.device) - window
+    ahead = key[None, :] - torch.arange(block, device=cu_seqlens.device)[:, None]
     in_window = (ahead >= -window) & (ahead <= (0 if causal else window))
     return (query_sequence[:, :, None] == key_sequence[:, None, :]) & in_window

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+from .log_sum_exp import log_sum_exp
+
 
 def attention_by_length(
     q_THD: Tensor,
@@ -20,31 +22,50 @@ def attention_by_length(
     window: int | None,
     *,
     causal: bool,
-    scale: float | None,
+    scale: float,
 ) -> Tensor:
     """[T, H, D]; a window becomes an [S, S] mask, so this serves lengths near the window."""
-    starts_of: dict[int, list[int]] = defaultdict(list)
-    start = 0
-    for length in lengths:
-        if length:
-            starts_of[length].append(start)
-        start += length
+    starts_of = _starts_of(lengths)
     outputs = []
     for length, starts in starts_of.items():
         q, k, v = (_take(x, starts, length).transpose(1, 2) for x in (q_THD, k_TGD, v_TGD))
-        mask = _window_mask(length, window, causal, q_THD.device)
+        hidden = window is not None and window < length - 1
         o_BHSD = scaled_dot_product_attention(
             q,
             k,
             v,
-            attn_mask=mask,
-            is_causal=causal and mask is None,
+            attn_mask=_visible(length, window, causal, q.device) if hidden else None,
+            is_causal=causal and not hidden,
             scale=scale,
             enable_gqa=q.shape[1] != k.shape[1],
         )
         outputs.append(o_BHSD.transpose(1, 2).flatten(0, 1))
     # A single output needs no copy.
     return _in_packed_order(torch.cat(outputs) if len(outputs) > 1 else outputs[0], starts_of)
+
+
+def log_sum_exp_by_length(
+    q_THD: Tensor, k_TGD: Tensor, lengths: list[int], window: int | None, *, causal: bool, scale: float
+) -> Tensor:
+    """float32 [H, T]."""
+    starts_of = _starts_of(lengths)
+    outputs = []
+    for length, starts in starts_of.items():
+        q, k = (_take(x, starts, length).transpose(1, 2) for x in (q_THD, k_TGD))
+        visible = _visible(length, window, causal, q.device)[None]
+        outputs.append(log_sum_exp(q, k, visible, scale).transpose(1, 2).flatten(0, 1))
+    return _in_packed_order(torch.cat(outputs), starts_of).T.contiguous()
+
+
+def _starts_of(lengths: list[int]) -> dict[int, list[int]]:
+    """First tokens of the sequences by their length, empty ones left out."""
+    starts_of: dict[int, list[int]] = defaultdict(list)
+    start = 0
+    for length in lengths:
+        if length:
+            starts_of[length].append(start)
+        start += length
+    return starts_of
 
 
 def _take(x_THD: Tensor, starts: list[int], length: int) -> Tensor:
@@ -59,10 +80,9 @@ def _rows(starts: list[int], length: int, device: torch.device) -> Tensor:
     return torch.tensor(starts, device=device)[:, None] + torch.arange(length, device=device)
 
 
-def _window_mask(length: int, window: int | None, causal: bool, device: torch.device) -> Tensor | None:
-    """True where a key is visible, [S, S]; None where the window hides nothing."""
-    if window is None or window >= length - 1:
-        return None
+def _visible(length: int, window: int | None, causal: bool, device: torch.device) -> Tensor:
+    """True where a key is visible, [S, S]."""
+    window = length if window is None else window
     position = torch.arange(length, device=device)
     ahead = position[None, :] - position[:, None]
     return (ahead >= -window) & (ahead <= (0 if causal else window))

@@ -1,0 +1,182 @@
+"""Which backend serves a call of varlen_attention, and why. Imports the standard library alone.
+
+A measurement of the GPU at hand decides where there is one, else the capability of the GPU.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+
+from .backends import BACKENDS
+from .measured import LENGTHS, Measured
+
+DTYPES = ("fp16", "bf16", "fp32", "fp64")
+TRITON_HEAD_SIZES = (32, 64, 128)
+FLASH_LARGEST_HEAD = 256
+# From here Triton multiplies on tensor cores, and the flash kernels exist.
+AMPERE = (8, 0)
+
+
+@dataclass(frozen=True)
+class Call:
+    """What the choice depends on.
+
+    Attributes:
+        device: "cuda", "cpu" or another of torch's device types.
+        capability: compute capability of a CUDA device, else None.
+        dtype: one of DTYPES.
+        head_size: D.
+        local: a window is given.
+        training: gradients are wanted.
+        packages: of "triton" and "flash_attn", those at hand.
+        interpreted: Triton runs on the CPU (TRITON_INTERPRET=1).
+    """
+
+    device: str
+    capability: tuple[int, int] | None
+    dtype: str
+    head_size: int
+    local: bool
+    training: bool = False
+    packages: frozenset[str] = frozenset({"triton"})
+    interpreted: bool = False
+
+
+@dataclass(frozen=True)
+class Choice:
+    backend: str
+    reason: str
+
+
+def choose(call: Call, length: str, measured: Measured | None = None) -> Choice:
+    """The backend for sequences of class `length`, one of LENGTHS."""
+    served = allowed(call)
+    if measured is not None:
+        seconds = {b: s for b, s in measured.seconds(_measured_class(call, length)).items() if b in served}
+        if seconds:
+            return _fastest(seconds, measured.gpu)
+    if call.device != "cuda":
+        return (
+            Choice("cpu", "plain PyTorch for CPUs") if call.device == "cpu" else Choice("sdpa", _WHAT["sdpa"])
+        )
+    best = served[0]
+    refused = why_not("triton", call)
+    return Choice(best, what(best, call) if refused is None else f"{what(best, call)}; not triton: {refused}")
+
+
+def choices(call: Call, measured: Measured | None = None) -> tuple[Choice, ...]:
+    """`choose` for each of LENGTHS, in order."""
+    return tuple(choose(call, length, measured) for length in LENGTHS)
+
+
+def allowed(call: Call) -> tuple[str, ...]:
+    """The backends that can serve the call, best first."""
+    return tuple(backend for backend in BACKENDS if why_not(backend, call) is None)
+
+
+def check_backend(backend: str, call: Call) -> None:
+    """Raise ValueError unless `backend` can serve the call."""
+    reason = why_not(backend, call) if backend in BACKENDS else "no backend has this name"
+    if reason is not None:
+        raise ValueError(f"backend: {backend!r}: {reason}; accepted here: {', '.join(allowed(call))}")
+
+
+def why_not(backend: str, call: Call) -> str | None:
+    """Why `backend` cannot serve the call; None where it can."""
+    match backend:
+        case "triton":
+            return _why_not_triton(call)
+        case "flash_attn" | "torch_flash":
+            return _why_not_flash(backend, call)
+        case "efficient":
+            return _why_not_efficient(call)
+        case "cpu" if call.device != "cpu":
+            return f"it is for tensors on a CPU, and these are on {call.device}"
+    return None
+
+
+def _why_not_triton(call: Call) -> str | None:
+    if "triton" not in call.packages:
+        return "triton is not installed"
+    if call.device == "cuda" and _older(call, AMPERE):
+        return f"Triton uses tensor cores from compute capability 8.0, not on {_version(call)}"
+    if call.device != "cuda" and not (call.device == "cpu" and call.interpreted):
+        return "it runs on CUDA GPUs, and on a CPU under TRITON_INTERPRET=1"
+    if call.dtype not in ("fp16", "bf16", "fp32"):
+        return f"its kernels take fp16, bf16 and fp32, not {call.dtype}"
+    if call.head_size not in TRITON_HEAD_SIZES:
+        return f"its kernels take head sizes {_listed(TRITON_HEAD_SIZES)}, not {call.head_size}"
+    return None
+
+
+def _why_not_flash(backend: str, call: Call) -> str | None:
+    if backend == "flash_attn" and "flash_attn" not in call.packages:
+        return "the package flash-attn is not installed"
+    if call.device != "cuda":
+        return "it runs on CUDA GPUs"
+    if _older(call, AMPERE):
+        return f"FlashAttention-2 needs compute capability 8.0, and this is {_version(call)}"
+    if call.dtype not in ("fp16", "bf16"):
+        return f"its kernels take fp16 and bf16, not {call.dtype}"
+    if call.head_size % 8 or call.head_size > FLASH_LARGEST_HEAD:
+        return f"its kernels take head sizes that are multiples of 8 up to 256, not {call.head_size}"
+    return None
+
+
+def _why_not_efficient(call: Call) -> str | None:
+    if call.device != "cuda":
+        return "it runs on CUDA GPUs"
+    if call.dtype == "fp64" or (call.dtype == "bf16" and _older(call, AMPERE)):
+        return f"its kernels take fp16, fp32 and, from compute capability 8.0, bf16, not {call.dtype}"
+    if call.head_size % 8:
+        return f"its kernels take head sizes that are multiples of 8, not {call.head_size}"
+    return None
+
+
+def what(backend: str, call: Call) -> str:
+    """The backend in a few words."""
+    if backend == "efficient" and call.local:
+        return "PyTorch's memory-efficient kernel on blocks along the diagonal"
+    return _WHAT[backend]
+
+
+_WHAT = {
+    "triton": "hwsearch's Triton kernels, on tensor cores from compute capability 8.0",
+    "flash_attn": "the package flash-attn",
+    "torch_flash": "the flash kernel in PyTorch",
+    "efficient": "PyTorch's memory-efficient kernel, which takes packed sequences",
+    "sdpa": "PyTorch's scaled_dot_product_attention for each length",
+    "cpu": "plain PyTorch for CPUs",
+}
+
+
+@cache
+def installed_packages() -> frozenset[str]:
+    return frozenset(name for name in ("triton", "flash_attn") if find_spec(name) is not None)
+
+
+def _measured_class(call: Call, length: str) -> tuple[str, int, str, str, str]:
+    window = "local" if call.local else "global"
+    return call.dtype, call.head_size, window, length, "training" if call.training else "forward"
+
+
+def _fastest(seconds: dict[str, float], gpu: str) -> Choice:
+    best, *rest = sorted(seconds, key=lambda backend: seconds[backend])
+    if not rest:
+        return Choice(best, f"measured on {gpu}, as the only one")
+    ratio = seconds[rest[0]] / seconds[best]
+    return Choice(best, f"measured on {gpu}: {ratio:.2f}x as fast as {rest[0]}")
+
+
+def _older(call: Call, capability: tuple[int, int]) -> bool:
+    return call.capability is None or call.capability < capability
+
+
+def _version(call: Call) -> str:
+    return "unknown" if call.capability is None else ".".join(map(str, call.capability))
+
+
+def _listed(sizes: tuple[int, ...]) -> str:
+    return ", ".join(map(str, sizes))
