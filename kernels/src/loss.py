@@ -83,7 +83,7 @@ def linear_cross_entropy(
     """F.cross_entropy(F.linear(hidden, weight, bias), labels) without its [P, V] tensors.
 
     Products run in hidden's dtype, or in autocast's; softmax, loss and the weight's gradient are
-    summed in float32 (float64 for float64). Not differentiable twice.
+    summed in float32 (float64 for float64). Has no second derivative.
 
     Args:
         hidden: [P, C], floating point.
@@ -106,7 +106,7 @@ def linear_cross_entropy(
     parts = (hidden, weight) if bias is None else (hidden, weight, bias)
     wanted = torch.is_grad_enabled() and any(part.requires_grad for part in parts)
     rows = _chunk_rows(weight.shape[0]) if chunk_rows is None else chunk_rows
-    total: Tensor = _chunked(hidden, weight, labels, bias, dtype, rows, wanted)[0]
+    total: Tensor = _operator(hidden, weight, labels, bias, dtype, rows, wanted)[0]
     if reduction == "sum":
         return total
     return total / (labels != IGNORED).sum().clamp(min=1)
@@ -116,8 +116,7 @@ def _chunk_rows(words: int) -> int:
     return max(CHUNK_LOGITS // max(words, 1) // ROW_MULTIPLE, 1) * ROW_MULTIPLE
 
 
-@torch.library.custom_op("hwsearch::linear_cross_entropy", mutates_args=())
-def _chunked(
+def by_chunks(
     hidden_PC: Tensor,
     weight_VC: Tensor,
     labels_P: Tensor,
@@ -131,8 +130,11 @@ def _chunked(
     total, dhidden_PC, dweight_VC, dbias_V = _outputs(
         hidden_PC, weight_VC, labels_P, bias_V, dtype, 0, wanted
     )
-    dweight_VC, dbias_V = (torch.zeros_like(x, dtype=precise) for x in (dweight_VC, dbias_V))
+    sums_VC, sums_V = (torch.empty_like(x, dtype=precise) for x in (dweight_VC, dbias_V))
     total.zero_()
+    if hidden_PC.shape[0] == 0:
+        sums_VC.zero_()
+        sums_V.zero_()
     with torch.autocast(hidden_PC.device.type, enabled=False):
         inputs_PC, matrix_VC = hidden_PC.to(dtype), weight_VC.to(dtype)
         added_V = None if bias_V is None else bias_V.to(dtype)
@@ -147,16 +149,17 @@ def _chunked(
             # Rows that do not count are zeroed where they are narrow, not over the vocabulary.
             counts_R1 = (labels_R != IGNORED).to(dtype)[:, None]
             dhidden_PC[rows] = (dlogits_RV @ matrix_VC) * counts_R1
-            _add_product(dweight_VC, dlogits_RV.T, inputs_RC * counts_R1)
+            _add_product(sums_VC, dlogits_RV.T, inputs_RC * counts_R1, first == 0)
             if bias_V is not None:
-                _add_product(dbias_V[:, None], dlogits_RV.T, counts_R1)
-    dbias_V = dbias_V if bias_V is None else dbias_V.to(bias_V.dtype)
-    return total, dhidden_PC, dweight_VC.to(weight_VC.dtype), dbias_V
+                _add_product(sums_V[:, None], dlogits_RV.T, counts_R1, first == 0)
+    return total, dhidden_PC, sums_VC.to(weight_VC.dtype), sums_V.to(dbias_V.dtype)
 
 
-def _add_product(sums: Tensor, a: Tensor, b: Tensor) -> None:
+def _add_product(sums: Tensor, a: Tensor, b: Tensor, is_first: bool) -> None:
     if a.dtype == sums.dtype:
-        sums.addmm_(a, b)
+        sums.addmm_(a, b, beta=0 if is_first else 1)
+    elif is_first:
+        sums.copy_(a @ b)
     else:
         sums += a @ b
 
@@ -175,7 +178,6 @@ def _softmax(
     return -logp_R1[:, 0].where(counts_R, 0), logits_RV
 
 
-@_chunked.register_fake
 def _outputs(
     hidden_PC: Tensor,
     weight_VC: Tensor,
@@ -193,21 +195,29 @@ def _outputs(
     return total, gradients[0], gradients[1], dbias_V
 
 
+_operator = torch.library.custom_op("hwsearch::linear_cross_entropy", by_chunks, mutates_args=())
+_operator.register_fake(_outputs)
+
+
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    ctx.set_materialize_grads(False)  # of the gradients that were returned: [V, C] zeros otherwise
-    ctx.has_bias = inputs[3] is not None
+    ctx.mark_non_differentiable(*output[1:])
+    ctx.set_materialize_grads(False)
+    ctx.has_bias, ctx.wanted = inputs[3] is not None, inputs[6]
     ctx.save_for_backward(*output[1:])
 
 
 def _scale(ctx: Any, dtotal: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
-    if dtotal is None:
+    if torch.is_grad_enabled():  # by create_graph
+        raise RuntimeError("linear_cross_entropy cannot be differentiated twice")
+    if dtotal is None or not ctx.wanted:
         return (None,) * 7
-    gradients = ctx.saved_tensors if ctx.has_bias else ctx.saved_tensors[:2]
-    dhidden_PC, dweight_VC, *dbias_V = [(gradient * dtotal).to(gradient.dtype) for gradient in gradients]
-    return dhidden_PC, dweight_VC, None, dbias_V[0] if dbias_V else None, None, None, None
+    dhidden_PC, dweight_VC, dbias_V = (
+        (gradient * dtotal).to(gradient.dtype) for gradient in ctx.saved_tensors
+    )
+    return dhidden_PC, dweight_VC, None, dbias_V if ctx.has_bias else None, None, None, None
 
 
-_chunked.register_autograd(_scale, setup_context=_save)
+_operator.register_autograd(_scale, setup_context=_save)
 
 
 def _check(
