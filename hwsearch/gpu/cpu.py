@@ -29,7 +29,7 @@ def measure_cpu() -> Gpu:
     CPU core has no thread blocks: tile overhead, operand feed, exponentials and rows are in the rates.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    product, clock_source, boost_hz = _cpu_name(), "/proc/cpuinfo or cpufreq", _clock_hz()
+    product, clock_source, boost_hz = cpu_name(), "/proc/cpuinfo or cpufreq", _clock_hz()
     if boost_hz is None:
         clock_source, boost_hz = "unknown here: 2 GHz assumed, used in no prediction", 2e9
     cache_bytes, cache_source = _last_cache_bytes()
@@ -133,7 +133,7 @@ def _cpuinfo(key: str) -> str | None:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith(key)), None)
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
     return _cpuinfo("model name") or platform.processor() or platform.machine()
 
 

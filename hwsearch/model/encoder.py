@@ -57,11 +57,20 @@ class MaskedLanguageModel(nn.Module):
             max_seqlen: at least the longest sequence.
             positions_P: int64 places to predict; the rest costs no vocabulary-sized product.
         """
+        head_PC = self.head_states(tokens_T, cu_seqlens, max_seqlen, positions_P)
+        logits: Tensor = self.decoder(head_PC)
+        return logits
+
+    def head_states(
+        self, tokens_T: Tensor, cu_seqlens: Tensor, max_seqlen: int, positions_P: Tensor | None = None
+    ) -> Tensor:
+        """What the decoder reads, [P, C] or [T, C]; arguments as in `forward`."""
         x_TC = self.model(tokens_T, cu_seqlens, max_seqlen)
         if positions_P is not None:
-            x_TC = x_TC[positions_P]
-        logits: Tensor = self.decoder(self.head(x_TC))
-        return logits
+            # Indexing by [] would sort the positions in the backward pass.
+            x_TC = x_TC.index_select(0, positions_P)
+        out_PC: Tensor = self.head(x_TC)
+        return out_PC
 
     @torch.no_grad()
     def _initialise(self) -> None:

@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from hwsearch.errors import HwsearchError
 from hwsearch.export.hf import hf_config_text
 from hwsearch.files import make_folder, write_whole
 from hwsearch.interrupt import StopOnInterrupt
+from hwsearch.kernels.loss import linear_cross_entropy
 from hwsearch.model import MaskedLanguageModel, save_weights
 from hwsearch.model.encoder import check_wiring
 from hwsearch.shape import EncoderShape
@@ -217,16 +217,18 @@ def _optimizer(model: MaskedLanguageModel, recipe: Recipe) -> torch.optim.Optimi
 
 
 def masked_loss(model: MaskedLanguageModel, hidden: MaskedRow) -> Tensor:
-    """Cross-entropy in nats, summed over the hidden tokens; a float32 scalar."""
+    """Cross-entropy in nats, summed over the hidden tokens; a float32 scalar. No [P, V] logits are kept."""
     device = next(model.parameters()).device
     with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-        logits_PV = model(
+        head_PC = model.head_states(
             torch.from_numpy(hidden.row.tokens).to(device),
             torch.from_numpy(hidden.row.cu_seqlens).to(device),
             hidden.row.max_seqlen,
             torch.from_numpy(hidden.positions).to(device),
         )
-    return F.cross_entropy(logits_PV.float(), torch.from_numpy(hidden.targets).to(device), reduction="sum")
+        targets_P = torch.from_numpy(hidden.targets).to(device)
+        decoder = model.decoder
+        return linear_cross_entropy(head_PC, decoder.weight, targets_P, decoder.bias, reduction="sum")
 
 
 @torch.no_grad()
