@@ -1,0 +1,224 @@
+"""One run of benchmarks/attention.py: jobs by importance, each with its rows, saved as they come."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from attention_batch import Batch, Truth, make_batch, truth
+from attention_cases import Case, cases, smoke_cases, target_cases
+from attention_machine import machine, nvml_state
+from attention_methods import METHODS, Prepared
+from attention_sweep import (
+    LARGEST_ERROR,
+    UNKNOWN,
+    Sweep,
+    Trial,
+    Variant,
+    run_sweep,
+    sweeps,
+    tiles_of,
+    trial_of,
+    try_all,
+    workers,
+)
+from attention_timing import DeviceLost, Timing, ceilings, check_device, interleaved, reason
+from torch import Tensor
+
+from hwsearch.files import write_whole
+
+Results = dict[str, Any]
+Row = dict[str, Any]
+Refused = dict[Trial, str]
+
+# Of the whole budget; trials beyond it count as not tried.
+TRIALS_SHARE = 0.35
+PASSES = ("forward", "backward")
+
+
+def run(out: Path, budget_s: float, *, smoke: bool, sweep: bool, resume: bool) -> None:
+    """Fill `out`; where an illegal access takes the CUDA context away, a new process goes on."""
+    stop = time.monotonic() + budget_s
+    device = "cpu" if smoke else "cuda"
+    results: Results = {"format": 1, "jobs": {}, "rows": [], "sweep": [], "ceilings": {}}
+    if resume and out.exists():
+        results = json.loads(out.read_text())
+    results["machine"] = machine(device)
+    results.setdefault("before", nvml_state())
+    try:
+        if not results["ceilings"]:
+            results["ceilings"] = ceilings(device, smoke)
+        todo = _jobs(smoke, sweep)
+        refused = _trials(
+            [job for name, job in todo.items() if name not in results["jobs"]], device, stop, budget_s
+        )
+        results["trials"] = [f"{t}: {wrong}" for t, wrong in refused.items() if wrong]
+        for name, job in todo.items():
+            if results["jobs"].get(name, "no time left") == "no time left":
+                _do(name, job, results, refused, device, stop, out)
+    except DeviceLost as lost:
+        _save(results, out)
+        print(f"device lost: {lost}; going on in a new process", file=sys.stderr, flush=True)
+        _again(stop - time.monotonic())
+    results["after"] = nvml_state()
+    _save(results, out)
+
+
+def _jobs(smoke: bool, sweep: bool) -> dict[str, Case | Sweep]:
+    """By name, most important first."""
+    if smoke:
+        chosen = smoke_cases()
+        small = [Sweep(chosen[0], s.kernel, s.variants[:2]) for s in list(sweeps())[:1]] if sweep else []
+        return {job.name: job for job in (*chosen, *small)}
+    every, first = cases(), target_cases()
+    return {job.name: job for job in (*every[:first], *(sweeps() if sweep else ()), *every[first:])}
+
+
+def _trials(jobs: list[Case | Sweep], device: str, stop: float, budget_s: float) -> Refused:
+    trials: dict[Trial, None] = {}
+    for job in jobs:
+        if isinstance(job, Sweep):
+            trials |= dict.fromkeys(trial_of(job.case, variant) for variant in job.variants)
+        else:
+            trials |= dict.fromkeys(_default_trials(job))
+    seconds = min(budget_s * TRIALS_SHARE, max(0.0, stop - time.monotonic()))
+    return try_all(list(trials), device, seconds, workers() if device == "cuda" else 1)
+
+
+def _default_trials(case: Case) -> list[Trial]:
+    return [trial_of(case, Variant("rotation", tiles_of(case), rope)) for rope in (False, True)]
+
+
+def _do(
+    name: str, job: Case | Sweep, results: Results, refused: Refused, device: str, stop: float, out: Path
+) -> None:
+    if time.monotonic() > stop:
+        results["jobs"][name] = "no time left"
+        return
+    # If this job takes the process down, the next one passes over it.
+    results["jobs"][name] = "did not end"
+    _save(results, out)
+    start = time.monotonic()
+    try:
+        if isinstance(job, Sweep):
+            results["sweep"] += run_sweep(job, device, refused)
+        else:
+            results["rows"] += measure(job, device, refused)
+        results["jobs"][name] = "done"
+    except DeviceLost as lost:
+        results["jobs"][name] = f"device lost: {lost}"
+        raise
+    except Exception as error:
+        results["jobs"][name] = reason(error)
+        check_device(device)
+    finally:
+        _save(results, out)
+        print(
+            f"{name}: {results['jobs'][name]}, {time.monotonic() - start:.1f} s", file=sys.stderr, flush=True
+        )
+
+
+def _save(results: Results, out: Path) -> None:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(out, json.dumps(results, indent=1) + "\n")
+
+
+def _again(seconds: float) -> None:
+    arguments = [a for a in sys.argv if a != "--resume"]
+    os.execv(
+        sys.executable, [sys.executable, *arguments, "--resume", "--budget-seconds", str(max(seconds, 0))]
+    )
+
+
+def measure(case: Case, device: str, refused: Refused) -> list[Row]:
+    """Every method on one case, checked and then timed: rows of forward, backward and what is done once."""
+    batch = make_batch(case, device)
+    rows: list[Row] = []
+    ready: dict[str, Prepared] = {}
+    errors: dict[tuple[str, str], float] = {}
+    truths = {rope: truth(batch, rope) for rope in (False, True)}
+    ours = {trial.variant.rope: refused.get(trial, "") for trial in _default_trials(case)}
+    for name, method in METHODS.items():
+        rope = "rope" in name
+        try:
+            if name.startswith("triton") and ours[rope] and not ours[rope].startswith(UNKNOWN):
+                raise RuntimeError(ours[rope])
+            prepared = method(batch)
+            for direction, error in _checked(prepared, batch, truths[rope]).items():
+                errors[name, direction] = error
+            ready[name] = prepared
+        except Exception as error:
+            rows += [_row(case, direction, name) | {"reason": reason(error)} for direction in PASSES]
+            check_device(device)
+    for direction in PASSES:
+        calls = {name: _call(prepared, direction) for name, prepared in ready.items()}
+        for name, timing in interleaved(calls, device).items():
+            rows.append(_timed_row(case, direction, name, timing, errors[name, direction]))
+    once = {name: prepared.prepare for name, prepared in ready.items() if prepared.prepare is not None}
+    for name, timing in interleaved(once, device).items():
+        rows.append(_timed_row(case, "prepare", name, timing, None))
+    del batch, ready, truths
+    gc.collect()
+    if device == "cuda":
+        torch.cuda.empty_cache()
+    return rows
+
+
+def _checked(prepared: Prepared, batch: Batch, true: Truth) -> dict[str, float]:
+    """Relative error of forward and backward; both are run for it, on memory that holds NaN."""
+    _poison(batch.q)
+    out = prepared.call()
+    errors = {"forward": true.error({"out": prepared.packed(out.detach())})}
+    _poison(batch.q)
+    gradients = prepared.split(torch.autograd.grad(out, prepared.leaves, prepared.dout))
+    found = {name: prepared.packed(x) for name, x in zip(("dq", "dk", "dv"), gradients, strict=True)}
+    return errors | {"backward": true.error(found)}
+
+
+def _poison(like: Tensor) -> None:
+    """Leaves NaN in what the allocator is about to hand out, so that an element never written shows."""
+    for x in [torch.full_like(like, float("nan")) for _ in range(4)]:
+        del x
+
+
+def _call(prepared: Prepared, direction: str) -> Callable[[], object]:
+    if direction == "forward":
+        return prepared.call
+    out = prepared.call()
+    return lambda: torch.autograd.grad(out, prepared.leaves, prepared.dout, retain_graph=True)
+
+
+def _row(case: Case, direction: str, method: str) -> Row:
+    return {
+        "workload": case.workload,
+        "tokens": case.tokens,
+        "heads": case.heads,
+        "head_size": case.head_size,
+        "window": case.window,
+        "pass": direction,
+        "method": method,
+    }
+
+
+def _timed_row(case: Case, direction: str, method: str, timing: Timing | str, error: float | None) -> Row:
+    row = _row(case, direction, method)
+    if isinstance(timing, str):
+        return row | {"reason": timing}
+    row |= {"seconds": timing.seconds, "first": timing.first, "second": timing.second}
+    row |= {"spread": timing.spread, "host": timing.host}
+    if error is None:
+        return row
+    if not error <= LARGEST_ERROR:
+        # A wrong answer has no speed.
+        return _row(case, direction, method) | {
+            "reason": f"wrong: relative error {error:.2g}",
+            "error": error,
+        }
+    return row | {"error": error, "tflops": case.useful_flops(direction) / timing.seconds / 1e12}
