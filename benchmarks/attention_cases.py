@@ -46,11 +46,15 @@ class Case:
 
     @cached_property
     def lengths(self) -> tuple[int, ...]:
-        """Real lengths; the longest is cut by up to 127 so that the batch is a multiple of BLOCK tokens."""
+        """Real lengths; the last sequences lose up to 127 tokens, so that the batch is whole BLOCKs."""
         if self.workload in SMOKE_WORKLOADS:
             return _drawn(SMOKE_WORKLOADS[self.workload])
         lengths = list(_drawn(WORKLOADS[self.workload]))
-        lengths[lengths.index(max(lengths))] -= sum(lengths) % BLOCK
+        surplus = sum(lengths) % BLOCK
+        for index in reversed(range(len(lengths))):
+            cut = min(surplus, lengths[index] - 1)
+            lengths[index] -= cut
+            surplus -= cut
         return tuple(lengths)
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import platform
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -37,7 +38,7 @@ def machine(device: str) -> dict[str, Any]:
             "l2_bytes": properties.L2_cache_size,
             "memory_bytes": properties.total_memory,
             "cuda": torch.version.cuda,
-            "cudnn": torch.backends.cudnn.version(),
+            "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
             "driver": nvml_state().get("driver", "unknown"),
         }
     return found
@@ -52,7 +53,7 @@ def nvml_state() -> dict[str, Any]:
         handle = pynvml.nvmlDeviceGetHandleByIndex(0)
     except Exception as error:
         return {"nvml": f"{type(error).__name__}: {error}"}
-    queries = {
+    queries: dict[str, Callable[[], Any]] = {
         "driver": lambda: pynvml.nvmlSystemGetDriverVersion(),
         "sm_mhz": lambda: pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM),
         "memory_mhz": lambda: pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_MEM),

@@ -19,6 +19,10 @@ from torch.nn.functional import scaled_dot_product_attention
 from hwsearch.kernels import attention_schedule, varlen_attention, varlen_attention_qkvpacked
 from hwsearch.kernels.rotation import rotate
 
+# q, k and v; or qkv alone.
+Leaves = tuple[Tensor, ...]
+Three = tuple[Tensor, Tensor, Tensor]
+
 
 class Unsupported(Exception):
     """Why a method does not serve a batch."""
@@ -38,7 +42,7 @@ class Prepared:
     """
 
     call: Callable[[], Tensor]
-    leaves: tuple[Tensor, ...]
+    leaves: Leaves
     dout: Tensor
     packed: Callable[[Tensor], Tensor] = lambda x: x
     split: Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]] = lambda gradients: gradients
@@ -131,7 +135,7 @@ def flex(b: Batch) -> Prepared:
 
     if b.q.is_cuda and b.case.heads != 16:
         raise Unsupported("timed with 16 heads only: each count of heads is compiled for itself")
-    sequence, window, tokens = b.sequence, b.case.window, b.q.shape[0]
+    sequence, window, tokens = b.sequence, b.case.window or 0, b.q.shape[0]
 
     def same_document(_b: Tensor, _h: Tensor, i: Tensor, j: Tensor) -> Tensor:
         return sequence[i] == sequence[j]
@@ -139,14 +143,14 @@ def flex(b: Batch) -> Prepared:
     def in_window(_b: Tensor, _h: Tensor, i: Tensor, j: Tensor) -> Tensor:
         return (sequence[i] == sequence[j]) & ((i - j).abs() <= window)
 
-    visible = same_document if window is None else in_window
+    visible = same_document if b.case.window is None else in_window
 
     def block_mask() -> Any:
         return create_block_mask(visible, None, None, tokens, tokens, b.q.device, _compile=b.q.is_cuda)
 
-    attend = _compiled_flex() if b.q.is_cuda else flex_attention
+    attend: Any = _compiled_flex() if b.q.is_cuda else flex_attention
     mask = block_mask()
-    leaves = tuple(x.transpose(0, 1)[None].detach().requires_grad_() for x in (b.q, b.k, b.v))
+    leaves = _each(b, lambda x: x.transpose(0, 1)[None])
     return Prepared(
         lambda: _tensor(attend(*leaves, block_mask=mask)),
         leaves,
@@ -183,7 +187,7 @@ def sdpa(b: Batch) -> Prepared:
         x[slots] = x_THD
         return x.view(batch, longest, *x_THD.shape[1:]).transpose(1, 2)
 
-    leaves = tuple(padded(x).requires_grad_() for x in (b.q, b.k, b.v))
+    leaves = _each(b, padded)
     mask = _padding_mask(b)
     return Prepared(
         lambda: scaled_dot_product_attention(*leaves, attn_mask=mask),
@@ -210,14 +214,20 @@ METHODS: dict[str, Callable[[Batch], Prepared]] = {
 }
 
 
-def _leaves(b: Batch) -> tuple[Tensor, ...]:
-    return tuple(x.detach().requires_grad_() for x in (b.q, b.k, b.v))
+def _leaves(b: Batch) -> Three:
+    return _each(b, lambda x: x)
 
 
-def _ours(b: Batch, leaves: tuple[Tensor, ...], **options: Any) -> Tensor:
+def _each(b: Batch, shaped: Callable[[Tensor], Tensor]) -> Three:
+    q, k, v = (shaped(x).detach().requires_grad_() for x in (b.q, b.k, b.v))
+    return q, k, v
+
+
+def _ours(b: Batch, leaves: Three, **options: Any) -> Tensor:
+    q, k, v = leaves
     return _tensor(
         varlen_attention(
-            *leaves, b.cu_seqlens, b.case.longest, window=b.case.window, backend="triton", **options
+            q, k, v, b.cu_seqlens, b.case.longest, window=b.case.window, backend="triton", **options
         )
     )
 
@@ -245,7 +255,7 @@ class _TorchFlash(torch.autograd.Function):
             q, k, v, cu, cu, longest, longest, 0.0, False, False, **ctx.windows
         )
         ctx.save_for_backward(q, k, v, out, lse, cu, state, unused)
-        return out  # type: ignore[no-any-return]
+        return out
 
     @staticmethod
     def backward(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
@@ -275,7 +285,7 @@ def _rectangle(b: Batch) -> Prepared:
     def view(x_THD: Tensor) -> Tensor:
         return x_THD.view(batch, length, *x_THD.shape[1:]).transpose(1, 2)
 
-    leaves = tuple(view(x).detach().requires_grad_() for x in (b.q, b.k, b.v))
+    leaves = _each(b, view)
     return Prepared(
         lambda: scaled_dot_product_attention(*leaves),
         leaves,
@@ -302,6 +312,7 @@ def _rotate_both(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor
 
 @cache
 def _compiled_rotation() -> Callable[..., tuple[Tensor, Tensor]]:
+    _allow_repeated_backward()
     return torch.compile(_rotate_both)
 
 
@@ -309,6 +320,16 @@ def _compiled_rotation() -> Callable[..., tuple[Tensor, Tensor]]:
 def _compiled_flex() -> Callable[..., Any]:
     from torch.nn.attention.flex_attention import flex_attention
 
+    _allow_repeated_backward()
     # Every head size, mask and count of tokens is a compilation of its own, the best it can be.
+    import torch._dynamo.config
+
     torch._dynamo.config.recompile_limit = 64
     return torch.compile(flex_attention, dynamic=False)
+
+
+def _allow_repeated_backward() -> None:
+    # A compiled backward may else reuse the memory of what forward saved, and refuses retain_graph.
+    import torch._functorch.config
+
+    torch._functorch.config.donated_buffer = False

@@ -101,8 +101,9 @@ def _by_case(rows: Iterable[Row]) -> dict[tuple[Any, ...], dict[str, Row]]:
 
 def ratio(row: dict[str, Row], ours: str, peer: str) -> float | None:
     """Peer's seconds over ours: above 1 we are faster."""
-    seconds = [row.get(method, {}).get("seconds") for method in (ours, peer)]
-    return None if None in seconds else seconds[1] / seconds[0]
+    if not all("seconds" in row.get(method, {}) for method in (ours, peer)):
+        return None
+    return float(row[peer]["seconds"] / row[ours]["seconds"])
 
 
 def _number(value: float | None, form: str = ".2f") -> str:
@@ -114,7 +115,7 @@ def _cases(table: dict[tuple[Any, ...], dict[str, Row]], ceilings: dict[str, flo
     peers = [p for p in PEERS if any("seconds" in row.get(p, {}) for row in table.values())]
     lines = [
         "ratios: seconds of the peer / ours, above 1 ours is faster; TFLOP/s of visible pairs",
-        "noise: second half / first half of the samples; rope: torch_flash and its own kernel / ours with it fused",
+        "noise: second half / first half of samples; rope: torch_flash with a kernel for it / ours with it",
         f"{'case':<26}{'pass':<6}{'TFLOP/s':>8}{'of gemm':>8}{'ms':>8}{'noise':>7}{'error':>9}"
         + "".join(f"{p[:11]:>12}" for p in peers)
         + f"{'rope':>7}",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import sys
@@ -76,9 +75,11 @@ def _jobs(smoke: bool, sweep: bool) -> dict[str, Case | Sweep]:
     if smoke:
         chosen = smoke_cases()
         small = [Sweep(chosen[0], s.kernel, s.variants[:2]) for s in list(sweeps())[:1]] if sweep else []
-        return {job.name: job for job in (*chosen, *small)}
-    every, first = cases(), target_cases()
-    return {job.name: job for job in (*every[:first], *(sweeps() if sweep else ()), *every[first:])}
+        jobs: list[Case | Sweep] = [*chosen, *small]
+    else:
+        every, first = cases(), target_cases()
+        jobs = [*every[:first], *(sweeps() if sweep else ()), *every[first:]]
+    return {job.name: job for job in jobs}
 
 
 def _trials(jobs: list[Case | Sweep], device: str, stop: float, budget_s: float) -> Refused:
@@ -111,6 +112,7 @@ def _do(
             results["sweep"] += run_sweep(job, device, refused)
         else:
             results["rows"] += measure(job, device, refused)
+            check_device(device)
         results["jobs"][name] = "done"
     except DeviceLost as lost:
         results["jobs"][name] = f"device lost: {lost}"
@@ -140,46 +142,60 @@ def _again(seconds: float) -> None:
 def measure(case: Case, device: str, refused: Refused) -> list[Row]:
     """Every method on one case, checked and then timed: rows of forward, backward and what is done once."""
     batch = make_batch(case, device)
-    rows: list[Row] = []
-    ready: dict[str, Prepared] = {}
-    errors: dict[tuple[str, str], float] = {}
     truths = {rope: truth(batch, rope) for rope in (False, True)}
     ours = {trial.variant.rope: refused.get(trial, "") for trial in _default_trials(case)}
+    ready: dict[str, Prepared] = {}
+    # Relative error of what ran, the reason of what did not.
+    checks: dict[tuple[str, str], float | str] = {}
     for name, method in METHODS.items():
         rope = "rope" in name
         try:
             if name.startswith("triton") and ours[rope] and not ours[rope].startswith(UNKNOWN):
                 raise RuntimeError(ours[rope])
-            prepared = method(batch)
-            for direction, error in _checked(prepared, batch, truths[rope]).items():
-                errors[name, direction] = error
-            ready[name] = prepared
+            ready[name] = method(batch)
         except Exception as error:
-            rows += [_row(case, direction, name) | {"reason": reason(error)} for direction in PASSES]
+            checks |= {(name, direction): reason(error) for direction in PASSES}
             check_device(device)
+        else:
+            found = _checked(ready[name], batch, truths[rope], device)
+            checks |= {(name, direction): what for direction, what in found.items()}
+    rows = [
+        _row(case, direction, name) | {"reason": what}
+        for (name, direction), what in checks.items()
+        if isinstance(what, str)
+    ]
     for direction in PASSES:
-        calls = {name: _call(prepared, direction) for name, prepared in ready.items()}
+        served = [name for name in ready if not isinstance(checks[name, direction], str)]
+        calls = {name: _call(ready[name], direction) for name in served}
         for name, timing in interleaved(calls, device).items():
-            rows.append(_timed_row(case, direction, name, timing, errors[name, direction]))
+            rows.append(_timed_row(case, direction, name, timing) | {"error": checks[name, direction]})
     once = {name: prepared.prepare for name, prepared in ready.items() if prepared.prepare is not None}
-    for name, timing in interleaved(once, device).items():
-        rows.append(_timed_row(case, "prepare", name, timing, None))
-    del batch, ready, truths
-    gc.collect()
-    if device == "cuda":
-        torch.cuda.empty_cache()
+    rows += [_timed_row(case, "prepare", name, timing) for name, timing in interleaved(once, device).items()]
     return rows
 
 
-def _checked(prepared: Prepared, batch: Batch, true: Truth) -> dict[str, float]:
-    """Relative error of forward and backward; both are run for it, on memory that holds NaN."""
-    _poison(batch.q)
-    out = prepared.call()
-    errors = {"forward": true.error({"out": prepared.packed(out.detach())})}
-    _poison(batch.q)
-    gradients = prepared.split(torch.autograd.grad(out, prepared.leaves, prepared.dout))
-    found = {name: prepared.packed(x) for name, x in zip(("dq", "dk", "dv"), gradients, strict=True)}
-    return errors | {"backward": true.error(found)}
+def _checked(prepared: Prepared, batch: Batch, true: Truth, device: str) -> dict[str, float | str]:
+    """Relative error of forward and of backward on memory that held NaN, or why there is none."""
+    results: dict[str, float | str] = dict.fromkeys(PASSES, "forward failed")
+    direction = "forward"
+    try:
+        _poison(batch.q)
+        out = prepared.call()
+        results[direction] = _judged(true.error({"out": prepared.packed(out.detach())}))
+        direction = "backward"
+        _poison(batch.q)
+        gradients = prepared.split(torch.autograd.grad(out, prepared.leaves, prepared.dout))
+        found = {name: prepared.packed(x) for name, x in zip(("dq", "dk", "dv"), gradients, strict=True)}
+        results[direction] = _judged(true.error(found))
+    except Exception as error:
+        results[direction] = reason(error)
+        check_device(device)
+    return results
+
+
+def _judged(error: float) -> float | str:
+    # A wrong answer has no speed.
+    return error if error <= LARGEST_ERROR else f"wrong: relative error {error:.2g}"
 
 
 def _poison(like: Tensor) -> None:
@@ -207,18 +223,12 @@ def _row(case: Case, direction: str, method: str) -> Row:
     }
 
 
-def _timed_row(case: Case, direction: str, method: str, timing: Timing | str, error: float | None) -> Row:
+def _timed_row(case: Case, direction: str, method: str, timing: Timing | str) -> Row:
     row = _row(case, direction, method)
     if isinstance(timing, str):
         return row | {"reason": timing}
     row |= {"seconds": timing.seconds, "first": timing.first, "second": timing.second}
     row |= {"spread": timing.spread, "host": timing.host}
-    if error is None:
-        return row
-    if not error <= LARGEST_ERROR:
-        # A wrong answer has no speed.
-        return _row(case, direction, method) | {
-            "reason": f"wrong: relative error {error:.2g}",
-            "error": error,
-        }
-    return row | {"error": error, "tflops": case.useful_flops(direction) / timing.seconds / 1e12}
+    if direction in PASSES:
+        row["tflops"] = case.useful_flops(direction) / timing.seconds / 1e12
+    return row

@@ -119,21 +119,21 @@ def tiles_of(case: Case) -> Tiles:
 
 @dataclass(frozen=True)
 class Trial:
-    """What a worker compiles and runs: sequences of at most 64 tokens where `short`."""
+    """What a worker compiles and runs, for calls whose `max_seqlen` is `longest`."""
 
     head_size: int
     window: int | None
+    longest: int
     variant: Variant
-    short: bool
 
 
 def trial_of(case: Case, variant: Variant) -> Trial:
-    return Trial(case.head_size, case.window, variant, case.longest <= 64)
+    return Trial(case.head_size, case.window, case.longest, variant)
 
 
 class _TrialCase(Case):
     @property
-    def lengths(self) -> tuple[int, ...]:  # type: ignore[override]
+    def lengths(self) -> tuple[int, ...]:
         return TRIAL_LENGTHS[self.workload]
 
 
@@ -147,11 +147,11 @@ def run_trial(trial: Trial, device: str) -> str:
     if _lost:
         return f"{UNKNOWN}: {_lost}"
     try:
-        name = "short trial" if trial.short else "trial"
+        name = "short trial" if trial.longest <= 64 else "trial"
         batch = make_batch(_TrialCase(name, 1, trial.head_size, trial.window), device)
         true = truth(batch, trial.variant.rope)
         for direction in trial.variant.directions:
-            call, outputs = bound(batch, trial.variant, direction)
+            call, outputs = bound(batch, trial.variant, direction, trial.longest)
             call()
             error = true.error(outputs())
             if not error <= LARGEST_ERROR:
@@ -166,14 +166,14 @@ def run_trial(trial: Trial, device: str) -> str:
 
 
 def bound(
-    batch: Batch, variant: Variant, direction: str
+    batch: Batch, variant: Variant, direction: str, longest: int
 ) -> tuple[Callable[[], object], Callable[[], dict[str, Tensor]]]:
-    """(a call of the kernels; what it has written, by name)."""
+    """(a call of the kernels; what it has written, by name). What is compiled may depend on `longest`."""
     case, rope = batch.case, variant.rope
     call = launch.Call(
         attention_schedule(batch.cu_seqlens, batch.q.shape[0]),
         len(case.lengths),
-        case.longest,
+        longest,
         -1 if case.window is None else case.window,
         False,
         case.head_size**-0.5,
@@ -189,7 +189,7 @@ def bound(
             kept["out"] = launch.forward(*qkv, call)[0]
 
         return forward, lambda: kept
-    out, lse = launch.forward(*qkv, replace(call, tiles=tiles_of(case)))
+    out, lse = launch.forward(*qkv, replace(call, tiles=None))
     gradients = {
         name: torch.full_like(x, float("nan")) for name, x in zip(("dq", "dk", "dv"), qkv, strict=True)
     }
@@ -209,7 +209,7 @@ def run_sweep(sweep: Sweep, device: str, refused: dict[Trial, str]) -> list[dict
         for variant in sweep.variants:
             if not refused.get(trial_of(sweep.case, variant)):
                 try:
-                    calls[variant.label] = bound(batch, variant, direction)[0]
+                    calls[variant.label] = bound(batch, variant, direction, sweep.case.longest)[0]
                 except Exception as error:
                     refused[trial_of(sweep.case, variant)] = reason(error)
                     check_device(device)

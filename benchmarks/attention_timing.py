@@ -82,16 +82,16 @@ def _sample(call: Call, device: str, repeats: int, host: float) -> float:
         for _ in range(repeats):
             call()
         return (time.perf_counter() - start) / repeats
-    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
     # While the device sleeps, the host issues all launches: the gaps between them are not timed.
     sleep = min(1.5 * host * repeats + 1e-4, LONGEST_SLEEP_SECONDS)
-    torch.cuda._sleep(int(sleep * CYCLES_PER_SECOND))
+    torch.cuda._sleep(int(sleep * CYCLES_PER_SECOND))  # type: ignore[no-untyped-call]
     begin.record()
     for _ in range(repeats):
         call()
     end.record()
     end.synchronize()
-    return begin.elapsed_time(end) / 1e3 / repeats
+    return float(begin.elapsed_time(end)) / 1e3 / repeats
 
 
 def synchronize(device: str) -> None:
@@ -104,7 +104,7 @@ class DeviceLost(Exception):
 
 
 def check_device(device: str) -> None:
-    """Free what the failure left; raises DeviceLost where nothing else can run in this process."""
+    """Free what is left over; raises DeviceLost where nothing else can run in this process."""
     gc.collect()
     if device == "cuda":
         try:
