@@ -1,14 +1,19 @@
 """Our attention on packed sequences against every peer at hand: checked, timed, and compared, in one call.
 
-On a machine with a GPU, from a checkout that need not be installed:
+From a checkout that need not be installed, on a machine with a GPU, in order:
 
     ln -sfn ../kernels/src hwsearch/kernels        # what `pip install -e .` does for hwsearch.kernels
-    PYTHONPATH=. python3 benchmarks/attention.py --sweep --out attention.json --write-table
+    export PYTHONPATH=.
+    compute-sanitizer python3 benchmarks/attention.py --check      # every kernel once, on small batches
+    python3 -m pytest -m gpu tests/kernels
+    python3 benchmarks/attention.py --out attention.json --write-table
+    python3 benchmarks/attention.py --out sweep.json --sweep --only sweep
 
-writes attention.json as it goes and prints the tables last. What a budget drops is dropped from the end of
-this order: (1) head size 64 with 16 heads, global and local-128, all lengths; (2) the sweep over tiles;
-(3) head size 128; (4) 12 heads. `--resume` goes on with what --out holds. Before the timing, worker
-processes compile and check our kernels on small batches.
+The third writes attention.json as it goes and prints the tables last; the fourth times our kernels at
+other tiles. What a budget drops is dropped from the end of this order: (1) head size 64 with 16 heads,
+global and local-128, all lengths; (2) the sweep, where asked for; (3) head size 128; (4) 12 heads. `--resume`
+goes on with what --out holds. Before the timing, worker processes compile and check our kernels on small
+batches: one that is wrong or crashes is a row with the reason.
 
 Without a GPU: `--smoke` runs the same code on tiny batches under TRITON_INTERPRET=1, for whether it runs,
 not for how fast; `--predict` writes what the cost model expects.
@@ -50,9 +55,18 @@ def main() -> None:
 
     if not args.smoke and not torch.cuda.is_available():
         sys.exit("attention.py: no CUDA GPU here; --smoke runs tiny batches on the CPU, --predict needs none")
-    from attention_run import run
+    from attention_run import check, run
 
-    run(args.out, args.budget_seconds, smoke=args.smoke, sweep=args.sweep, resume=args.resume)
+    if args.check:
+        sys.exit(0 if check(args.smoke) else 1)
+    run(
+        args.out,
+        args.budget_seconds,
+        smoke=args.smoke,
+        sweep=args.sweep,
+        only=args.only,
+        resume=args.resume,
+    )
     results = json.loads(args.out.read_text())
     from attention_report import backend_table, print_report
 
@@ -70,6 +84,10 @@ def _arguments() -> argparse.Namespace:
         "--budget-seconds", type=float, default=520, help="stop beginning new work after this"
     )
     parser.add_argument("--sweep", action="store_true", help="also time our kernels at other tiles")
+    parser.add_argument("--only", default="", help="jobs whose name contains this, as `sweep` or `d128`")
+    parser.add_argument(
+        "--check", action="store_true", help="run each kernel once on small batches, no timing"
+    )
     parser.add_argument("--resume", action="store_true", help="keep what --out holds, and do the rest")
     parser.add_argument("--smoke", action="store_true", help="tiny batches on the CPU; no claim from it")
     parser.add_argument("--predict", action="store_true", help="write results/attention_predicted.md")

@@ -72,7 +72,7 @@ class Truth:
         """The largest ||found - truth|| / ||truth||; NaN where any element of `found` is."""
         errors = []
         for name, x in found.items():
-            true = self.tensors[name]
+            x, true = x.detach(), self.tensors[name]
             # NaN anywhere, not only in the chosen rows, is an element that was never written.
             poison = 0.0 * x.sum(dtype=torch.float32)
             part = x[self.rows][:, self.heads].double()

@@ -102,7 +102,7 @@ def torch_flash_rope(b: Batch) -> Prepared:
     """The rotation as its own kernel, which torch.compile writes; its tables are gathered beforehand."""
     leaves = _leaves(b)
     cos, sin = b.cos[b.position], b.sin[b.position]
-    turn = _compiled_rotation() if b.q.is_cuda else _rotate_both
+    turn: Any = _compiled(_rotate_both) if b.q.is_cuda else _rotate_both
 
     def call() -> Tensor:
         q, k = turn(leaves[0], leaves[1], cos, sin)
@@ -145,10 +145,13 @@ def flex(b: Batch) -> Prepared:
 
     visible = same_document if b.case.window is None else in_window
 
-    def block_mask() -> Any:
-        return create_block_mask(visible, None, None, tokens, tokens, b.q.device, _compile=b.q.is_cuda)
+    # Uncompiled, it would hold a [tokens, tokens] mask.
+    create: Any = _compiled(create_block_mask) if b.q.is_cuda else create_block_mask
 
-    attend: Any = _compiled_flex() if b.q.is_cuda else flex_attention
+    def block_mask() -> Any:
+        return create(visible, None, None, tokens, tokens, device=b.q.device)
+
+    attend: Any = _compiled(flex_attention) if b.q.is_cuda else flex_attention
     mask = block_mask()
     leaves = _each(b, lambda x: x.transpose(0, 1)[None])
     return Prepared(
@@ -311,25 +314,12 @@ def _rotate_both(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor
 
 
 @cache
-def _compiled_rotation() -> Callable[..., tuple[Tensor, Tensor]]:
-    _allow_repeated_backward()
-    return torch.compile(_rotate_both)
-
-
-@cache
-def _compiled_flex() -> Callable[..., Any]:
-    from torch.nn.attention.flex_attention import flex_attention
-
-    _allow_repeated_backward()
-    # Every head size, mask and count of tokens is a compilation of its own, the best it can be.
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compiled for the sizes of every call by themselves, the best that each can be."""
     import torch._dynamo.config
-
-    torch._dynamo.config.recompile_limit = 64
-    return torch.compile(flex_attention, dynamic=False)
-
-
-def _allow_repeated_backward() -> None:
-    # A compiled backward may else reuse the memory of what forward saved, and refuses retain_graph.
     import torch._functorch.config
 
+    torch._dynamo.config.recompile_limit = 64
+    # A compiled backward may else reuse the memory of what forward saved, and refuses retain_graph.
     torch._functorch.config.donated_buffer = False
+    return torch.compile(function, dynamic=False)

@@ -22,6 +22,7 @@ from attention_sweep import (
     Trial,
     Variant,
     run_sweep,
+    run_trial,
     sweeps,
     tiles_of,
     trial_of,
@@ -40,10 +41,14 @@ Refused = dict[Trial, str]
 # Of the whole budget; trials beyond it count as not tried.
 TRIALS_SHARE = 0.35
 PASSES = ("forward", "backward")
+LATE = "no time left"
 
 
-def run(out: Path, budget_s: float, *, smoke: bool, sweep: bool, resume: bool) -> None:
-    """Fill `out`; where an illegal access takes the CUDA context away, a new process goes on."""
+def run(out: Path, budget_s: float, *, smoke: bool, sweep: bool, only: str, resume: bool) -> None:
+    """Fill `out` with the jobs whose name contains `only`.
+
+    Where an illegal access takes the CUDA context away, a new process goes on with the next job.
+    """
     stop = time.monotonic() + budget_s
     device = "cpu" if smoke else "cuda"
     results: Results = {"format": 1, "jobs": {}, "rows": [], "sweep": [], "ceilings": {}}
@@ -54,14 +59,12 @@ def run(out: Path, budget_s: float, *, smoke: bool, sweep: bool, resume: bool) -
     try:
         if not results["ceilings"]:
             results["ceilings"] = ceilings(device, smoke)
-        todo = _jobs(smoke, sweep)
-        refused = _trials(
-            [job for name, job in todo.items() if name not in results["jobs"]], device, stop, budget_s
-        )
-        results["trials"] = [f"{t}: {wrong}" for t, wrong in refused.items() if wrong]
+        done = {name for name, state in results["jobs"].items() if state != LATE}
+        todo = {name: job for name, job in _jobs(smoke, sweep).items() if only in name and name not in done}
+        refused = _trials(list(todo.values()), device, stop, budget_s)
+        results["trials"] = [f"{trial}: {wrong}" for trial, wrong in refused.items() if wrong]
         for name, job in todo.items():
-            if results["jobs"].get(name, "no time left") == "no time left":
-                _do(name, job, results, refused, device, stop, out)
+            _do(name, job, results, refused, device, stop, out)
     except DeviceLost as lost:
         _save(results, out)
         print(f"device lost: {lost}; going on in a new process", file=sys.stderr, flush=True)
@@ -83,14 +86,24 @@ def _jobs(smoke: bool, sweep: bool) -> dict[str, Case | Sweep]:
 
 
 def _trials(jobs: list[Case | Sweep], device: str, stop: float, budget_s: float) -> Refused:
-    trials: dict[Trial, None] = {}
-    for job in jobs:
-        if isinstance(job, Sweep):
-            trials |= dict.fromkeys(trial_of(job.case, variant) for variant in job.variants)
-        else:
-            trials |= dict.fromkeys(_default_trials(job))
+    # The defaults of every case first.
+    trials = [trial for job in jobs if isinstance(job, Case) for trial in _default_trials(job)]
+    trials += [trial_of(job.case, v) for job in jobs if isinstance(job, Sweep) for v in job.variants]
     seconds = min(budget_s * TRIALS_SHARE, max(0.0, stop - time.monotonic()))
-    return try_all(list(trials), device, seconds, workers() if device == "cuda" else 1)
+    return try_all(list(dict.fromkeys(trials)), device, seconds, workers() if device == "cuda" else 1)
+
+
+def check(smoke: bool) -> bool:
+    """Print what is wrong with the default tiles on small batches, in this process; True for nothing."""
+    device = "cpu" if smoke else "cuda"
+    chosen = [c for c in cases()[: 2 * target_cases()] if c.workload in ("2048", "mix-512", "tiny")]
+    right = True
+    for case in chosen:
+        for trial in _default_trials(case):
+            wrong = run_trial(trial, device)
+            right &= not wrong
+            print(f"{case.name} rope={trial.variant.rope}: {wrong or 'right'}", flush=True)
+    return right
 
 
 def _default_trials(case: Case) -> list[Trial]:
@@ -101,7 +114,7 @@ def _do(
     name: str, job: Case | Sweep, results: Results, refused: Refused, device: str, stop: float, out: Path
 ) -> None:
     if time.monotonic() > stop:
-        results["jobs"][name] = "no time left"
+        results["jobs"][name] = LATE
         return
     # If this job takes the process down, the next one passes over it.
     results["jobs"][name] = "did not end"
@@ -200,8 +213,8 @@ def _judged(error: float) -> float | str:
 
 def _poison(like: Tensor) -> None:
     """Leaves NaN in what the allocator is about to hand out, so that an element never written shows."""
-    for x in [torch.full_like(like, float("nan")) for _ in range(4)]:
-        del x
+    held = [torch.full_like(like, float("nan")) for _ in range(4)]
+    del held
 
 
 def _call(prepared: Prepared, direction: str) -> Callable[[], object]:

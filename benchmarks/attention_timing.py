@@ -64,14 +64,15 @@ def interleaved(calls: Mapping[str, Call], device: str, rounds: int = 10) -> dic
 
 def _plan(call: Call, device: str) -> tuple[int, float]:
     """(repeats a sample, host seconds a call), after warming up: compilation, caches, clocks."""
-    call()
-    synchronize(device)
+    if device == "cuda":
+        call()
+        synchronize(device)
     start = time.perf_counter()
     call()
     host = time.perf_counter() - start
-    synchronize(device)
     if device != "cuda":
         return 1, host
+    synchronize(device)
     once = _sample(call, device, 1, host)
     return max(1, min(MOST_REPEATS, round(SAMPLE_SECONDS / max(once, 1e-9)))), host
 
