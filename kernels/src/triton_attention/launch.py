@@ -26,7 +26,10 @@ DELTA_ROWS = 64
 
 @dataclass(frozen=True)
 class Call:
-    """What is the same for all kernels of one call. `window` -1: every key of the sequence."""
+    """What is the same for all kernels of one call. `window` -1: every key of the sequence.
+
+    `tiles` are those to run with, as a tuner or a benchmark sets them; None: the GPU's own.
+    """
 
     schedule: Tensor
     sequences: int
@@ -36,6 +39,7 @@ class Call:
     scale: float
     cos: Tensor | None
     sin: Tensor | None
+    tiles: Tiles | None = None
 
 
 def forward(q: Tensor, k: Tensor, v: Tensor, call: Call) -> tuple[Tensor, Tensor]:
@@ -128,6 +132,8 @@ def _rotated(x: Tensor, call: Call) -> Tensor:
 
 
 def _tiles(q: Tensor, call: Call) -> Tiles:
+    if call.tiles is not None:
+        return call.tiles
     # The interpreter on a CPU takes an A100's tiles.
     capability = torch.cuda.get_device_capability(q.device) if q.is_cuda else (8, 0)
     return default_tiles(capability, q.element_size(), q.shape[2], call.window >= 0, call.max_seqlen)

@@ -1,0 +1,147 @@
+"""benchmarks/attention.py: what it counts, what it judges, and that one call runs on a CPU."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from attention_batch import make_batch, truth
+from attention_cases import BLOCK, LOCAL_WINDOW, WORKLOADS, Case, cases, target_cases
+from attention_methods import sdpa
+from attention_report import TARGETS, backend_table, print_report, ratio
+from attention_timing import Timing, interleaved
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("window", [None, 8, 40])
+def test_useful_flops_count_visible_pairs_alone(window):
+    case = Case("smoke", 3, 32, window)
+    pairs = sum(
+        1 for s in case.lengths for i in range(s) for j in range(s) if window is None or abs(i - j) <= window
+    )
+    assert case.useful_flops("forward") == 4 * pairs * 3 * 32
+    assert case.useful_flops("backward") == 2.5 * case.useful_flops("forward")
+
+
+def test_batches_are_whole_blocks_of_the_lengths_that_were_asked_for():
+    for workload in WORKLOADS:
+        case = Case(workload, 16, 64, None)
+        assert case.tokens % BLOCK == 0
+        assert 100_000 < case.tokens < 170_000
+    tiny = Case("tiny", 16, 64, None)
+    assert len(tiny.lengths) == 4096
+    assert tiny.longest == 64
+
+
+def test_target_cases_come_first():
+    first, rest = cases()[: target_cases()], cases()[target_cases() :]
+    assert {(c.head_size, c.heads) for c in first} == {(64, 16)}
+    assert {(c.workload, c.window) for c in first} == {
+        (w, x) for w in WORKLOADS for x in (None, LOCAL_WINDOW)
+    }
+    assert not any((c.head_size, c.heads) == (64, 16) for c in rest)
+
+
+def test_truth_agrees_with_another_backend_and_notices_what_is_wrong():
+    batch = make_batch(Case("smoke", 2, 32, 8), "cpu")
+    true, prepared = truth(batch, with_rope=False), sdpa(batch)
+    out = prepared.call()
+    assert 0 < true.error({"out": prepared.packed(out)}) < 1e-2
+    gradients = torch.autograd.grad(out, prepared.leaves, prepared.dout)
+    assert true.error(dict(zip(("dq", "dk", "dv"), map(prepared.packed, gradients), strict=True))) < 1e-2
+    wrong = prepared.packed(out).clone()
+    wrong[-1] *= 2
+    assert true.error({"out": wrong}) > 1e-2
+    wrong[0, 0, 0] = math.nan
+    assert math.isnan(true.error({"out": wrong}))
+
+
+def test_a_version_that_fails_is_its_reason_and_the_others_are_timed():
+    def broken() -> None:
+        raise RuntimeError("no such kernel\nand a trace")
+
+    found = interleaved({"broken": broken, "fine": lambda: None}, "cpu")
+    assert found["broken"] == "RuntimeError: no such kernel"
+    assert isinstance(found["fine"], Timing)
+
+
+def row(workload, window, direction, method, seconds, head_size=64):
+    case = {"workload": workload, "heads": 16, "head_size": head_size, "window": window}
+    return {**case, "pass": direction, "method": method, "seconds": seconds, "tflops": 1.0, "error": 1e-3}
+
+
+def results(rows):
+    return {
+        "rows": rows,
+        "sweep": [],
+        "ceilings": {},
+        "jobs": {"a": "done", "b": "no time left"},
+        "machine": {},
+    }
+
+
+def test_targets_are_judged_by_their_worst_case(capsys):
+    rows = [
+        row("2048", None, "forward", "triton", 1.0), row("2048", None, "forward", "torch_flash", 1.3),
+        row("8192", None, "forward", "triton", 1.0), row("8192", None, "forward", "torch_flash", 1.2),
+        row("tiny", None, "backward", "triton", 1.0), row("tiny", None, "backward", "torch_flash", 2.5),
+    ]  # fmt: skip
+    print_report(results(rows))
+    lines = capsys.readouterr().out.splitlines()
+    judged = [line for line in lines if line.startswith("d64 global, 2k and longer")]
+    assert judged[0].endswith("1.20  no (8192 h16 d64 global)")
+    assert judged[1].endswith("unmeasured")
+    assert any(line.startswith("d64 thousands") and "2.50  yes" in line for line in lines)
+    assert any(line.startswith("not done: 1: b (no time left)") for line in lines)
+
+
+def test_every_target_names_cases_that_are_timed():
+    for target in TARGETS:
+        held = [c for c in cases() if target.holds(vars(c) | {"window": c.window})]
+        assert held, target.name
+
+
+def test_ratio_is_above_one_where_ours_is_faster():
+    pair = {m: row("512", None, "forward", m, s) for m, s in (("triton", 1.0), ("flex", 3.0))}
+    assert ratio(pair, "triton", "flex") == 3
+    assert ratio(pair, "triton", "cudnn") is None
+
+
+def test_backend_table_sums_the_cases_of_a_class():
+    rows = [row(w, None, d, m, s) for w in ("2048", "8192") for d, s in (("forward", 1.0), ("backward", 2.0))
+            for m in ("triton", "torch_flash")]  # fmt: skip
+    rows += [row("2048", None, "forward", "flex", 9.0)]
+    table = backend_table(results(rows), "h200-sxm")
+    assert (table["format"], table["gpu"], table["source"]) == (1, "h200-sxm", "measured")
+    common = {"dtype": "bf16", "head_size": 64, "window": "global", "length": "long"}
+    assert table["rows"] == [
+        {**common, "pass": "forward", "seconds": {"triton": 2.0, "torch_flash": 2.0}},
+        {**common, "pass": "training", "seconds": {"triton": 6.0, "torch_flash": 6.0}},
+    ]
+
+
+def test_one_call_runs_everything_on_a_cpu(tmp_path):
+    """Ours under the interpreter, right; peers that need a GPU as rows with their reasons; a second call
+    resumes, with nothing left to do."""
+    out = tmp_path / "attention.json"
+    command = [sys.executable, str(ROOT / "benchmarks" / "attention.py"), "--smoke", "--out", str(out)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    first = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert first.returncode == 0, first.stderr
+    assert "reached" in first.stdout
+    found = json.loads(out.read_text())
+    assert set(found["jobs"].values()) == {"done"}
+    timed = {(r["method"], r["pass"]) for r in found["rows"] if "seconds" in r}
+    assert {(m, p) for m in ("triton", "triton+rope") for p in ("forward", "backward")} <= timed
+    assert all(r["error"] < 1e-2 for r in found["rows"] if "seconds" in r and r["pass"] != "prepare")
+    assert all("reason" in r for r in found["rows"] if r["method"] == "fa3")
+    again = subprocess.run([*command, "--resume"], capture_output=True, text=True, env=environment)
+    assert again.returncode == 0, again.stderr
+    assert json.loads(out.read_text())["rows"] == found["rows"]
