@@ -258,10 +258,10 @@ class _TorchFlash(torch.autograd.Function):
             q, k, v, cu, cu, longest, longest, 0.0, False, False, **ctx.windows
         )
         ctx.save_for_backward(q, k, v, out, lse, cu, state, unused)
-        return out
+        return out  # type: ignore[no-any-return]
 
     @staticmethod
-    def backward(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, out, lse, cu, state, unused = ctx.saved_tensors
         longest = ctx.longest
         gradients = torch.ops.aten._flash_attention_backward(

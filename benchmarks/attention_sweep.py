@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -31,6 +31,9 @@ UNKNOWN = "not tried"
 # A small batch whose tensors Triton takes for those of the large ones: the same strides and
 # offsets that 16 divides, and the same alignment of the work list's rows.
 TRIAL_LENGTHS = {"trial": (160, 31, 1, 0), "short trial": (64, 63, 1, 0)}
+
+# Fields of Tiles that say where q and k are turned: as a tile is loaded, or in a pass before.
+ROTATIONS = tuple(field.name for field in fields(Tiles) if field.name.startswith("rotate_in_"))
 
 _SIDES = ((64, 32), (64, 64), (64, 128), (128, 32), (128, 64), (128, 128))
 LOOPS = tuple(
@@ -52,7 +55,8 @@ class Variant:
 
     @property
     def label(self) -> str:
-        rope = f" rope {'in load' if self.tiles.rotate_in_load else 'before'}" if self.rope else ""
+        within = [name.removeprefix("rotate_in_") for name in ROTATIONS if getattr(self.tiles, name)]
+        rope = f" rope in {' and '.join(within) or 'passes before'}" if self.rope else ""
         if self.kernel == "rotation":
             return rope.strip()
         tile: Tile | None = getattr(self.tiles, self.kernel)
@@ -95,8 +99,8 @@ def sweeps() -> Iterator[Sweep]:
 def _sweep(case: Case, kernel: str) -> Sweep:
     default = tiles_of(case)
     if kernel == "rotation":
-        both = (replace(default, rotate_in_load=where) for where in (True, False))
-        return Sweep(case, kernel, tuple(Variant(kernel, tiles, True) for tiles in both))
+        chosen = [default, _rotating(default, True), _rotating(default, False)]
+        return Sweep(case, kernel, tuple(Variant(kernel, tiles, True) for tiles in dict.fromkeys(chosen)))
     if kernel == "short":
         tiles = [t for t in SHORTS if t.rows >= case.longest]
         chosen = [replace(default, short=tile) for tile in (default.short, *tiles, None)]
@@ -106,9 +110,13 @@ def _sweep(case: Case, kernel: str) -> Sweep:
         chosen = [replace(plain, **{kernel: tile}) for tile in (getattr(default, kernel), *LOOPS)]
     # Without rope the kernels are those that find q and k rotated; with it, those that rotate as they load.
     variants = [Variant(kernel, tiles, False) for tiles in dict.fromkeys(chosen)]
-    if default.rotate_in_load and kernel != "short":
-        variants += [Variant(kernel, replace(v.tiles, rotate_in_load=True), True) for v in variants]
+    if any(getattr(default, name) for name in ROTATIONS) and kernel != "short":
+        variants += [Variant(kernel, _rotating(v.tiles, True), True) for v in variants]
     return Sweep(case, kernel, tuple(variants))
+
+
+def _rotating(tiles: Tiles, in_load: bool) -> Tiles:
+    return replace(tiles, **dict.fromkeys(ROTATIONS, in_load))
 
 
 def tiles_of(case: Case) -> Tiles:

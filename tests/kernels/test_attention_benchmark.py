@@ -15,6 +15,7 @@ from attention_batch import make_batch, truth
 from attention_cases import BLOCK, LOCAL_WINDOW, WORKLOADS, Case, cases, target_cases
 from attention_methods import sdpa
 from attention_report import TARGETS, backend_table, print_report, ratio
+from attention_run import run
 from attention_timing import Timing, interleaved
 
 ROOT = Path(__file__).parents[2]
@@ -49,8 +50,9 @@ def test_target_cases_come_first():
     assert not any((c.head_size, c.heads) == (64, 16) for c in rest)
 
 
-def test_truth_agrees_with_another_backend_and_notices_what_is_wrong():
-    batch = make_batch(Case("smoke", 2, 32, 8), "cpu")
+@pytest.mark.parametrize(("workload", "window"), [("smoke", 8), ("smoke", None), ("smoke-equal", None)])
+def test_truth_agrees_with_another_backend_and_notices_what_is_wrong(workload, window):
+    batch = make_batch(Case(workload, 2, 32, window), "cpu")
     true, prepared = truth(batch, with_rope=False), sdpa(batch)
     out = prepared.call()
     assert 0 < true.error({"out": prepared.packed(out)}) < 1e-2
@@ -128,10 +130,18 @@ def test_backend_table_sums_the_cases_of_a_class():
 
 
 def test_one_call_runs_everything_on_a_cpu(tmp_path):
-    """Ours under the interpreter, right; peers that need a GPU as rows with their reasons; a second call
-    resumes, with nothing left to do."""
+    """Ours under the interpreter, right; peers that need a GPU as rows with their reasons; then a call that
+    resumes has nothing left to do."""
     out = tmp_path / "attention.json"
-    command = [sys.executable, str(ROOT / "benchmarks" / "attention.py"), "--smoke", "--out", str(out)]
+    command = [
+        sys.executable,
+        str(ROOT / "benchmarks" / "attention.py"),
+        "--smoke",
+        "--only",
+        "equal",
+        "--out",
+        str(out),
+    ]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     first = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert first.returncode == 0, first.stderr
@@ -142,6 +152,5 @@ def test_one_call_runs_everything_on_a_cpu(tmp_path):
     assert {(m, p) for m in ("triton", "triton+rope") for p in ("forward", "backward")} <= timed
     assert all(r["error"] < 1e-2 for r in found["rows"] if "seconds" in r and r["pass"] != "prepare")
     assert all("reason" in r for r in found["rows"] if r["method"] == "fa3")
-    again = subprocess.run([*command, "--resume"], capture_output=True, text=True, env=environment)
-    assert again.returncode == 0, again.stderr
+    run(out, 60, smoke=True, sweep=False, only="equal", resume=True)
     assert json.loads(out.read_text())["rows"] == found["rows"]
