@@ -42,7 +42,7 @@ class Case:
 CASES = (
     (Case(65_536, 50_368, 1024), Case(65_536, 1024, 1024))
     if CUDA
-    else (Case(1_366, 50_368, 128), Case(6_827, 1024, 256))
+    else (Case(1_024, 50_368, 64), Case(6_827, 1024, 256))
 )
 
 
@@ -116,7 +116,8 @@ def ways(case: Case) -> dict[str, Callable[[Batch], Tensor]]:
         "plain": plain,
         "plain, compiled": partial(plain, loss=torch.compile(logits_loss)),
     }
-    if hasattr(F, "linear_cross_entropy"):
+    # On the CPU it took 13 times as long as plain for 102 rows of 50,368 words: too long to repeat.
+    if hasattr(F, "linear_cross_entropy") and (CUDA or case.words < 10_000):
         found["torch's chunks"] = torch_chunks
     found["ours"] = ours
     found[f"ours, {case.chunk_rows} rows"] = partial(ours, chunk_rows=case.chunk_rows)
