@@ -312,7 +312,7 @@ def test_compiled_whole_with_one_more_build_as_lengths_change(
     torch._dynamo.reset()
     counter = CompileCounterWithBackend("aot_eager")
     compiled = torch.compile(attend, fullgraph=True, backend=counter)
-    for lengths in ([20, 30], [40, 20, 9], [41, 5, 1, 3]):
+    for lengths in ([40, 30], [50, 20, 9], [60, 5, 1, 3]):
         arguments = batch(lengths, torch.float32)
         found, wanted = compiled(*arguments), attend(*arguments)
         torch.testing.assert_close(found, wanted)
@@ -321,6 +321,22 @@ def test_compiled_whole_with_one_more_build_as_lengths_change(
         ):
             torch.testing.assert_close(a, b)
     assert counter.frame_count <= 2
+
+
+@pytest.mark.parametrize("backend", ["sdpa", "cpu"])
+def test_a_backend_that_reads_lengths_breaks_the_graph_but_is_not_built_again(backend: str) -> None:
+    def attend(q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, max_seqlen: int) -> Tensor:
+        return 2 * varlen_attention(2 * q, k, v, cu_seqlens, max_seqlen, window=16, backend=backend)
+
+    torch._dynamo.reset()
+    counter = CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(attend, backend=counter)
+    built = []
+    for lengths in ([20, 30], [40, 20, 9], [41, 5, 1, 3]):
+        arguments = batch(lengths, torch.float32)
+        torch.testing.assert_close(compiled(*arguments), attend(*arguments))
+        built.append(counter.frame_count)
+    assert built[-1] == built[1]
 
 
 def test_long_rows_of_scores_are_taken_apart(monkeypatch: pytest.MonkeyPatch) -> None:

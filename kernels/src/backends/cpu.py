@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import torch
 from torch import Tensor
 
 from ..problem import Problem
@@ -13,6 +14,8 @@ from .log_sum_exp import with_gradient
 from .packed import rotated
 
 
+# Traced, it would be built again for every batch: the lengths are read on the host.
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def attend(q: Tensor, k: Tensor, v: Tensor, problem: Problem) -> tuple[Tensor, Tensor | None]:
     lengths = [end - start for start, end in pairwise(problem.cu_seqlens.tolist())]
     q, k = rotated(q, k, problem)

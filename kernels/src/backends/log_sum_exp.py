@@ -15,9 +15,16 @@ from torch import Tensor
 SCORES_AT_A_TIME = 2**26
 
 
-@torch.no_grad()
 def log_sum_exp(q_BHQD: Tensor, k_BGKD: Tensor, visible_BQK: Tensor | None, scale: float) -> Tensor:
-    """float32 [B, H, Q], of a head and a few rows at a time; B of `visible_BQK` may be 1."""
+    """float32 [B, H, Q], without a gradient; B of `visible_BQK` may be 1."""
+    out_BHQ: Tensor = _operator(q_BHQD.detach(), k_BGKD.detach(), visible_BQK, scale)
+    return out_BHQ
+
+
+# An operator, so that torch.compile does not unroll the loops.
+@torch.library.custom_op("hwsearch::log_sum_exp", mutates_args=())
+def _operator(q_BHQD: Tensor, k_BGKD: Tensor, visible_BQK: Tensor | None, scale: float) -> Tensor:
+    """Of a head and a few rows at a time."""
     precise = torch.promote_types(q_BHQD.dtype, torch.float32)
     batch, heads, queries, _ = q_BHQD.shape
     rows = max(1, SCORES_AT_A_TIME // (batch * k_BGKD.shape[2]))
@@ -32,6 +39,11 @@ def log_sum_exp(q_BHQD: Tensor, k_BGKD: Tensor, visible_BQK: Tensor | None, scal
                     scores = scores.masked_fill(~visible_BQK[:, part], -torch.inf)
                 out_BHQ[:, head, part] = scores.logsumexp(-1)
     return out_BHQ
+
+
+@_operator.register_fake
+def _(q_BHQD: Tensor, k_BGKD: Tensor, visible_BQK: Tensor | None, scale: float) -> Tensor:
+    return torch.empty(q_BHQD.shape[:3], dtype=torch.float32, device=q_BHQD.device)
 
 
 def with_gradient(
