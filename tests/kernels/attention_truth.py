@@ -88,7 +88,7 @@ def pytorch(q: Tensor, k: Tensor, v: Tensor, case: Case) -> tuple[Tensor, Tensor
 def with_gradients(attention, q, k, v, case: Case, dout: Tensor, dlse: Tensor | None = None):
     """{"out", "lse", "dq", "dk", "dv"}; without `dlse` the loss does not read lse."""
     # The truth's gradients must not be rounded to the dtype of its inputs.
-    leaves = [(x.double() if attention is truth else x).detach().clone().requires_grad_() for x in (q, k, v)]
+    leaves = [(x.double() if attention is truth else x).detach().requires_grad_() for x in (q, k, v)]
     out, lse = attention(*leaves, case)
     outputs, gradients = [out], [dout.to(out.dtype)]
     if dlse is not None:
