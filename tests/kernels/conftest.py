@@ -5,7 +5,6 @@ import os
 import torch
 
 torch.set_num_threads(1)
-
-# Triton reads it when it is first imported: without a GPU its kernels run in its interpreter.
+# Read when the kernels are imported: without a GPU they run on the CPU.
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")

@@ -25,7 +25,7 @@ def drawn(count: int, longest: int, seed: int = 0) -> tuple[int, ...]:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("size", [32, 64, 128])
 @pytest.mark.parametrize("window", [None, 64])
-@pytest.mark.parametrize(("count", "longest"), [(6, 8192), (64, 1024), (500, 64)])
+@pytest.mark.parametrize(("count", "longest"), [(3, 8192), (64, 1024), (500, 64)])
 def test_as_right_as_pytorch(dtype, size, window, count, longest):
     case = Case(drawn(count, longest), dtype, size, heads=2, key_heads=1, window=window, rope=True)
     (dout,) = case.random(case.heads, seed=1)
