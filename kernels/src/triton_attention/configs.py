@@ -18,6 +18,25 @@ class Tile:
     stages: int
 
 
+def launch_options(tile: Tile) -> dict[str, int | bool]:
+    """Triton's options for `tile`. Contracted multiply-adds are asked for: Triton 3.10 turns them off."""
+    return {"num_warps": tile.warps, "num_stages": tile.stages, "enable_fp_fusion": True}
+
+
+def has_inner_blocks(tile: Tile, window: int, max_seqlen: int) -> bool:
+    """Whether most blocks that a tile visits need no mask, and so get a loop without one.
+
+    Of the rows + 2 * window keys that a tile of a local layer visits, 2 * window + 1 - rows are seen by all
+    its rows: fewer than half where the window is under 1.5 times the rows. `window` is -1 for all keys.
+    """
+    return max_seqlen > 2 * tile.columns if window < 0 else 2 * window >= 3 * tile.rows
+
+
+# Kernels that only read and write: they run at the speed of memory with any tile of this size.
+DELTA_TILE = Tile(64, 0, 4, 1)
+ROTATION_TILE = Tile(64, 0, 4, 1)
+
+
 @dataclass(frozen=True)
 class Tiles:
     """What one call of attention runs with.
