@@ -93,7 +93,9 @@ def dq_kernel(
     dq_MD *= scale
     if UNROTATE:
         dq_MD = unrotated(dq_MD, first, length, cos, sin, M, D)
-    store_tile(dq + base * dq_token_stride + head * dq_head_stride, dq_MD, first, length, dq_token_stride, M, D)
+    store_tile(
+        dq + base * dq_token_stride + head * dq_head_stride, dq_MD, first, length, dq_token_stride, M, D
+    )
 
 
 @triton.jit

@@ -19,7 +19,7 @@ from triton.compiler import ASTSource, make_backend
 from triton.runtime.jit import create_function_from_signature
 
 from .backward import delta_kernel, dkdv_kernel, dq_kernel, short_backward_kernel
-from .configs import Tile, launch_options
+from .configs import Tile, default_tiles, has_inner_blocks, launch_options
 from .forward import forward_kernel
 from .occupancy import LIMITS, blocks_per_sm
 from .rotation import rotate_kernel
@@ -34,6 +34,9 @@ KERNELS = {
 }
 CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
 
+Window = Literal["global", "local"]
+Rope = Literal["none", "load", "scratch"]
+
 FLOAT32_TENSORS = {"lse", "delta", "cos", "sin"}
 # The kernels as a call without a gradient of the log-sum-exp runs them.
 ABSENT = {"dlse"}
@@ -43,7 +46,7 @@ ABSENT = {"dlse"}
 class Configuration:
     """One way to run one kernel.
 
-    `window`: "global", "wide" or "narrow", by whether blocks without a mask have a loop of their own.
+    `split`: blocks without a mask have a loop of their own.
     `rope`: "none", "load" where tiles are rotated as they are loaded, "scratch" where those of the
     inner loop come rotated. `group`: query heads per key head.
     """
@@ -52,9 +55,10 @@ class Configuration:
     dtype: Literal["bfloat16", "float16", "float32"]
     head_size: int
     tile: Tile
-    window: Literal["global", "wide", "narrow"]
+    window: Window
+    split: bool
     causal: bool = False
-    rope: Literal["none", "load", "scratch"] = "none"
+    rope: Rope = "none"
     group: int = 1
 
 
@@ -84,6 +88,26 @@ class Compiled:
     @property
     def tensor_core_instructions(self) -> int:
         return self.mma_sync + self.wgmma + self.tcgen05
+
+
+def default_configurations(
+    capability: tuple[int, int], dtype: Literal["bfloat16", "float16", "float32"], head_size: int,
+    window: int, max_seqlen: int, causal: bool = False, rope: bool = True, group: int = 1,
+) -> list[Configuration]:  # fmt: skip
+    """The kernels that a call runs by default on a GPU of `capability`, forward first. `window` -1: all keys."""
+    tiles = default_tiles(capability, 4 if dtype == "float32" else 2, head_size, window >= 0, max_seqlen)
+
+    def configuration(kernel: str, tile: Tile, in_load: bool) -> Configuration:
+        inner = has_inner_blocks(tile, window, max_seqlen)
+        kind: Window = "global" if window < 0 else "local"
+        where: Rope = "none" if not rope else "load" if in_load else "scratch"
+        return Configuration(kernel, dtype, head_size, tile, kind, inner, causal, where, group)
+
+    forward = configuration("forward", tiles.forward, tiles.rotate_in_forward)
+    if tiles.short is not None:
+        return [forward, configuration("short", tiles.short, tiles.rotate_in_backward)]
+    dq = configuration("dq", tiles.dq, tiles.rotate_in_backward)
+    return [forward, dq, configuration("dkdv", tiles.dkdv, tiles.rotate_in_backward)]
 
 
 def compile_for(capability: tuple[int, int], configuration: Configuration) -> Compiled:
@@ -124,7 +148,9 @@ def binary(capability: tuple[int, int], configuration: Configuration) -> Any:
     # The launcher's own steps from arguments to a specialised source.
     binder = create_function_from_signature(kernel.signature, kernel.params, backend)
     bound, specialization, _ = binder(**arguments)
-    options, signature, constants, attributes = kernel._pack_args(backend, options, bound, specialization, options)
+    options, signature, constants, attributes = kernel._pack_args(
+        backend, options, bound, specialization, options
+    )
     source = ASTSource(kernel, signature, constants, attributes)
     return triton.compile(source, target=target, options=options.__dict__)
 
@@ -145,8 +171,8 @@ def _argument(name: str, c: Configuration) -> Any:
     # Rows are what a program owns: keys in dK/dV.
     rows, columns = ("N", "M") if c.kernel == "dkdv" else ("M", "N")
     constants = {
-        rows: tile.rows, columns: tile.columns, "D": c.head_size, "GROUP": c.group, "LOCAL": c.window != "global",
-        "SPLIT": c.window != "narrow",         "CAUSAL": c.causal, "ROTATE": c.rope == "load", "ROTATE_Q": c.rope != "none", "ROTATE_K": c.rope == "load",
+        rows: tile.rows, columns: tile.columns, "D": c.head_size, "GROUP": c.group, "LOCAL": c.window == "local",
+        "SPLIT": c.split,         "CAUSAL": c.causal, "ROTATE": c.rope == "load", "ROTATE_Q": c.rope != "none", "ROTATE_K": c.rope == "load",
         "UNROTATE": c.rope != "none", "HAS_DLSE": False,
         "PRECISION": "tf32x3" if c.dtype == "float32" else "tf32",
     }  # fmt: skip

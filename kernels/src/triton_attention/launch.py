@@ -44,7 +44,7 @@ def forward(q: Tensor, k: Tensor, v: Tensor, call: Call) -> tuple[Tensor, Tensor
         return out, lse
     tiles = _tiles(q, call)
     rope = call.cos is not None
-    if rope and not tiles.rotate_in_load:
+    if rope and not tiles.rotate_in_forward:
         k = _rotated(k, call)
     tile = tiles.forward
     forward_kernel[_grid(call, tokens, tile.rows, heads)](
@@ -52,7 +52,7 @@ def forward(q: Tensor, k: Tensor, v: Tensor, call: Call) -> tuple[Tensor, Tensor
         q.stride(0), q.stride(1), k.stride(0), k.stride(1), v.stride(0), v.stride(1),
         out.stride(0), tokens, call.scale / log(2), call.window,
         GROUP=heads // k.shape[1], D=size, M=tile.rows, N=tile.columns,
-        LOCAL=call.window >= 0, CAUSAL=call.causal, ROTATE_Q=rope, ROTATE_K=rope and tiles.rotate_in_load,
+        LOCAL=call.window >= 0, CAUSAL=call.causal, ROTATE_Q=rope, ROTATE_K=rope and tiles.rotate_in_forward,
         SPLIT=_split(call, tile), PRECISION=_precision(q), **launch_options(tile),
     )  # fmt: skip
     return out, lse
@@ -74,7 +74,7 @@ def backward(
         "CAUSAL": call.causal,
         "PRECISION": _precision(q),
     }
-    rotate = call.cos is not None and tiles.rotate_in_load
+    rotate = call.cos is not None and tiles.rotate_in_backward
     if call.cos is not None and not rotate:
         q, k = _rotated(q, call), _rotated(k, call)
     common |= {"ROTATE": rotate, "UNROTATE": call.cos is not None}

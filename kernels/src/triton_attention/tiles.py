@@ -59,7 +59,9 @@ def store_tile(x, tile_MD, first, length, stride, M: tl.constexpr, D: tl.constex
 @triton.jit
 def _tile_of(x, first, stride, M: tl.constexpr, D: tl.constexpr):
     # 64 bits up to the tile, 32 within it: an offset per element costs registers.
-    return x + tl.cast(first, tl.int64) * stride + (tl.arange(0, M)[:, None] * stride + tl.arange(0, D)[None, :])
+    return (
+        x + tl.cast(first, tl.int64) * stride + (tl.arange(0, M)[:, None] * stride + tl.arange(0, D)[None, :])
+    )
 
 
 @triton.jit
