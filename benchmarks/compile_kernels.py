@@ -30,9 +30,9 @@ sys.path.insert(0, str(ROOT / "kernels" / "src"))
 CSV = ROOT / "results" / "kernel_compile.csv"
 REPORT = ROOT / "results" / "kernel_compile.md"
 CAPABILITIES = ((8, 0), (9, 0), (10, 0), (12, 0), (8, 6), (8, 9))
-HEAD_SIZES = (32, 64, 128)
+HEAD_SIZES = (64, 128, 32)
 # Longest sequence and window of a call: one of each class of default tiles.
-CALLS = ((8192, -1), (8192, 64), (8192, 1024), (128, -1), (64, -1), (32, -1), (16, -1))
+CALLS = ((8192, -1), (8192, 64), (32, -1), (64, -1), (16, -1), (128, -1), (8192, 1024))
 # dtype, causal, rotary embedding, query heads per key head; the most used first.
 VARIANTS = (
     ("bfloat16", False, True, 1), ("float16", False, True, 1), ("float32", False, True, 1),
@@ -170,9 +170,9 @@ def _report(rows: list[dict[str, Any]]) -> str:
             keys = r["window"] + (", one loop" if r["split"] == "False" else "")
             tile, kib = f"{r['rows']}x{r['columns']}", f"{int(r['shared_bytes']) / 1024:.1f}"
             lines.append(
-                f"| {_cells(r['capability'], r['head_size'], keys, r['kernel'], tile, r['warps'], r['stages'])} "
-                f"| {_cells(r['rope'], r['registers'], r['stack_bytes'], kib, used, r['blocks_per_sm'])} "
-                f"| {float(r['occupancy']):.0%} |"
+                f"| {_cells(r['capability'], r['head_size'], keys, r['kernel'], tile, r['warps'])} "
+                f"| {_cells(r['stages'], r['rope'], r['registers'], r['stack_bytes'], kib, used)} "
+                f"| {r['blocks_per_sm']} | {float(r['occupancy']):.0%} |"
             )
     return "\n".join(lines) + "\n"
 

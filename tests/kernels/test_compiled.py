@@ -28,7 +28,7 @@ CALLS = {"global": (8192, -1), "local": (8192, 64), "short": (32, -1)}
 
 @pytest.fixture(scope="module")
 def pool(tmp_path_factory):
-    """Two processes of their own: the tests' own interpreter mode must not reach the compiler, nor a cache."""
+    """Two processes of their own, which neither the tests' interpreter mode nor a cache reaches."""
     changed = {"TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path_factory.mktemp("triton"))}
     before = {name: os.environ.get(name) for name in changed}
     os.environ.update(changed)

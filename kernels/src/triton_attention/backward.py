@@ -166,8 +166,8 @@ def dkdv_kernel(
             )  # fmt: skip
         if SPLIT:
             dk_ND, dv_ND = _dkdv_from_queries(
-                dk_ND, dv_ND, k_ND, v_ND, keys_N, q_h, dout_h, lse_h, delta_h, cos, sin, full_start, full_stop,
-                length, q_token_stride, dout_token_stride, scale, window,
+                dk_ND, dv_ND, k_ND, v_ND, keys_N, q_h, dout_h, lse_h, delta_h, cos, sin,
+                full_start, full_stop, length, q_token_stride, dout_token_stride, scale, window,
                 D, M, LOCAL, CAUSAL, ROTATE, False, PRECISION,
             )  # fmt: skip
         dk_ND, dv_ND = _dkdv_from_queries(

@@ -94,7 +94,7 @@ def default_configurations(
     capability: tuple[int, int], dtype: Literal["bfloat16", "float16", "float32"], head_size: int,
     window: int, max_seqlen: int, causal: bool = False, rope: bool = True, group: int = 1,
 ) -> list[Configuration]:  # fmt: skip
-    """The kernels that a call runs by default on a GPU of `capability`, forward first. `window` -1: all keys."""
+    """The kernels that a call runs by default on a GPU of `capability`; `window` is -1 for all keys."""
     tiles = default_tiles(capability, 4 if dtype == "float32" else 2, head_size, window >= 0, max_seqlen)
 
     def configuration(kernel: str, tile: Tile, in_load: bool) -> Configuration:
@@ -171,10 +171,10 @@ def _argument(name: str, c: Configuration) -> Any:
     # Rows are what a program owns: keys in dK/dV.
     rows, columns = ("N", "M") if c.kernel == "dkdv" else ("M", "N")
     constants = {
-        rows: tile.rows, columns: tile.columns, "D": c.head_size, "GROUP": c.group, "LOCAL": c.window == "local",
-        "SPLIT": c.split,         "CAUSAL": c.causal, "ROTATE": c.rope == "load", "ROTATE_Q": c.rope != "none", "ROTATE_K": c.rope == "load",
-        "UNROTATE": c.rope != "none", "HAS_DLSE": False,
-        "PRECISION": "tf32x3" if c.dtype == "float32" else "tf32",
+        rows: tile.rows, columns: tile.columns, "D": c.head_size, "GROUP": c.group,
+        "LOCAL": c.window == "local", "SPLIT": c.split, "CAUSAL": c.causal, "HAS_DLSE": False,
+        "ROTATE": c.rope == "load", "ROTATE_Q": c.rope != "none", "ROTATE_K": c.rope == "load",
+        "UNROTATE": c.rope != "none", "PRECISION": "tf32x3" if c.dtype == "float32" else "tf32",
     }  # fmt: skip
     if name in constants:
         return constants[name]

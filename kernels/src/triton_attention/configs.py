@@ -62,7 +62,7 @@ def default_tiles(
     A load in a loop reads 4 bytes of cosine and sine for 2 of a key, for every tile of queries; scratch
     costs 2 written and 2 read once. So only sequences of one tile are rotated in the loop.
     """
-    # Local tiles are 64 rows: of the rows + 2 * window keys a tile visits, 129 count for the usual window of 64.
+    # 64 rows in local layers: of the 192 keys that they visit with the usual window of 64, each sees 129.
     narrow = local or max_seqlen <= 128
     if bytes_per_element == 4:
         forward, dq, dkdv = _tiles_of_float32(head_size)
@@ -93,7 +93,7 @@ def _tiles_of_ampere(head_size: int, narrow: bool) -> tuple[Tile, Tile, Tile]:
 
 
 def _tiles_of_hopper(head_size: int, narrow: bool) -> tuple[Tile, Tile, Tile]:
-    """wgmma (sm_90): four warps per 64 rows; two blocks an SM, so that one multiplies while one takes exp2."""
+    """wgmma (sm_90): four warps per 64 rows; of two blocks an SM one multiplies while one takes exp2."""
     large = head_size == 128
     forward = Tile(64, 64, 4, 2) if narrow else Tile(128, 64, 8, 3)
     if large:

@@ -20,8 +20,8 @@ def forward_kernel(
     q_token_stride, q_head_stride, k_token_stride, k_head_stride, v_token_stride, v_head_stride,
     out_token_stride, lse_head_stride, scale_log2, window,
     GROUP: tl.constexpr, D: tl.constexpr, M: tl.constexpr, N: tl.constexpr,
-    LOCAL: tl.constexpr, CAUSAL: tl.constexpr, SPLIT: tl.constexpr, ROTATE_Q: tl.constexpr, ROTATE_K: tl.constexpr,
-    PRECISION: tl.constexpr,
+    LOCAL: tl.constexpr, CAUSAL: tl.constexpr, SPLIT: tl.constexpr, ROTATE_Q: tl.constexpr,
+    ROTATE_K: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Program (slot, query head). GROUP query heads share a key head; scale_log2 = scale * log2(e).
 
@@ -48,12 +48,14 @@ def forward_kernel(
     if LOCAL and SPLIT:
         acc_MD, sum_M, max_M = _attend(
             acc_MD, sum_M, max_M, q_MD, rows_M, k, v, cos, sin, start, full_start, length,
-            k_token_stride, v_token_stride, scale_log2, window, D, N, LOCAL, CAUSAL, ROTATE_K, True, PRECISION,
+            k_token_stride, v_token_stride, scale_log2, window,
+            D, N, LOCAL, CAUSAL, ROTATE_K, True, PRECISION,
         )  # fmt: skip
     if SPLIT:
         acc_MD, sum_M, max_M = _attend(
             acc_MD, sum_M, max_M, q_MD, rows_M, k, v, cos, sin, full_start, full_stop, length,
-            k_token_stride, v_token_stride, scale_log2, window, D, N, LOCAL, CAUSAL, ROTATE_K, False, PRECISION,
+            k_token_stride, v_token_stride, scale_log2, window,
+            D, N, LOCAL, CAUSAL, ROTATE_K, False, PRECISION,
         )  # fmt: skip
         start = full_stop
     acc_MD, sum_M, max_M = _attend(

@@ -85,7 +85,8 @@ def backward(
             q.stride(0), q.stride(1), k.stride(0), k.stride(1), v.stride(0), v.stride(1),
             out.stride(0), out.stride(1), dout.stride(0), dout.stride(1),
             dq.stride(0), dq.stride(1), dk.stride(0), dk.stride(1), dv.stride(0), dv.stride(1),
-            tokens, call.scale, call.window, M=tile.rows, HAS_DLSE=dlse is not None, **launch_options(tile), **common,
+            tokens, call.scale, call.window, M=tile.rows, HAS_DLSE=dlse is not None,
+            **launch_options(tile), **common,
         )  # fmt: skip
         return
     delta = torch.empty_like(lse)
@@ -119,7 +120,8 @@ def _rotated(x: Tensor, call: Call) -> Tensor:
     out = torch.empty((tokens, heads, size), dtype=x.dtype, device=x.device)
     rotate_kernel[_grid(call, tokens, rows, heads)](
         x, out, call.cos, call.sin, _entries(call, rows),
-        x.stride(0), x.stride(1), out.stride(0), out.stride(1), D=size, M=rows, **launch_options(ROTATION_TILE),
+        x.stride(0), x.stride(1), out.stride(0), out.stride(1),
+        D=size, M=rows, **launch_options(ROTATION_TILE),
     )  # fmt: skip
     return out
 
