@@ -18,8 +18,7 @@ def rotate_kernel(
     if length == 0:
         return
     head = tl.program_id(1).to(tl.int64)
-    rows_M = first + tl.arange(0, M)
     x += base * x_token_stride + head * x_head_stride
-    x_MD = load_rotated_tile(x, rows_M, length, x_token_stride, cos, sin, D, True)
+    x_MD = load_rotated_tile(x, first, length, x_token_stride, cos, sin, M, D, True)
     out += base * out_token_stride + head * out_head_stride
-    store_tile(out, x_MD, rows_M, length, out_token_stride, D)
+    store_tile(out, x_MD, first, length, out_token_stride, M, D)
