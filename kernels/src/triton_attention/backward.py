@@ -44,18 +44,18 @@ def delta_kernel(
     tl.store(delta + at_M, delta_M, mask=rows_M < tokens)
 
 
-@triton.jit(do_not_specialize=["lse_head_stride", "window"])
+@triton.jit(do_not_specialize=["lse_head_stride", "max_seqlen", "window"])
 def dq_kernel(
     q, k, v, dout, lse, delta, dq, cos, sin, schedule,
     q_token_stride, q_head_stride, k_token_stride, k_head_stride, v_token_stride, v_head_stride,
     dout_token_stride, dout_head_stride, dq_token_stride, dq_head_stride, lse_head_stride,
-    scale, window,
+    max_seqlen, scale, window,
     GROUP: tl.constexpr, D: tl.constexpr, M: tl.constexpr, N: tl.constexpr,
     LOCAL: tl.constexpr, CAUSAL: tl.constexpr, SPLIT: tl.constexpr, ROTATE: tl.constexpr,
     UNROTATE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Program (slot, query head): dQ of a tile of queries."""
-    base, length, first = scheduled(schedule)
+    base, length, first = scheduled(schedule, lse_head_stride, max_seqlen)
     if length == 0:
         return
     head = tl.program_id(1).to(tl.int64)
@@ -123,18 +123,18 @@ def _dq_from_keys(
     return dq_MD
 
 
-@triton.jit(do_not_specialize=["lse_head_stride", "window"])
+@triton.jit(do_not_specialize=["lse_head_stride", "max_seqlen", "window"])
 def dkdv_kernel(
     q, k, v, dout, lse, delta, dk, dv, cos, sin, schedule,
     q_token_stride, q_head_stride, k_token_stride, k_head_stride, v_token_stride, v_head_stride,
     dout_token_stride, dout_head_stride, dk_token_stride, dk_head_stride, dv_token_stride, dv_head_stride,
-    lse_head_stride, scale, window,
+    lse_head_stride, max_seqlen, scale, window,
     GROUP: tl.constexpr, D: tl.constexpr, M: tl.constexpr, N: tl.constexpr,
     LOCAL: tl.constexpr, CAUSAL: tl.constexpr, SPLIT: tl.constexpr, ROTATE: tl.constexpr,
     UNROTATE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Program (slot, key head): dK and dV of a tile of N keys, from all query heads that share them."""
-    base, length, first = scheduled(schedule)
+    base, length, first = scheduled(schedule, lse_head_stride, max_seqlen)
     if length == 0:
         return
     key_head = tl.program_id(1).to(tl.int64)
@@ -217,19 +217,19 @@ def _dkdv_from_queries(
     return dk_ND, dv_ND
 
 
-@triton.jit(do_not_specialize=["lse_head_stride", "window"])
+@triton.jit(do_not_specialize=["lse_head_stride", "max_seqlen", "window"])
 def short_backward_kernel(
     q, k, v, out, dout, lse, dlse, dq, dk, dv, cos, sin, schedule,
     q_token_stride, q_head_stride, k_token_stride, k_head_stride, v_token_stride, v_head_stride,
     out_token_stride, out_head_stride, dout_token_stride, dout_head_stride,
     dq_token_stride, dq_head_stride, dk_token_stride, dk_head_stride, dv_token_stride, dv_head_stride,
-    lse_head_stride, scale, window,
+    lse_head_stride, max_seqlen, scale, window,
     GROUP: tl.constexpr, D: tl.constexpr, M: tl.constexpr,
     LOCAL: tl.constexpr, CAUSAL: tl.constexpr, ROTATE: tl.constexpr, UNROTATE: tl.constexpr,
     HAS_DLSE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Program (slot, key head): all three gradients of a sequence of at most M tokens, in one pass."""
-    base, length, first = scheduled(schedule)
+    base, length, first = scheduled(schedule, lse_head_stride, max_seqlen)
     if length == 0:
         return
     key_head = tl.program_id(1).to(tl.int64)

@@ -50,7 +50,7 @@ def forward(q: Tensor, k: Tensor, v: Tensor, call: Call) -> tuple[Tensor, Tensor
     forward_kernel[_grid(call, tokens, tile.rows, heads)](
         q, k, v, out, lse, call.cos, call.sin, _entries(call, tile.rows),
         q.stride(0), q.stride(1), k.stride(0), k.stride(1), v.stride(0), v.stride(1),
-        out.stride(0), tokens, call.scale / log(2), call.window,
+        out.stride(0), tokens, call.max_seqlen, call.scale / log(2), call.window,
         GROUP=heads // k.shape[1], D=size, M=tile.rows, N=tile.columns,
         LOCAL=call.window >= 0, CAUSAL=call.causal, ROTATE_Q=rope, ROTATE_K=rope and tiles.rotate_in_forward,
         SPLIT=_split(call, tile), PRECISION=_precision(q), **launch_options(tile),
@@ -85,7 +85,7 @@ def backward(
             q.stride(0), q.stride(1), k.stride(0), k.stride(1), v.stride(0), v.stride(1),
             out.stride(0), out.stride(1), dout.stride(0), dout.stride(1),
             dq.stride(0), dq.stride(1), dk.stride(0), dk.stride(1), dv.stride(0), dv.stride(1),
-            tokens, call.scale, call.window, M=tile.rows, HAS_DLSE=dlse is not None,
+            tokens, call.max_seqlen, call.scale, call.window, M=tile.rows, HAS_DLSE=dlse is not None,
             **launch_options(tile), **common,
         )  # fmt: skip
         return
@@ -103,13 +103,14 @@ def backward(
     tile = tiles.dkdv
     dkdv_kernel[_grid(call, tokens, tile.rows, k.shape[1])](
         *inputs, dk, dv, call.cos, call.sin, _entries(call, tile.rows),
-        *strides, dk.stride(0), dk.stride(1), dv.stride(0), dv.stride(1), tokens, call.scale, call.window,
+        *strides, dk.stride(0), dk.stride(1), dv.stride(0), dv.stride(1),
+        tokens, call.max_seqlen, call.scale, call.window,
         N=tile.rows, M=tile.columns, SPLIT=_split(call, tile), **launch_options(tile), **common,
     )  # fmt: skip
     tile = tiles.dq
     dq_kernel[_grid(call, tokens, tile.rows, heads)](
         *inputs, dq, call.cos, call.sin, _entries(call, tile.rows),
-        *strides, dq.stride(0), dq.stride(1), tokens, call.scale, call.window,
+        *strides, dq.stride(0), dq.stride(1), tokens, call.max_seqlen, call.scale, call.window,
         M=tile.rows, N=tile.columns, SPLIT=_split(call, tile), **launch_options(tile), **common,
     )  # fmt: skip
 
@@ -120,7 +121,7 @@ def _rotated(x: Tensor, call: Call) -> Tensor:
     out = torch.empty((tokens, heads, size), dtype=x.dtype, device=x.device)
     rotate_kernel[_grid(call, tokens, rows, heads)](
         x, out, call.cos, call.sin, _entries(call, rows),
-        x.stride(0), x.stride(1), out.stride(0), out.stride(1),
+        x.stride(0), x.stride(1), out.stride(0), out.stride(1), tokens, call.max_seqlen,
         D=size, M=rows, **launch_options(ROTATION_TILE),
     )  # fmt: skip
     return out

@@ -8,13 +8,14 @@ import triton.language as tl
 from .tiles import load_rotated_tile, scheduled, store_tile
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tokens", "max_seqlen"])
 def rotate_kernel(
     x, out, cos, sin, schedule, x_token_stride, x_head_stride, out_token_stride, out_head_stride,
+    tokens, max_seqlen,
     D: tl.constexpr, M: tl.constexpr,
 ):  # fmt: skip
     """Program (slot, head): a tile of x, rotated."""
-    base, length, first = scheduled(schedule)
+    base, length, first = scheduled(schedule, tokens, max_seqlen)
     if length == 0:
         return
     head = tl.program_id(1).to(tl.int64)

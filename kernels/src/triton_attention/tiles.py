@@ -65,10 +65,15 @@ def _tile_of(x, first, stride, M: tl.constexpr, D: tl.constexpr):
 
 
 @triton.jit
-def scheduled(schedule):
-    """(first token of the sequence as int64, its length, first row of the tile); length 0: no work."""
+def scheduled(schedule, tokens, max_seqlen):
+    """(first token of the sequence as int64, its length, first row of the tile); length 0: no work.
+
+    Cut to what the tensors and rotary tables hold: on a GPU nobody checks that a schedule is of this batch.
+    """
     entry = schedule + tl.program_id(0) * 3
-    return tl.load(entry).to(tl.int64), tl.load(entry + 1), tl.load(entry + 2)
+    base = tl.minimum(tl.maximum(tl.load(entry), 0), tokens)
+    length = tl.minimum(tl.minimum(tl.load(entry + 1), max_seqlen), tokens - base)
+    return base.to(tl.int64), tl.maximum(length, 0), tl.maximum(tl.load(entry + 2), 0)
 
 
 @triton.jit
