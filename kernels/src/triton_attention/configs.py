@@ -89,7 +89,8 @@ def _tiles_of_ampere(head_size: int, narrow: bool) -> tuple[Tile, Tile, Tile]:
     else:
         # 32 rows a warp read half the shared memory per product that 16 do.
         forward = Tile(128, 64, 8, 2) if large else Tile(128, 32, 4, 3)
-    return forward, Tile(64, 32, 4, 2), Tile(64, 32, 8 if large else 4, 2)
+    backward = Tile(64, 32, 8 if large else 4, 2)
+    return forward, backward, backward
 
 
 def _tiles_of_hopper(head_size: int, narrow: bool) -> tuple[Tile, Tile, Tile]:
