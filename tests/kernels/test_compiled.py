@@ -33,6 +33,7 @@ def pool(tmp_path_factory):
     os.environ.update(changed)
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
         yield pool
+        pool.shutdown(cancel_futures=True)
     for name, value in before.items():
         os.environ.pop(name) if value is None else os.environ.update({name: value})
 
