@@ -44,7 +44,10 @@ SOURCES = ("tiles.py", "forward.py", "backward.py", "rotation.py")
 
 def main() -> None:
     import triton
-    from triton_attention.compiled import Configuration, default_configurations
+    from triton_attention.compiled import (  # type: ignore[import-not-found]
+        Configuration,
+        default_configurations,
+    )
 
     jobs: dict[tuple[str, ...], tuple[tuple[int, int], Configuration]] = {}
     for variant, call, capability, size in itertools.product(VARIANTS, CALLS, CAPABILITIES, HEAD_SIZES):
