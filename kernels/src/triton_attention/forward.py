@@ -14,16 +14,21 @@ from .tiles import load_rotated_tile, load_tile, other_side, product, rounded, s
 LN2 = tl.constexpr(0.6931471805599453)
 
 
-@triton.jit(do_not_specialize=["window"])
+@triton.jit(do_not_specialize=["lse_head_stride", "max_seqlen", "window"])
 def forward_kernel(
     q, k, v, out, lse, cos, sin, schedule,
     q_token_stride, q_head_stride, k_token_stride, k_head_stride, v_token_stride, v_head_stride,
-    out_token_stride, lse_head_stride, scale_log2, window,
+    out_token_stride, lse_head_stride, max_seqlen, scale_log2, window,
     GROUP: tl.constexpr, D: tl.constexpr, M: tl.constexpr, N: tl.constexpr,
-    LOCAL: tl.constexpr, CAUSAL: tl.constexpr, ROTATE: tl.constexpr, PRECISION: tl.constexpr,
+    LOCAL: tl.constexpr, CAUSAL: tl.constexpr, SPLIT: tl.constexpr, ROTATE_Q: tl.constexpr,
+    ROTATE_K: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Program (slot, query head). GROUP query heads share a key head; scale_log2 = scale * log2(e)."""
-    base, length, first = scheduled(schedule)
+    """Program (slot, query head). GROUP query heads share a key head; scale_log2 = scale * log2(e).
+
+    SPLIT: blocks that need no mask have a loop of their own. Without it all are masked, in one loop,
+    whose loads run ahead; three loops of one block each would wait for memory three times.
+    """
+    base, length, first = scheduled(schedule, lse_head_stride, max_seqlen)
     if length == 0:
         return
     head = tl.program_id(1).to(tl.int64)
@@ -31,33 +36,37 @@ def forward_kernel(
     k += base * k_token_stride + head // GROUP * k_head_stride
     v += base * v_token_stride + head // GROUP * v_head_stride
     rows_M = first + tl.arange(0, M)
-    if ROTATE:
-        q_MD = load_rotated_tile(q, rows_M, length, q_token_stride, cos, sin, D, True)
+    if ROTATE_Q:
+        q_MD = load_rotated_tile(q, first, length, q_token_stride, cos, sin, M, D, True)
     else:
-        q_MD = load_tile(q, rows_M, length, q_token_stride, D, True)
+        q_MD = load_tile(q, first, length, q_token_stride, M, D, True)
     start, full_start, full_stop, stop = other_side(first, length, window, M, N, LOCAL, True, not CAUSAL)
 
     acc_MD = tl.zeros((M, D), tl.float32)
     sum_M = tl.zeros((M,), tl.float32)
     max_M = tl.full((M,), float("-inf"), tl.float32)
-    if LOCAL:
+    if LOCAL and SPLIT:
         acc_MD, sum_M, max_M = _attend(
             acc_MD, sum_M, max_M, q_MD, rows_M, k, v, cos, sin, start, full_start, length,
-            k_token_stride, v_token_stride, scale_log2, window, D, N, LOCAL, CAUSAL, ROTATE, True, PRECISION,
+            k_token_stride, v_token_stride, scale_log2, window,
+            D, N, LOCAL, CAUSAL, ROTATE_K, True, PRECISION,
         )  # fmt: skip
+    if SPLIT:
+        acc_MD, sum_M, max_M = _attend(
+            acc_MD, sum_M, max_M, q_MD, rows_M, k, v, cos, sin, full_start, full_stop, length,
+            k_token_stride, v_token_stride, scale_log2, window,
+            D, N, LOCAL, CAUSAL, ROTATE_K, False, PRECISION,
+        )  # fmt: skip
+        start = full_stop
     acc_MD, sum_M, max_M = _attend(
-        acc_MD, sum_M, max_M, q_MD, rows_M, k, v, cos, sin, full_start, full_stop, length,
-        k_token_stride, v_token_stride, scale_log2, window, D, N, LOCAL, CAUSAL, ROTATE, False, PRECISION,
-    )  # fmt: skip
-    acc_MD, sum_M, max_M = _attend(
-        acc_MD, sum_M, max_M, q_MD, rows_M, k, v, cos, sin, full_stop, stop, length,
-        k_token_stride, v_token_stride, scale_log2, window, D, N, LOCAL, CAUSAL, ROTATE, True, PRECISION,
+        acc_MD, sum_M, max_M, q_MD, rows_M, k, v, cos, sin, start, stop, length,
+        k_token_stride, v_token_stride, scale_log2, window, D, N, LOCAL, CAUSAL, ROTATE_K, True, PRECISION,
     )  # fmt: skip
 
     # Rows beyond the end may have seen no key.
     sum_M = tl.where(rows_M < length, sum_M, 1.0)
     out += base * out_token_stride + head * D
-    store_tile(out, acc_MD / sum_M[:, None], rows_M, length, out_token_stride, D)
+    store_tile(out, acc_MD / sum_M[:, None], first, length, out_token_stride, M, D)
     lse_M = (max_M * scale_log2 + tl.log2(sum_M)) * LN2
     tl.store(lse + head * lse_head_stride + base + rows_M, lse_M, mask=rows_M < length)
 
@@ -67,15 +76,15 @@ def _attend(
     acc_MD, sum_M, max_M, q_MD, rows_M, k, v, cos, sin, start, stop, length,
     k_token_stride, v_token_stride, scale_log2, window,
     D: tl.constexpr, N: tl.constexpr, LOCAL: tl.constexpr, CAUSAL: tl.constexpr,
-    ROTATE: tl.constexpr, MASKED: tl.constexpr, PRECISION: tl.constexpr,
+    ROTATE_K: tl.constexpr, MASKED: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """The accumulators after the keys from start to stop; max_M is of the scores before scaling."""
     for first_key in tl.range(start, stop, N):
         keys_N = first_key + tl.arange(0, N)
-        if ROTATE:
-            k_ND = load_rotated_tile(k, keys_N, length, k_token_stride, cos, sin, D, MASKED)
+        if ROTATE_K:
+            k_ND = load_rotated_tile(k, first_key, length, k_token_stride, cos, sin, N, D, MASKED)
         else:
-            k_ND = load_tile(k, keys_N, length, k_token_stride, D, MASKED)
+            k_ND = load_tile(k, first_key, length, k_token_stride, N, D, MASKED)
         scores_MN = product(q_MD, k_ND.T, None, PRECISION)
         if MASKED:
             seen_MN = visible(rows_M[:, None], keys_N[None, :], length, window, LOCAL, CAUSAL)
@@ -89,7 +98,7 @@ def _attend(
         keep_M = tl.exp2(max_M * scale_log2 - shift_M)
         sum_M = sum_M * keep_M + tl.sum(p_MN, 1)
         acc_MD = acc_MD * keep_M[:, None]
-        v_ND = load_tile(v, keys_N, length, v_token_stride, D, MASKED)
+        v_ND = load_tile(v, first_key, length, v_token_stride, N, D, MASKED)
         acc_MD = product(rounded(p_MN, v_ND.dtype), v_ND, acc_MD, PRECISION)
         max_M = new_max_M
     return acc_MD, sum_M, max_M

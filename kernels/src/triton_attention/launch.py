@@ -16,12 +16,9 @@ from torch import Tensor
 
 from ..schedule import TILE_SIZES
 from .backward import delta_kernel, dkdv_kernel, dq_kernel, short_backward_kernel
-from .configs import Tiles, default_tiles
+from .configs import DELTA_TILE, ROTATION_TILE, Tile, Tiles, default_tiles, has_inner_blocks, launch_options
 from .forward import forward_kernel
 from .rotation import rotate_kernel
-
-ROTATION_ROWS = 64
-DELTA_ROWS = 64
 
 
 @dataclass(frozen=True)
@@ -50,17 +47,17 @@ def forward(q: Tensor, k: Tensor, v: Tensor, call: Call) -> tuple[Tensor, Tensor
     if tokens == 0:
         return out, lse
     tiles = _tiles(q, call)
-    rotate = call.cos is not None and tiles.rotate_in_load
-    if call.cos is not None and not rotate:
-        q, k = _rotated(q, call), _rotated(k, call)
+    rope = call.cos is not None
+    if rope and not tiles.rotate_in_forward:
+        k = _rotated(k, call)
     tile = tiles.forward
     forward_kernel[_grid(call, tokens, tile.rows, heads)](
         q, k, v, out, lse, call.cos, call.sin, _entries(call, tile.rows),
         q.stride(0), q.stride(1), k.stride(0), k.stride(1), v.stride(0), v.stride(1),
-        out.stride(0), tokens, call.scale / log(2), call.window,
+        out.stride(0), tokens, call.max_seqlen, call.scale / log(2), call.window,
         GROUP=heads // k.shape[1], D=size, M=tile.rows, N=tile.columns,
-        LOCAL=call.window >= 0, CAUSAL=call.causal, ROTATE=rotate, PRECISION=_precision(q),
-        num_warps=tile.warps, num_stages=tile.stages,
+        LOCAL=call.window >= 0, CAUSAL=call.causal, ROTATE_Q=rope, ROTATE_K=rope and tiles.rotate_in_forward,
+        SPLIT=_split(call, tile), PRECISION=_precision(q), **launch_options(tile),
     )  # fmt: skip
     return out, lse
 
@@ -81,6 +78,10 @@ def backward(
         "CAUSAL": call.causal,
         "PRECISION": _precision(q),
     }
+    rotate = call.cos is not None and tiles.rotate_in_backward
+    if call.cos is not None and not rotate:
+        q, k = _rotated(q, call), _rotated(k, call)
+    common |= {"ROTATE": rotate, "UNROTATE": call.cos is not None}
     if tiles.short is not None:
         tile = tiles.short
         short_backward_kernel[_grid(call, tokens, tile.rows, k.shape[1])](
@@ -88,20 +89,16 @@ def backward(
             q.stride(0), q.stride(1), k.stride(0), k.stride(1), v.stride(0), v.stride(1),
             out.stride(0), out.stride(1), dout.stride(0), dout.stride(1),
             dq.stride(0), dq.stride(1), dk.stride(0), dk.stride(1), dv.stride(0), dv.stride(1),
-            tokens, call.scale, call.window, M=tile.rows, ROTATE=call.cos is not None,
-            HAS_DLSE=dlse is not None, num_warps=tile.warps, num_stages=tile.stages, **common,
+            tokens, call.max_seqlen, call.scale, call.window, M=tile.rows, HAS_DLSE=dlse is not None,
+            **launch_options(tile), **common,
         )  # fmt: skip
         return
     delta = torch.empty_like(lse)
-    delta_kernel[(triton.cdiv(tokens, DELTA_ROWS), heads)](
+    delta_kernel[(triton.cdiv(tokens, DELTA_TILE.rows), heads)](
         out, dout, dlse, delta, tokens,
         out.stride(0), out.stride(1), dout.stride(0), dout.stride(1), tokens,
-        D=size, M=DELTA_ROWS, HAS_DLSE=dlse is not None,
+        D=size, M=DELTA_TILE.rows, HAS_DLSE=dlse is not None, **launch_options(DELTA_TILE),
     )  # fmt: skip
-    rotate = call.cos is not None and tiles.rotate_in_load
-    if call.cos is not None and not rotate:
-        q, k = _rotated(q, call), _rotated(k, call)
-    common |= {"ROTATE": rotate, "UNROTATE": call.cos is not None}
     inputs = (q, k, v, dout, lse, delta)
     strides = (
         q.stride(0), q.stride(1), k.stride(0), k.stride(1), v.stride(0), v.stride(1),
@@ -110,23 +107,26 @@ def backward(
     tile = tiles.dkdv
     dkdv_kernel[_grid(call, tokens, tile.rows, k.shape[1])](
         *inputs, dk, dv, call.cos, call.sin, _entries(call, tile.rows),
-        *strides, dk.stride(0), dk.stride(1), dv.stride(0), dv.stride(1), tokens, call.scale, call.window,
-        N=tile.rows, M=tile.columns, num_warps=tile.warps, num_stages=tile.stages, **common,
+        *strides, dk.stride(0), dk.stride(1), dv.stride(0), dv.stride(1),
+        tokens, call.max_seqlen, call.scale, call.window,
+        N=tile.rows, M=tile.columns, SPLIT=_split(call, tile), **launch_options(tile), **common,
     )  # fmt: skip
     tile = tiles.dq
     dq_kernel[_grid(call, tokens, tile.rows, heads)](
         *inputs, dq, call.cos, call.sin, _entries(call, tile.rows),
-        *strides, dq.stride(0), dq.stride(1), tokens, call.scale, call.window,
-        M=tile.rows, N=tile.columns, num_warps=tile.warps, num_stages=tile.stages, **common,
+        *strides, dq.stride(0), dq.stride(1), tokens, call.max_seqlen, call.scale, call.window,
+        M=tile.rows, N=tile.columns, SPLIT=_split(call, tile), **launch_options(tile), **common,
     )  # fmt: skip
 
 
 def _rotated(x: Tensor, call: Call) -> Tensor:
     tokens, heads, size = x.shape
+    rows = ROTATION_TILE.rows
     out = torch.empty((tokens, heads, size), dtype=x.dtype, device=x.device)
-    rotate_kernel[_grid(call, tokens, ROTATION_ROWS, heads)](
-        x, out, call.cos, call.sin, _entries(call, ROTATION_ROWS),
-        x.stride(0), x.stride(1), out.stride(0), out.stride(1), D=size, M=ROTATION_ROWS,
+    rotate_kernel[_grid(call, tokens, rows, heads)](
+        x, out, call.cos, call.sin, _entries(call, rows),
+        x.stride(0), x.stride(1), out.stride(0), out.stride(1), tokens, call.max_seqlen,
+        D=size, M=rows, **launch_options(ROTATION_TILE),
     )  # fmt: skip
     return out
 
@@ -137,6 +137,10 @@ def _tiles(q: Tensor, call: Call) -> Tiles:
     # The interpreter on a CPU takes an A100's tiles.
     capability = torch.cuda.get_device_capability(q.device) if q.is_cuda else (8, 0)
     return default_tiles(capability, q.element_size(), q.shape[2], call.window >= 0, call.max_seqlen)
+
+
+def _split(call: Call, tile: Tile) -> bool:
+    return has_inner_blocks(tile, call.window, call.max_seqlen)
 
 
 def _grid(call: Call, tokens: int, rows: int, heads: int) -> tuple[int, int]:

@@ -12,64 +12,68 @@ INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
 
 
 @triton.jit
-def load_tile(x, rows_M, length, stride, D: tl.constexpr, CHECK: tl.constexpr):
-    """[M, D] of the sequence that begins at `x`; zeros beyond its end."""
-    pointers_MD = x + rows_M[:, None].to(tl.int64) * stride + tl.arange(0, D)[None, :]
+def load_tile(x, first, length, stride, M: tl.constexpr, D: tl.constexpr, CHECK: tl.constexpr):
+    """[M, D] from row `first` on of the sequence that begins at `x`; zeros beyond its end."""
+    pointers_MD = _tile_of(x, first, stride, M, D)
     if CHECK:
-        return tl.load(pointers_MD, mask=(rows_M < length)[:, None], other=0.0)
+        return tl.load(pointers_MD, mask=(first + tl.arange(0, M) < length)[:, None], other=0.0)
     return tl.load(pointers_MD)
 
 
 @triton.jit
-def load_rotated_tile(x, rows_M, length, stride, cos, sin, D: tl.constexpr, CHECK: tl.constexpr):
+def load_rotated_tile(
+    x, first, length, stride, cos, sin, M: tl.constexpr, D: tl.constexpr, CHECK: tl.constexpr
+):
     """As `load_tile`, turned by the angle of each row's position; in float32, rounded to x's dtype."""
     R: tl.constexpr = D // 2
-    pointers_MR = x + rows_M[:, None].to(tl.int64) * stride + tl.arange(0, R)[None, :]
-    turns_MR = rows_M[:, None] * R + tl.arange(0, R)[None, :]
-    if CHECK:
-        inside_M1 = (rows_M < length)[:, None]
-        a_MR = tl.load(pointers_MR, mask=inside_M1, other=0.0)
-        b_MR = tl.load(pointers_MR + R, mask=inside_M1, other=0.0)
-        cos_MR = tl.load(cos + turns_MR, mask=inside_M1, other=0.0)
-        sin_MR = tl.load(sin + turns_MR, mask=inside_M1, other=0.0)
-    else:
-        a_MR, b_MR = tl.load(pointers_MR), tl.load(pointers_MR + R)
-        cos_MR, sin_MR = tl.load(cos + turns_MR), tl.load(sin + turns_MR)
-    x_MD = _turned(a_MR.to(tl.float32), b_MR.to(tl.float32), cos_MR, sin_MR, D)
-    return rounded(x_MD, x.dtype.element_ty)
+    a_MR = load_tile(x, first, length, stride, M, R, CHECK).to(tl.float32)
+    b_MR = load_tile(x + R, first, length, stride, M, R, CHECK).to(tl.float32)
+    cos_MR = load_tile(cos, first, length, R, M, R, CHECK)
+    sin_MR = load_tile(sin, first, length, R, M, R, CHECK)
+    return rounded(_turned(a_MR, b_MR, cos_MR, sin_MR, M, R), x.dtype.element_ty)
 
 
 @triton.jit
-def unrotated(x_MD, rows_M, length, cos, sin, D: tl.constexpr):
+def unrotated(x_MD, first, length, cos, sin, M: tl.constexpr, D: tl.constexpr):
     """The transposed rotation, which takes a gradient back through `load_rotated_tile`; float32."""
     R: tl.constexpr = D // 2
-    turns_MR = rows_M[:, None] * R + tl.arange(0, R)[None, :]
-    inside_M1 = (rows_M < length)[:, None]
-    cos_MR = tl.load(cos + turns_MR, mask=inside_M1, other=0.0)
-    sin_MR = tl.load(sin + turns_MR, mask=inside_M1, other=0.0)
-    a_MR, b_MR = x_MD.reshape(x_MD.shape[0], 2, R).permute(0, 2, 1).split()
-    return _turned(a_MR, b_MR, cos_MR, -sin_MR, D)
+    cos_MR = load_tile(cos, first, length, R, M, R, True)
+    sin_MR = load_tile(sin, first, length, R, M, R, True)
+    a_MR, b_MR = x_MD.reshape(M, 2, R).permute(0, 2, 1).split()
+    return _turned(a_MR, b_MR, cos_MR, -sin_MR, M, R)
 
 
 @triton.jit
-def _turned(a_MR, b_MR, cos_MR, sin_MR, D: tl.constexpr):
+def _turned(a_MR, b_MR, cos_MR, sin_MR, M: tl.constexpr, R: tl.constexpr):
     pairs_MR2 = tl.join(a_MR * cos_MR - b_MR * sin_MR, b_MR * cos_MR + a_MR * sin_MR)
-    return pairs_MR2.permute(0, 2, 1).reshape(a_MR.shape[0], D)
+    return pairs_MR2.permute(0, 2, 1).reshape(M, 2 * R)
 
 
 @triton.jit
-def store_tile(x, tile_MD, rows_M, length, stride, D: tl.constexpr):
-    pointers_MD = x + rows_M[:, None].to(tl.int64) * stride + tl.arange(0, D)[None, :]
-    tl.store(
-        pointers_MD, rounded(tile_MD.to(tl.float32), x.dtype.element_ty), mask=(rows_M < length)[:, None]
+def store_tile(x, tile_MD, first, length, stride, M: tl.constexpr, D: tl.constexpr):
+    inside_M1 = (first + tl.arange(0, M) < length)[:, None]
+    value_MD = rounded(tile_MD.to(tl.float32), x.dtype.element_ty)
+    tl.store(_tile_of(x, first, stride, M, D), value_MD, mask=inside_M1)
+
+
+@triton.jit
+def _tile_of(x, first, stride, M: tl.constexpr, D: tl.constexpr):
+    # 64 bits up to the tile, 32 within it: an offset per element costs registers.
+    return (
+        x + tl.cast(first, tl.int64) * stride + (tl.arange(0, M)[:, None] * stride + tl.arange(0, D)[None, :])
     )
 
 
 @triton.jit
-def scheduled(schedule):
-    """(first token of the sequence as int64, its length, first row of the tile); length 0: no work."""
+def scheduled(schedule, tokens, max_seqlen):
+    """(first token of the sequence as int64, its length, first row of the tile); length 0: no work.
+
+    Cut to what the tensors and rotary tables hold: on a GPU nobody checks that a schedule is of this batch.
+    """
     entry = schedule + tl.program_id(0) * 3
-    return tl.load(entry).to(tl.int64), tl.load(entry + 1), tl.load(entry + 2)
+    base = tl.minimum(tl.maximum(tl.load(entry), 0), tokens)
+    length = tl.minimum(tl.minimum(tl.load(entry + 1), max_seqlen), tokens - base)
+    return base.to(tl.int64), tl.maximum(length, 0), tl.maximum(tl.load(entry + 2), 0)
 
 
 @triton.jit
@@ -109,9 +113,7 @@ def visible(queries, keys, length, window, LOCAL: tl.constexpr, CAUSAL: tl.const
     if CAUSAL:
         seen = seen & (keys <= queries)
     if LOCAL:
-        seen = seen & (queries - keys <= window)
-        if not CAUSAL:
-            seen = seen & (keys - queries <= window)
+        seen = seen & (tl.abs(queries - keys) <= window)
     return seen
 
 
