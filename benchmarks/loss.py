@@ -91,7 +91,8 @@ def plain(b: Batch, loss: Callable[..., Tensor] = logits_loss) -> Tensor:
 
 def ours(b: Batch, chunk_rows: int | None = None) -> Tensor:
     hidden = b.hidden.index_select(0, b.positions)
-    return linear_cross_entropy(hidden, b.weight, b.targets, b.bias, chunk_rows=chunk_rows)
+    mean: Tensor = linear_cross_entropy(hidden, b.weight, b.targets, b.bias, chunk_rows=chunk_rows)
+    return mean
 
 
 def torch_chunks(b: Batch) -> Tensor:

@@ -228,7 +228,10 @@ def masked_loss(model: MaskedLanguageModel, hidden: MaskedRow) -> Tensor:
         )
         targets_P = torch.from_numpy(hidden.targets).to(device)
         decoder = model.decoder
-        return linear_cross_entropy(head_PC, decoder.weight, targets_P, decoder.bias, reduction="sum")
+        total: Tensor = linear_cross_entropy(
+            head_PC, decoder.weight, targets_P, decoder.bias, reduction="sum"
+        )
+        return total
 
 
 @torch.no_grad()

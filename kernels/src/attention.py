@@ -9,7 +9,7 @@ from functools import cache
 from operator import index
 from os import environ
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
@@ -31,6 +31,38 @@ from .measured import LENGTHS, length_class, measured_on
 from .problem import Problem
 
 
+@overload
+def varlen_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cu_seqlens: Tensor,
+    max_seqlen: int,
+    *,
+    window: int | None = ...,
+    causal: bool = ...,
+    scale: float | None = ...,
+    rope: tuple[Tensor, Tensor] | None = ...,
+    backend: str | None = ...,
+    return_lse: Literal[False] = ...,
+    schedule: Tensor | None = ...,
+) -> Tensor: ...
+@overload
+def varlen_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cu_seqlens: Tensor,
+    max_seqlen: int,
+    *,
+    window: int | None = ...,
+    causal: bool = ...,
+    scale: float | None = ...,
+    rope: tuple[Tensor, Tensor] | None = ...,
+    backend: str | None = ...,
+    return_lse: Literal[True],
+    schedule: Tensor | None = ...,
+) -> tuple[Tensor, Tensor]: ...
 def varlen_attention(
     q: Tensor,
     k: Tensor,
@@ -83,6 +115,34 @@ def varlen_attention(
     return (out, lse) if return_lse else out
 
 
+@overload
+def varlen_attention_qkvpacked(
+    qkv: Tensor,
+    cu_seqlens: Tensor,
+    max_seqlen: int,
+    *,
+    window: int | None = ...,
+    causal: bool = ...,
+    scale: float | None = ...,
+    rope: tuple[Tensor, Tensor] | None = ...,
+    backend: str | None = ...,
+    return_lse: Literal[False] = ...,
+    schedule: Tensor | None = ...,
+) -> Tensor: ...
+@overload
+def varlen_attention_qkvpacked(
+    qkv: Tensor,
+    cu_seqlens: Tensor,
+    max_seqlen: int,
+    *,
+    window: int | None = ...,
+    causal: bool = ...,
+    scale: float | None = ...,
+    rope: tuple[Tensor, Tensor] | None = ...,
+    backend: str | None = ...,
+    return_lse: Literal[True],
+    schedule: Tensor | None = ...,
+) -> tuple[Tensor, Tensor]: ...
 def varlen_attention_qkvpacked(
     qkv: Tensor,
     cu_seqlens: Tensor,

@@ -19,16 +19,20 @@ def attention_schedule(cu_seqlens: Tensor, tokens: int) -> Tensor:
         tokens: T, length of the packed axis.
 
     Returns:
-        int32 [sizes, slots, 3] with sizes as in TILE_SIZES and slots = T // 16 + sequences + 1. Entry
-        (first token of the sequence, its length, first row of the tile in the sequence); tiles of the
+        int32 [sizes, slots, 3] with sizes as in TILE_SIZES and slots = T // 16 + sequences + 1, rounded up to a multiple of 4.
+        Entry (first token of the sequence, its length, first row of the tile in the sequence); tiles of the
         longest sequence first. Entries after the last tile are zeros.
 
-    Offsets out of order or beyond T are a device-side assertion (torch._assert_async) and are cut to fit,
-    so that no kernel leaves the tensors.
+    Raises ValueError for offsets out of order or beyond T on a CPU. On a GPU, whose values are not read,
+    they are a device-side assertion (torch._assert_async), and are cut to fit, so that no kernel leaves
+    the tensors.
     """
     sequences = cu_seqlens.shape[0] - 1
     in_order = (cu_seqlens[0] == 0) & (cu_seqlens[-1] == tokens) & (cu_seqlens.diff() >= 0).all()
-    torch._assert_async(in_order, "cu_seqlens: must rise from 0 to `tokens`")
+    if in_order.device.type != "cpu":
+        torch._assert_async(in_order, "cu_seqlens: must rise from 0 to `tokens`")
+    elif not in_order:
+        raise ValueError(f"cu_seqlens: offsets must rise from 0 to the {tokens} tokens")
     if sequences == 0:
         return cu_seqlens.new_zeros((len(TILE_SIZES), slot_count(0, tokens), 3), dtype=torch.int32)
     offsets = cu_seqlens.clamp(0, tokens)
@@ -55,5 +59,6 @@ def _(cu_seqlens: Tensor, tokens: int) -> Tensor:
 
 
 def slot_count(sequences: int, tokens: int) -> int:
-    # One to spare: torch.compile builds a model again for a dimension of 1.
-    return tokens // TILE_SIZES[0] + sequences + 1
+    # A multiple of 4, so that each list begins at 16 bytes: Triton builds a kernel again for other pointers.
+    # Never 1: torch.compile builds a model again for a dimension of 1.
+    return (tokens // TILE_SIZES[0] + sequences + 4) // 4 * 4
