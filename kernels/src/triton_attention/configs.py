@@ -72,10 +72,9 @@ def default_tiles(
         forward, dq, dkdv = _tiles_of_blackwell(head_size, narrow)
     else:
         forward, dq, dkdv = _tiles_of_ampere(head_size, narrow)
-    if max_seqlen <= 32:
+    if max_seqlen <= 32 and bytes_per_element == 2:
         side = 16 if max_seqlen <= 16 else 32
-        forward = Tile(side, side, side // 16 * (2 if head_size == 128 or bytes_per_element == 4 else 1), 1)
-        dq = dkdv = Tile(side, side, 4, 1)
+        forward = Tile(side, side, side // 16 * (2 if head_size == 128 else 1), 1)
     short = _short_tile(capability, bytes_per_element, head_size, max_seqlen)
     in_backward = bytes_per_element == 2 and (max_seqlen <= 16 or (max_seqlen <= 32 and head_size <= 64))
     return Tiles(forward, dq, dkdv, short, max_seqlen <= 64, in_backward)
@@ -119,8 +118,9 @@ def _tiles_of_blackwell(head_size: int, narrow: bool) -> tuple[Tile, Tile, Tile]
 
 def _tiles_of_float32(head_size: int) -> tuple[Tile, Tile, Tile]:
     """Three TF32 products per product, of operands twice as large."""
-    tile = Tile(32, 32, 4, 1 if head_size == 128 else 2)
-    return tile, tile, tile
+    if head_size == 128:
+        return Tile(32, 32, 8, 1), Tile(16, 16, 4, 1), Tile(16, 16, 4, 1)
+    return Tile(32, 32, 4, 2), Tile(32, 32, 8, 2), Tile(32, 32, 8, 2)
 
 
 def _short_tile(
