@@ -100,7 +100,9 @@ class Backbone(nn.Module):
         global_rope = rope_tables(max_seqlen, self.head_size, GLOBAL_THETA, tokens_T.device)
         local_rope = rope_tables(max_seqlen, self.head_size, LOCAL_THETA, tokens_T.device)
         # The Triton kernels' work list, one for all layers; nothing else reads it.
-        schedule = attention_schedule(cu_seqlens, tokens_T.shape[0]) if tokens_T.is_cuda else None
+        schedule = None
+        if tokens_T.is_cuda:
+            schedule = attention_schedule(cu_seqlens, tokens_T.shape[0], max_seqlen)
         x_TC: Tensor = self.embeddings(tokens_T)
         for layer, is_global in zip(self.layers, self.is_global, strict=True):
             rope = global_rope if is_global else local_rope

@@ -94,7 +94,7 @@ def check_schedule(schedule: Tensor, cu_seqlens: Tensor, tokens: int) -> None:
     if schedule.dtype != torch.int32 or schedule.shape != shape or not schedule.is_contiguous():
         raise ValueError(
             f"schedule: {schedule.dtype} {tuple(schedule.shape)};"
-            f" accepted: attention_schedule(cu_seqlens, {tokens}), contiguous int32 {shape}"
+            f" accepted: attention_schedule(cu_seqlens, {tokens}, max_seqlen), contiguous int32 {shape}"
         )
     if schedule.device != cu_seqlens.device:
         raise ValueError(f"schedule: on {schedule.device}; accepted: {cu_seqlens.device}, as cu_seqlens")

@@ -94,8 +94,8 @@ def varlen_attention(
         backend: one of hwsearch.kernels.dispatch.BACKENDS; by default the one that
             `hwsearch gpus show` names.
         return_lse: also return the log-sum-exp of the scaled scores, float32 [H, T].
-        schedule: attention_schedule(cu_seqlens, T), to build it once for all layers; only the
-            triton backend reads it.
+        schedule: attention_schedule(cu_seqlens, T, max_seqlen), to build it once for all layers;
+            only the triton backend reads it.
 
     Returns:
         [T, H, D] in q's dtype, which is that of autocast where it is on (float64 aside); with
@@ -104,8 +104,8 @@ def varlen_attention(
     Raises ValueError, which begins with the argument's name. The values of cu_seqlens are not read where
     that would wait for a GPU, nor in compiled code. There the device asserts them (torch._assert_async:
     a CUDA device-side assertion, like that for a bad index), in each call without a schedule and in
-    attention_schedule. A schedule is taken at its word: that it was built for these offsets, and that
-    no sequence in it is longer than max_seqlen, is not checked on a GPU.
+    attention_schedule. A schedule is taken at its word: that it was built for these offsets and this
+    max_seqlen is not checked on a GPU.
     """
     q, k, v = (_autocast(x) for x in (q, k, v))
     check_heads(q, k, v)

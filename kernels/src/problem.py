@@ -18,7 +18,7 @@ class Problem:
         causal: keys after the query are hidden.
         scale: positive factor on the scores.
         rope: (cos, sin), each [>= max_seqlen, D / 2], or None.
-        schedule: from attention_schedule(cu_seqlens, T), or None where none was given.
+        schedule: from attention_schedule(cu_seqlens, T, max_seqlen), or None where none was given.
         return_lse: the caller wants the log-sum-exp; a backend that has none at hand computes it then.
     """
 

@@ -11,33 +11,31 @@ TILE_SIZES = (16, 32, 64, 128)
 
 # One operator, so that a compiled model is not built again for another count of sequences.
 @torch.library.custom_op("hwsearch::attention_schedule", mutates_args=())
-def attention_schedule(cu_seqlens: Tensor, tokens: int) -> Tensor:
+def attention_schedule(cu_seqlens: Tensor, tokens: int, max_seqlen: int) -> Tensor:
     """Build once a batch, on the device, what all layers and passes walk; no host synchronisation.
 
     Args:
         cu_seqlens: int32 or int64 [sequences + 1], offsets from 0 to `tokens`.
         tokens: T, length of the packed axis.
+        max_seqlen: what the calls are given: at least the longest sequence.
 
     Returns:
-        int32 [sizes, slots, 3] with sizes as in TILE_SIZES and slots = T // 16 + sequences + 1, rounded up to a multiple of 4.
-        Entry (first token of the sequence, its length, first row of the tile in the sequence); tiles of the
-        longest sequence first. Entries after the last tile are zeros.
+        int32 [sizes, slots, 3] with sizes as in TILE_SIZES and slots = T // 16 + sequences + 1, rounded
+        up to a multiple of 4. Entry (first token of the sequence, its length, first row of the tile in
+        the sequence); tiles of the longest sequence first. Entries after the last tile are zeros.
 
-    Raises ValueError for offsets out of order or beyond T on a CPU. On a GPU, whose values are not read,
-    they are a device-side assertion (torch._assert_async), and are cut to fit, so that no kernel leaves
-    the tensors.
+    Raises ValueError for offsets out of order or beyond T, and for a sequence longer than max_seqlen, on
+    a CPU. On a GPU, whose values are not read, these are a device-side assertion (torch._assert_async).
     """
     sequences = cu_seqlens.shape[0] - 1
-    in_order = (cu_seqlens[0] == 0) & (cu_seqlens[-1] == tokens) & (cu_seqlens.diff() >= 0).all()
-    if in_order.device.type != "cpu":
-        torch._assert_async(in_order, "cu_seqlens: must rise from 0 to `tokens`")
-    elif not in_order:
-        raise ValueError(f"cu_seqlens: offsets must rise from 0 to the {tokens} tokens")
+    lengths = cu_seqlens.diff()
+    in_order = (cu_seqlens[0] == 0) & (cu_seqlens[-1] == tokens) & (lengths >= 0).all()
+    _require(in_order, f"cu_seqlens: offsets must rise from 0 to the {tokens} tokens")
+    _require((lengths <= max_seqlen).all(), f"max_seqlen: {max_seqlen} is less than the longest sequence")
     if sequences == 0:
         return cu_seqlens.new_zeros((len(TILE_SIZES), slot_count(0, tokens), 3), dtype=torch.int32)
-    offsets = cu_seqlens.clamp(0, tokens)
-    lengths, order = offsets.diff().clamp(min=0).sort(descending=True, stable=True)
-    starts = offsets[:-1][order]
+    lengths, order = lengths.sort(descending=True, stable=True)
+    starts = cu_seqlens[:-1][order]
     # Computed, not copied from the host, which would wait for the device.
     sizes = TILE_SIZES[0] << torch.arange(len(TILE_SIZES), device=cu_seqlens.device)[:, None]
     tiles = (lengths + sizes - 1) // sizes
@@ -53,9 +51,16 @@ def attention_schedule(cu_seqlens: Tensor, tokens: int) -> Tensor:
 
 
 @attention_schedule.register_fake
-def _(cu_seqlens: Tensor, tokens: int) -> Tensor:
+def _(cu_seqlens: Tensor, tokens: int, max_seqlen: int) -> Tensor:
     slots = slot_count(cu_seqlens.shape[0] - 1, tokens)
     return cu_seqlens.new_empty((len(TILE_SIZES), slots, 3), dtype=torch.int32)
+
+
+def _require(holds: Tensor, otherwise: str) -> None:
+    if holds.device.type != "cpu":
+        torch._assert_async(holds, otherwise)
+    elif not holds:
+        raise ValueError(otherwise)
 
 
 def slot_count(sequences: int, tokens: int) -> int:

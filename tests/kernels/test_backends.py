@@ -381,7 +381,7 @@ def test_autocast_leaves_float64_alone() -> None:
 
 def test_a_schedule_is_for_its_batch() -> None:
     q, k, v, cu_seqlens, longest = batch([20, 9], torch.float32)
-    schedule = attention_schedule(cu_seqlens, 29)
+    schedule = attention_schedule(cu_seqlens, 29, 29)
     plain = varlen_attention(q, k, v, cu_seqlens, longest, backend="triton")
     assert torch.equal(
         varlen_attention(q, k, v, cu_seqlens, longest, backend="triton", schedule=schedule), plain
@@ -390,7 +390,7 @@ def test_a_schedule_is_for_its_batch() -> None:
         with pytest.raises(ValueError, match=r"^schedule:"):
             varlen_attention(q, k, v, cu_seqlens, longest, backend="triton", schedule=bad)
     with pytest.raises(RuntimeError, match=r"^cu_seqlens:"):
-        attention_schedule(torch.tensor([0, 9, 5, 29]), 29)
+        attention_schedule(torch.tensor([0, 9, 5, 29]), 29, 29)
 
 
 def test_a_problem_is_plain() -> None:

@@ -116,7 +116,7 @@ entries = st.tuples(st.integers(-100, 200), st.integers(-100, 200), st.integers(
 def test_inside_whatever_the_schedule_says(rows, max_seqlen, window, causal, rope):
     """On a GPU nobody reads the offsets: those of another batch must not lead out of the tensors."""
     case = Case((70, 0, 30), heads=2, key_heads=1)
-    schedule = attention_schedule(case.cu_seqlens(), case.tokens)
+    schedule = attention_schedule(case.cu_seqlens(), case.tokens, max(case.lengths))
     schedule[:, : len(rows)] = torch.tensor(rows, dtype=torch.int32)
     cos, sin = rope_tables(max_seqlen, case.size) if rope else (None, None)
     call = Call(schedule, 3, max_seqlen, window, causal, 0.2, cos, sin)
@@ -129,7 +129,7 @@ def test_inside_whatever_the_schedule_says(rows, max_seqlen, window, causal, rop
 @pytest.mark.skipif(DEVICE != "cpu", reason="the interpreter's memory")
 def test_a_kernel_that_leaves_its_tensors_is_seen():
     case = Case((70, 0, 30))
-    schedule = attention_schedule(case.cu_seqlens(), case.tokens)
+    schedule = attention_schedule(case.cu_seqlens(), case.tokens, max(case.lengths))
     with watched_memory(), pytest.raises(InterpreterError, match="load of 1 elements outside"):
         launch.forward(*case.qkv(), Call(schedule[:, :2], 3, 70, -1, False, 0.2, None, None))
     twice = schedule[:, [0, 0, 1, 2, 3, 4, 5, 6, 7]].contiguous()

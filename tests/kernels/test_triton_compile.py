@@ -25,7 +25,7 @@ class Model(nn.Module):
         self.into = nn.ModuleList(nn.Linear(HEADS * SIZE, 3 * HEADS * SIZE) for _ in range(LAYERS))
 
     def forward(self, x: Tensor, cu_seqlens: Tensor, max_seqlen: int, rope: tuple[Tensor, Tensor]) -> Tensor:
-        schedule = attention_schedule(cu_seqlens, x.shape[0]) if self.shared else None
+        schedule = attention_schedule(cu_seqlens, x.shape[0], max_seqlen) if self.shared else None
         for layer, into in enumerate(self.into):
             x = x + varlen_attention_qkvpacked(
                 into(x).view(-1, 3, HEADS, SIZE), cu_seqlens, max_seqlen, window=4 if layer % 2 else None,

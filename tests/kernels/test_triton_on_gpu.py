@@ -47,7 +47,7 @@ def test_ten_runs_give_the_same_bits(window):
 
 
 def attend(qkv, cu_seqlens, max_seqlen, rope, window=None):
-    schedule = attention_schedule(cu_seqlens, qkv.shape[0])
+    schedule = attention_schedule(cu_seqlens, qkv.shape[0], max_seqlen)
     return varlen_attention_qkvpacked(
         qkv, cu_seqlens, max_seqlen, window=window, rope=rope, backend="triton", schedule=schedule
     )

@@ -20,7 +20,7 @@ CHECKS = (
 
 
 def call_of(case: Case) -> tuple:
-    schedule = attention_schedule(case.cu_seqlens(), case.tokens)
+    schedule = attention_schedule(case.cu_seqlens(), case.tokens, max(case.lengths))
     cos, sin = case.rope_tables() or (None, None)
     window = -1 if case.window is None else case.window
     return schedule, len(case.lengths), case.max_seqlen, window, case.causal, 0.2, cos, sin
@@ -53,7 +53,7 @@ def test_opcheck_of_backward(dlse):
 @pytest.mark.parametrize("dtype", [torch.int32, torch.int64], ids=str)
 def test_opcheck_of_the_schedule(lengths, dtype):
     offsets = Case(lengths).cu_seqlens().to(dtype)
-    found = torch.library.opcheck(attention_schedule, (offsets, sum(lengths)))
+    found = torch.library.opcheck(attention_schedule, (offsets, sum(lengths), max(lengths)))
     assert set(found.values()) == {"SUCCESS"}
 
 

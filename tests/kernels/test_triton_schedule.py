@@ -30,7 +30,7 @@ def tiles(lengths, rows):
 
 @given(lengths=some_lengths, dtype=st.sampled_from([torch.int32, torch.int64]))
 def test_each_tile_once_longest_first_then_zeros(lengths, dtype):
-    schedule = attention_schedule(offsets(lengths, dtype), sum(lengths))
+    schedule = attention_schedule(offsets(lengths, dtype), sum(lengths), max(lengths, default=0))
     slots = sum(lengths) // 16 + len(lengths) + 1
     assert schedule.dtype == torch.int32
     assert schedule.shape == (len(TILE_SIZES), slots, 3)
@@ -42,7 +42,7 @@ def test_each_tile_once_longest_first_then_zeros(lengths, dtype):
 
 @given(lengths=some_lengths.filter(sum), spare=st.integers(0, 200), rows=st.sampled_from(TILE_SIZES))
 def test_grid_covers_all_tiles_and_stays_in_the_list(lengths, spare, rows):
-    schedule = attention_schedule(offsets(lengths), sum(lengths))
+    schedule = attention_schedule(offsets(lengths), sum(lengths), max(lengths, default=0))
     call = Call(schedule, len(lengths), max(lengths) + spare, -1, False, 1.0, None, None)
     slots, heads = _grid(call, sum(lengths), rows, 3)
     assert heads == 3
@@ -55,13 +55,14 @@ def test_grid_covers_all_tiles_and_stays_in_the_list(lengths, spare, rows):
     tokens=st.integers(0, 200),
 )
 @pytest.mark.skipif(DEVICE != "cpu", reason="a GPU's assertion ends the process")
-def test_wrong_offsets_are_refused_or_cut(cut, dtype, tokens):
-    """A GPU's offsets are not read: entries stay inside of the packed axis, whatever they are."""
+def test_wrong_offsets_are_refused(cut, dtype, tokens):
+    right = cut[0] == 0 and cut[-1] == tokens and cut == sorted(cut)
     try:
-        schedule = attention_schedule(torch.tensor(cut, dtype=dtype), tokens)
-    except (ValueError, RuntimeError) as refusal:
-        assert str(refusal).startswith("cu_seqlens:")
+        schedule = attention_schedule(torch.tensor(cut, dtype=dtype), tokens, tokens)
+    except ValueError as refusal:
+        assert str(refusal).startswith("cu_seqlens:") and not right
         return
+    assert right
     base, length, first = schedule.unbind(2)
     assert (base >= 0).all()
     assert (length >= 0).all()
@@ -70,5 +71,12 @@ def test_wrong_offsets_are_refused_or_cut(cut, dtype, tokens):
 
 
 def test_tile_lists_do_not_depend_on_the_dtype_of_offsets():
-    a, b = (attention_schedule(offsets([40, 0, 300], dtype), 340) for dtype in (torch.int32, torch.int64))
+    a, b = (
+        attention_schedule(offsets([40, 0, 300], dtype), 340, 300) for dtype in (torch.int32, torch.int64)
+    )
     assert torch.equal(a, b)
+
+
+def test_a_sequence_longer_than_max_seqlen_is_refused():
+    with pytest.raises(ValueError, match="^max_seqlen: 299 "):
+        attention_schedule(offsets([40, 0, 300]), 340, 299)

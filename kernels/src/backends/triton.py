@@ -22,7 +22,9 @@ def attend_packed(qkv: Tensor, problem: Problem) -> tuple[Tensor, Tensor]:
 
 
 def _call(p: Problem, tokens: int) -> tuple[object, ...]:
-    schedule = attention_schedule(p.cu_seqlens, tokens) if p.schedule is None else p.schedule
+    schedule = p.schedule
+    if schedule is None:
+        schedule = attention_schedule(p.cu_seqlens, tokens, p.max_seqlen)
     window = -1 if p.window is None else p.window
     cos, sin = (None, None) if p.rope is None else (table.to(torch.float32).contiguous() for table in p.rope)
     return schedule, p.cu_seqlens.shape[0] - 1, p.max_seqlen, window, p.causal, p.scale, cos, sin
