@@ -74,9 +74,9 @@ def default_tiles(
         forward, dq, dkdv = _tiles_of_ampere(head_size, narrow)
     if max_seqlen <= 32 and bytes_per_element == 2:
         side = 16 if max_seqlen <= 16 else 32
-        forward = Tile(side, side, side // 16 * (2 if head_size == 128 else 1), 1)
+        forward = Tile(side, side, 4 if head_size == 128 else 2, 1)
     short = _short_tile(capability, bytes_per_element, head_size, max_seqlen)
-    in_backward = bytes_per_element == 2 and (max_seqlen <= 16 or (max_seqlen <= 32 and head_size <= 64))
+    in_backward = bytes_per_element == 2 and max_seqlen <= 32 and head_size <= 64
     return Tiles(forward, dq, dkdv, short, max_seqlen <= 64, in_backward)
 
 
@@ -128,12 +128,16 @@ def _short_tile(
 ) -> Tile | None:
     if max_seqlen > 64:
         return None
-    if max_seqlen <= 16:
-        return Tile(16, 16, 4 if head_size == 128 or bytes_per_element == 4 else 2, 1)
+    if max_seqlen <= 16 and bytes_per_element == 4:
+        return Tile(16, 16, 4, 1)
+    # Of head size 128 sm_100 spills 8 bytes.
+    if max_seqlen <= 16 and head_size <= 64:
+        return Tile(16, 16, 2, 1)
     if bytes_per_element == 4:
         return Tile(32, 32, 8, 1) if max_seqlen <= 32 and head_size <= 64 else None
     if max_seqlen <= 32:
         return Tile(32, 32, 4, 1)
-    if capability[0] == 9:
-        return Tile(64, 64, 4, 1) if head_size <= 64 else None
-    return Tile(64, 64, 8, 1)
+    # sm_90 spills at head size 128 with four warps and with eight, sm_120 at 64 with eight.
+    if capability[0] == 9 and head_size == 128:
+        return None
+    return Tile(64, 64, 4 if capability[0] in (9, 12) and head_size <= 64 else 8, 1)
