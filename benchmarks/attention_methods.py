@@ -50,13 +50,13 @@ class Prepared:
 
 
 def triton(b: Batch) -> Prepared:
-    schedule = attention_schedule(b.cu_seqlens, b.q.shape[0], b.max_seqlen)
+    schedule = attention_schedule(b.cu_seqlens, b.q.shape[0], b.case.longest)
     leaves = _leaves(b)
     return Prepared(
         lambda: _ours(b, leaves, schedule=schedule),
         leaves,
         b.dout,
-        prepare=lambda: attention_schedule(b.cu_seqlens, b.q.shape[0], b.max_seqlen),
+        prepare=lambda: attention_schedule(b.cu_seqlens, b.q.shape[0], b.case.longest),
     )
 
 
@@ -67,7 +67,7 @@ def triton_with_schedule(b: Batch) -> Prepared:
 
 
 def triton_rope(b: Batch) -> Prepared:
-    schedule = attention_schedule(b.cu_seqlens, b.q.shape[0], b.max_seqlen)
+    schedule = attention_schedule(b.cu_seqlens, b.q.shape[0], b.case.longest)
     leaves = _leaves(b)
     return Prepared(lambda: _ours(b, leaves, schedule=schedule, rope=(b.cos, b.sin)), leaves, b.dout)
 
@@ -75,7 +75,7 @@ def triton_rope(b: Batch) -> Prepared:
 def triton_packed_rope(b: Batch) -> Prepared:
     """From qkv [T, 3, H, D] as a projection leaves it, with one gradient of that shape."""
     qkv = torch.stack((b.q, b.k, b.v), dim=1).requires_grad_()
-    schedule = attention_schedule(b.cu_seqlens, b.q.shape[0], b.max_seqlen)
+    schedule = attention_schedule(b.cu_seqlens, b.q.shape[0], b.case.longest)
 
     def call() -> Tensor:
         return _tensor(

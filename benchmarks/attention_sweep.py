@@ -179,7 +179,7 @@ def bound(
     """(a call of the kernels; what it has written, by name). What is compiled may depend on `longest`."""
     case, rope = batch.case, variant.rope
     call = launch.Call(
-        attention_schedule(batch.cu_seqlens, batch.q.shape[0], batch.max_seqlen),
+        attention_schedule(batch.cu_seqlens, batch.q.shape[0], batch.case.longest),
         len(case.lengths),
         longest,
         -1 if case.window is None else case.window,

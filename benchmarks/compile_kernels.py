@@ -76,8 +76,10 @@ def main() -> None:
             rows.append(dict(zip(KEY, key, strict=True)) | common | future.result())
             print(f"{done}/{len(jobs)}", *key, _verdict(rows[-1]))
             _write(rows)
+            if done % 100 == 0:
+                REPORT.write_text(_report(rows, len(jobs) - done))
     _write(rows)
-    REPORT.write_text(_report(rows))
+    REPORT.write_text(_report(rows, 0))
     print(REPORT.read_text().split("\n## ")[0])
 
 
@@ -139,7 +141,7 @@ def _write(rows: list[dict[str, Any]]) -> None:
     partial.replace(CSV)
 
 
-def _report(rows: list[dict[str, Any]]) -> str:
+def _report(rows: list[dict[str, Any]], missing: int) -> str:
     versions = sorted({r["triton"] for r in rows})
     lines = ["# Attention kernels, compiled with no GPU", ""]
     lines += [
@@ -154,6 +156,11 @@ def _report(rows: list[dict[str, Any]]) -> str:
         counts = [sum(word in _verdict(r) for r in own) for word in words]
         last = max(own, key=lambda r: r["date"])
         lines.append(f"| {version} | {last['ptxas']} | {last['date']} | {len(own)} | {_cells(*counts)} |")
+    if missing:
+        lines += [
+            "",
+            f"Unfinished: {missing} kernels are missing; the next run compiles them, most used first.",
+        ]
     bad = [r for r in rows if _verdict(r)]
     lines += ["", "What is wrong:" if bad else "Nothing is wrong.", ""]
     lines += ["- " + " ".join(f"{r[name]}" for name in KEY) + ": " + _verdict(r) for r in bad]

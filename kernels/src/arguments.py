@@ -47,11 +47,8 @@ def check_qkv(qkv: Tensor) -> None:
         raise ValueError(f"qkv: dtype {qkv.dtype}; accepted: {_ACCEPTED_DTYPES}")
 
 
-def check_sequences(cu_seqlens: Tensor, max_seqlen: int, x: Tensor, has_schedule: bool) -> None:
-    """Offsets that fit the packed axis of `x`; their values are read only where that costs no wait.
-
-    Elsewhere the device asserts them, unless `attention_schedule` has done so.
-    """
+def check_sequences(cu_seqlens: Tensor, max_seqlen: int, x: Tensor) -> None:
+    """Offsets that fit the packed axis of `x`; their values are read only where that costs no wait."""
     _check_tensor("cu_seqlens", cu_seqlens)
     if (
         cu_seqlens.dim() != 1
@@ -64,10 +61,8 @@ def check_sequences(cu_seqlens: Tensor, max_seqlen: int, x: Tensor, has_schedule
         )
     if cu_seqlens.device != x.device:
         raise ValueError(f"cu_seqlens: on {cu_seqlens.device}; accepted: {x.device}, as q")
-    if cu_seqlens.device.type == "cpu" and not torch.compiler.is_compiling():
+    if _readable(cu_seqlens):
         _check_offsets(cu_seqlens.tolist(), max_seqlen, x.shape[0])
-    elif not has_schedule:
-        _assert_offsets(cu_seqlens, max_seqlen, x.shape[0])
 
 
 def _check_offsets(offsets: list[int], max_seqlen: int, tokens: int) -> None:
@@ -81,11 +76,18 @@ def _check_offsets(offsets: list[int], max_seqlen: int, tokens: int) -> None:
         raise ValueError(f"max_seqlen: {max_seqlen} is less than the longest sequence, {max(lengths)}")
 
 
-def _assert_offsets(cu_seqlens: Tensor, max_seqlen: int, tokens: int) -> None:
+def assert_offsets(cu_seqlens: Tensor, max_seqlen: int, tokens: int) -> None:
+    """Have the device check what `check_sequences` could not read."""
+    if _readable(cu_seqlens):
+        return
     lengths = cu_seqlens.diff()
     right = (cu_seqlens[0] == 0) & (cu_seqlens[-1] == tokens)
     right = right & ((lengths >= 0) & (lengths <= max_seqlen)).all()
     torch._assert_async(right, "cu_seqlens: must rise from 0 to T, by at most max_seqlen")
+
+
+def _readable(cu_seqlens: Tensor) -> bool:
+    return cu_seqlens.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def check_schedule(schedule: Tensor, cu_seqlens: Tensor, tokens: int) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor
 from . import dispatch
 from .arguments import (
     DTYPES,
+    assert_offsets,
     check_flag,
     check_heads,
     check_qkv,
@@ -103,9 +104,9 @@ def varlen_attention(
 
     Raises ValueError, which begins with the argument's name. The values of cu_seqlens are not read where
     that would wait for a GPU, nor in compiled code. There the device asserts them (torch._assert_async:
-    a CUDA device-side assertion, like that for a bad index), in each call without a schedule and in
-    attention_schedule. A schedule is taken at its word: that it was built for these offsets and this
-    max_seqlen is not checked on a GPU.
+    a CUDA device-side assertion, like that for a bad index): in attention_schedule, and in each call of
+    another backend or without a schedule. A schedule is taken at its word: that it was built for these
+    offsets and this max_seqlen is not checked on a GPU.
     """
     q, k, v = (_autocast(x) for x in (q, k, v))
     check_heads(q, k, v)
@@ -193,7 +194,7 @@ def _problem(
     return_lse: bool,
 ) -> Problem:
     max_seqlen = max_seqlen_of(max_seqlen)
-    check_sequences(cu_seqlens, max_seqlen, q, schedule is not None)
+    check_sequences(cu_seqlens, max_seqlen, q)
     window = window_of(window)
     check_flag("causal", causal)
     scale = scale_of(scale, q.shape[2])
@@ -218,14 +219,22 @@ def _nothing(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
 def _backend(forced: str | None, q: Tensor, problem: Problem, training: bool) -> ModuleType:
     # index() makes a number of what torch.compile(dynamic=True) takes for a variable.
     call = (q.device, q.dtype, index(q.shape[2]), problem.window is not None, training)
-    if forced is not None:
+    if forced is None:
+        name = _default(problem.max_seqlen, *call)
+    else:
         _check_backend(forced, *call)
-        return _module(forced)
-    names = _chosen(*call)
+        name = forced
+    if name != "triton":  # for which attention_schedule does it
+        assert_offsets(problem.cu_seqlens, problem.max_seqlen, q.shape[0])
+    return _module(name)
+
+
+def _default(max_seqlen: int, *call: Any) -> str:
+    names: tuple[str, ...] = _chosen(*call)
     # A compiled model must not depend on the length where the choice does not.
     if len(set(names)) == 1:
-        return _module(names[0])
-    return _module(names[list(LENGTHS).index(length_class(problem.max_seqlen))])
+        return names[0]
+    return names[list(LENGTHS).index(length_class(max_seqlen))]
 
 
 # torch.compile calls the two while it traces, and keeps what they return.

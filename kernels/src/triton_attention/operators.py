@@ -20,7 +20,11 @@ def attend(
     window: int, causal: bool, scale: float, cos: Tensor | None, sin: Tensor | None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """(out [T, H, D], lse [H, T]); differentiable in q, k and v, through both outputs."""
-    return launch.forward(q, k, v, Call(schedule, sequences, max_seqlen, window, causal, scale, cos, sin))
+    call = Call(schedule, sequences, max_seqlen, window, causal, scale, cos, sin)
+    # Triton launches on the current device.
+    with torch.cuda.device_of(q):
+        with torch.cuda.device_of(q):
+        return launch.forward(q, k, v, call)
 
 
 @attend.register_fake
@@ -36,7 +40,8 @@ def attend_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     dq, dk, dv = (torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (q, k, v))
     call = Call(schedule, sequences, max_seqlen, window, causal, scale, cos, sin)
-    launch.backward(dout, dlse, q, k, v, out, lse, call, dq, dk, dv)
+    with torch.cuda.device_of(dout):
+        launch.backward(dout, dlse, q, k, v, out, lse, call, dq, dk, dv)
     return dq, dk, dv
 
 
@@ -73,7 +78,8 @@ def attend_packed(
     """As `attend`, of qkv [T, 3, H, D]: read in place, and one gradient written in place."""
     call = Call(schedule, sequences, max_seqlen, window, causal, scale, cos, sin)
     q, k, v = qkv.unbind(1)
-    return launch.forward(q, k, v, call)
+    with torch.cuda.device_of(q):
+        return launch.forward(q, k, v, call)
 
 
 @attend_packed.register_fake
@@ -92,7 +98,8 @@ def attend_packed_backward(
     call = Call(schedule, sequences, max_seqlen, window, causal, scale, cos, sin)
     q, k, v = qkv.unbind(1)
     dq, dk, dv = dqkv.unbind(1)
-    launch.backward(dout, dlse, q, k, v, out, lse, call, dq, dk, dv)
+    with torch.cuda.device_of(dout):
+        launch.backward(dout, dlse, q, k, v, out, lse, call, dq, dk, dv)
     return dqkv
 
 
