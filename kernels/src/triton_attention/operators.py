@@ -5,6 +5,7 @@ They take arguments that are already checked. `window` is -1 where every key of 
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -21,9 +22,7 @@ def attend(
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """(out [T, H, D], lse [H, T]); differentiable in q, k and v, through both outputs."""
     call = Call(schedule, sequences, max_seqlen, window, causal, scale, cos, sin)
-    # Triton launches on the current device.
-    with torch.cuda.device_of(q):
-        with torch.cuda.device_of(q):
+    with _device_of(q):
         return launch.forward(q, k, v, call)
 
 
@@ -40,7 +39,7 @@ def attend_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     dq, dk, dv = (torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (q, k, v))
     call = Call(schedule, sequences, max_seqlen, window, causal, scale, cos, sin)
-    with torch.cuda.device_of(dout):
+    with _device_of(q):
         launch.backward(dout, dlse, q, k, v, out, lse, call, dq, dk, dv)
     return dq, dk, dv
 
@@ -78,7 +77,7 @@ def attend_packed(
     """As `attend`, of qkv [T, 3, H, D]: read in place, and one gradient written in place."""
     call = Call(schedule, sequences, max_seqlen, window, causal, scale, cos, sin)
     q, k, v = qkv.unbind(1)
-    with torch.cuda.device_of(q):
+    with _device_of(q):
         return launch.forward(q, k, v, call)
 
 
@@ -98,7 +97,7 @@ def attend_packed_backward(
     call = Call(schedule, sequences, max_seqlen, window, causal, scale, cos, sin)
     q, k, v = qkv.unbind(1)
     dq, dk, dv = dqkv.unbind(1)
-    with torch.cuda.device_of(dout):
+    with _device_of(q):
         launch.backward(dout, dlse, q, k, v, out, lse, call, dq, dk, dv)
     return dqkv
 
@@ -136,3 +135,8 @@ def _readable(dout: Tensor | None, dlse: Tensor | None, out: Tensor) -> tuple[Te
     elif dout.stride(-1) != 1:
         dout = dout.contiguous()
     return dout, None if dlse is None else dlse.contiguous()
+
+
+def _device_of(x: Tensor) -> AbstractContextManager[None]:
+    """Triton launches on the current device, which need not be that of the tensors."""
+    return torch.cuda.device(x.device) if x.is_cuda else nullcontext()
