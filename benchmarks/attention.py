@@ -36,6 +36,7 @@ from typing import Any
 
 from hwsearch.errors import HwsearchError
 from hwsearch.files import write_whole
+from hwsearch.gpu.catalog import load_gpu
 
 ROOT = Path(__file__).parent.parent
 Results = dict[str, Any]
@@ -55,6 +56,8 @@ def main() -> None:
 
     if not args.smoke and not torch.cuda.is_available():
         sys.exit("attention.py: no CUDA GPU here; --smoke runs tiny batches on the CPU, --predict needs none")
+    if args.write_table:
+        _check_profile(args.gpu, torch.cuda.get_device_name())
     from attention_run import check, run
 
     if args.check:
@@ -75,6 +78,13 @@ def main() -> None:
         table = ROOT / "profiles" / "tuned" / args.gpu / "attention_backend.json"
         table.parent.mkdir(parents=True, exist_ok=True)
         write_whole(table, json.dumps(backend_table(results, args.gpu), indent=1) + "\n")
+
+
+def _check_profile(gpu: str, device: str) -> None:
+    """Before anything is timed: a table under another GPU's name would choose that one's backends."""
+    names = load_gpu(gpu).nvml_names
+    if device not in names:
+        raise HwsearchError(f"--gpu: {gpu} is {' or '.join(names)}, and this is {device}")
 
 
 def _arguments() -> argparse.Namespace:

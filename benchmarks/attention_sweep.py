@@ -29,8 +29,9 @@ from hwsearch.kernels.triton_attention.configs import Tile, Tiles, default_tiles
 LARGEST_ERROR = 1.5e-2
 UNKNOWN = "not tried"
 # A small batch whose tensors Triton takes for those of the large ones: the same strides and
-# offsets that 16 divides, and the same alignment of the work list's rows.
-TRIAL_LENGTHS = {"trial": (160, 31, 1, 0), "short trial": (64, 63, 1, 0)}
+# offsets that 16 divides, and the same alignment of the work list's rows. None may be longer than the
+# case's longest sequence, at which the kernels cut.
+TRIAL_LENGTHS = {"trial": (160, 31, 1, 0), "short trial": (64, 63, 1, 0), "tiny trial": (16, 15, 1, 0)}
 
 # Fields of Tiles that say where q and k are turned: as a tile is loaded, or in a pass before.
 ROTATIONS = tuple(field.name for field in fields(Tiles) if field.name.startswith("rotate_in_"))
@@ -155,7 +156,7 @@ def run_trial(trial: Trial, device: str) -> str:
     if _lost:
         return f"{UNKNOWN}: {_lost}"
     try:
-        name = "short trial" if trial.longest <= 64 else "trial"
+        name = next(name for name, lengths in TRIAL_LENGTHS.items() if max(lengths) <= trial.longest)
         batch = make_batch(_TrialCase(name, 1, trial.head_size, trial.window), device)
         true = truth(batch, trial.variant.rope)
         for direction in trial.variant.directions:
@@ -249,7 +250,8 @@ def _row(sweep: Sweep, variant: Variant, direction: str, timing: Timing | str) -
 
 def try_all(trials: list[Trial], device: str, seconds: float, workers: int) -> dict[Trial, str]:
     """What is wrong with each trial, empty for nothing, beginning with UNKNOWN where nobody could say."""
-    if workers <= 1:
+    # No job is left, as after --resume: a pool of no workers is refused.
+    if workers <= 1 or not trials:
         return {trial: run_trial(trial, device) for trial in trials}
     stop = time.monotonic() + seconds
     found = _in_pool(trials, device, stop, workers)

@@ -11,12 +11,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from attention import _check_profile
 from attention_batch import make_batch, truth
 from attention_cases import BLOCK, LOCAL_WINDOW, WORKLOADS, Case, cases, target_cases
 from attention_methods import sdpa
 from attention_report import TARGETS, backend_table, print_report, ratio
 from attention_run import run
+from attention_sweep import try_all
 from attention_timing import Timing, interleaved
+
+from hwsearch.errors import HwsearchError
 
 ROOT = Path(__file__).parents[2]
 
@@ -154,3 +158,15 @@ def test_one_call_runs_everything_on_a_cpu(tmp_path):
     assert all("reason" in r for r in found["rows"] if r["method"] == "fa3")
     run(out, 60, smoke=True, sweep=False, only="equal", resume=True)
     assert json.loads(out.read_text())["rows"] == found["rows"]
+
+
+def test_a_table_is_written_for_the_gpu_at_hand_alone():
+    _check_profile("h200-sxm", "NVIDIA H200")
+    with pytest.raises(HwsearchError, match=r"^--gpu: h200-sxm is NVIDIA H200, and this is NVIDIA L4$"):
+        _check_profile("h200-sxm", "NVIDIA L4")
+    with pytest.raises(HwsearchError, match="no GPU profile is called 'h2000'"):
+        _check_profile("h2000", "NVIDIA H200")
+
+
+def test_a_run_in_which_nothing_is_left_to_try_goes_on_to_its_report():
+    assert try_all([], "cuda", 1.0, workers=4) == {}
