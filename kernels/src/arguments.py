@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .schedule import TILE_SIZES, slot_count
+from .schedule import TILE_SIZES, check_offsets_tensor, slot_count
 
 DTYPES = {torch.float16: "fp16", torch.bfloat16: "bf16", torch.float32: "fp32", torch.float64: "fp64"}
 # Largest max_seqlen and window: kernels add the two in 32 bits.
@@ -50,15 +50,7 @@ def check_qkv(qkv: Tensor) -> None:
 def check_sequences(cu_seqlens: Tensor, max_seqlen: int, x: Tensor) -> None:
     """Offsets that fit the packed axis of `x`; their values are read only where that costs no wait."""
     _check_tensor("cu_seqlens", cu_seqlens)
-    if (
-        cu_seqlens.dim() != 1
-        or cu_seqlens.shape[0] == 0
-        or cu_seqlens.dtype not in (torch.int32, torch.int64)
-    ):
-        raise ValueError(
-            f"cu_seqlens: {cu_seqlens.dtype} {tuple(cu_seqlens.shape)};"
-            " accepted: int32 or int64 [sequences + 1]"
-        )
+    check_offsets_tensor(cu_seqlens)
     if cu_seqlens.device != x.device:
         raise ValueError(f"cu_seqlens: on {cu_seqlens.device}; accepted: {x.device}, as q")
     if _readable(cu_seqlens):
@@ -125,7 +117,7 @@ def scale_of(scale: Any, head_size: int) -> float:
         raise ValueError(f"scale: {_found(scale)}; accepted: a positive number")
     try:
         number = float(scale)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = float("nan")
     if not 0 < number < math.inf:
         raise ValueError(f"scale: {scale}; accepted: a positive number")

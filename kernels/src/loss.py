@@ -39,8 +39,11 @@ def masked_lm_loss(
         masked: how many labels are not -100, or more (then every row up to it is computed: a fixed
             number keeps shapes static). Without it the device is asked, which waits for it.
 
-    Raises ValueError, which names the argument; on the CPU also for a `masked` that is too small.
+    Raises ValueError, which names the argument; on the CPU also for a `masked` that is too small, which
+    elsewhere and in compiled code the device asserts (torch._assert_async).
     """
+    if hidden.dim() < 2:
+        raise ValueError(f"hidden: shape {tuple(hidden.shape)}; accepted: [..., C] of two dimensions or more")
     if labels.shape != hidden.shape[:-1]:
         raise ValueError(
             f"labels: shape {tuple(labels.shape)}; accepted: {tuple(hidden.shape[:-1])}, as hidden"
@@ -59,14 +62,20 @@ def masked_lm_loss(
 def masked_positions(labels_T: Tensor, masked: int | None = None) -> Tensor:
     """Places of the labels that are not -100, int64 [masked], filled up with -1; no wait with `masked`.
 
-    Raises ValueError for a `masked` that is negative, and on the CPU for one that is too small.
+    Raises ValueError for a `masked` that is negative, and on the CPU for one that is too small; elsewhere
+    that is a device-side assertion, since labels left out would be a wrong loss.
     """
     chosen = labels_T != IGNORED
     if masked is None:
         return chosen.nonzero()[:, 0]
     if masked < 0:
         raise ValueError(f"masked: {masked}; accepted: 0 or more")
-    if _readable(labels_T) and masked < (count := int(chosen.sum())):
+    if labels_T.shape[0] == 0:
+        # On a GPU nonzero_static divides by the number of elements.
+        return labels_T.new_full((masked,), -1)
+    if not _readable(labels_T):
+        torch._assert_async(chosen.sum() <= masked, "masked: less than the labels that are not -100")
+    elif masked < (count := int(chosen.sum())):
         raise ValueError(f"masked: {masked} is less than the {count} labels that are not {IGNORED}")
     return torch.nonzero_static(chosen, size=masked, fill_value=-1)[:, 0]
 
@@ -101,7 +110,7 @@ def linear_cross_entropy(
     _check(hidden, weight, labels, bias, reduction, chunk_rows)
     dtype = hidden.dtype
     device = hidden.device.type
-    if torch.is_autocast_enabled(device):
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
     parts = (hidden, weight) if bias is None else (hidden, weight, bias)
     wanted = torch.is_grad_enabled() and any(part.requires_grad for part in parts)

@@ -58,11 +58,13 @@ def padding_of_mask(attention_mask: Tensor, lengths: Sequence[int] | None = None
         lengths: how many tokens each row keeps, if the host knows; without it the device is asked
             once, which waits for it.
 
-    Raises ValueError, which names the argument; for lengths other than the mask's on the CPU alone.
+    Raises ValueError, which names the argument; lengths other than the mask's are one on the CPU, and
+    elsewhere a device-side assertion (torch._assert_async).
     """
     if attention_mask.dim() != 2:
         raise ValueError(f"attention_mask: shape {tuple(attention_mask.shape)}; accepted: [batch, length]")
     kept = attention_mask != 0
+    unread = lengths is not None and kept.device.type != "cpu"
     batch_size, padded_length = kept.shape
     if lengths is None:
         lengths = kept.sum(1).tolist()
@@ -74,6 +76,8 @@ def padding_of_mask(attention_mask: Tensor, lengths: Sequence[int] | None = None
         raise ValueError(f"lengths: {list(lengths)[:8]}; attention_mask keeps {found[:8]}")
     offsets = _offsets(lengths, padded_length)
     cu_seqlens = _to_device(torch.tensor(offsets, dtype=torch.int32), kept.device)
+    if unread:
+        torch._assert_async((kept.sum(1) == cu_seqlens.diff()).all(), "lengths: not those of attention_mask")
     indices = torch.nonzero_static(kept.flatten(), size=offsets[-1])[:, 0]
     return Padding(batch_size, padded_length, indices, cu_seqlens, max(lengths, default=0))
 

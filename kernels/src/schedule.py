@@ -24,9 +24,11 @@ def attention_schedule(cu_seqlens: Tensor, tokens: int, max_seqlen: int) -> Tens
         up to a multiple of 4. Entry (first token of the sequence, its length, first row of the tile in
         the sequence); tiles of the longest sequence first. Entries after the last tile are zeros.
 
-    Raises ValueError for offsets out of order or beyond T, and for a sequence longer than max_seqlen, on
-    a CPU. On a GPU, whose values are not read, these are a device-side assertion (torch._assert_async).
+    Raises ValueError for a cu_seqlens of another shape or dtype; on a CPU also for offsets out of order or
+    beyond T, and for a sequence longer than max_seqlen. On a GPU, whose values are not read, the last are a
+    device-side assertion (torch._assert_async).
     """
+    check_offsets_tensor(cu_seqlens)
     sequences = cu_seqlens.shape[0] - 1
     lengths = cu_seqlens.diff()
     in_order = (cu_seqlens[0] == 0) & (cu_seqlens[-1] == tokens) & (lengths >= 0).all()
@@ -54,6 +56,12 @@ def attention_schedule(cu_seqlens: Tensor, tokens: int, max_seqlen: int) -> Tens
 def _(cu_seqlens: Tensor, tokens: int, max_seqlen: int) -> Tensor:
     slots = slot_count(cu_seqlens.shape[0] - 1, tokens)
     return cu_seqlens.new_empty((len(TILE_SIZES), slots, 3), dtype=torch.int32)
+
+
+def check_offsets_tensor(cu_seqlens: Tensor) -> None:
+    shape, dtype = cu_seqlens.shape, cu_seqlens.dtype
+    if len(shape) != 1 or shape[0] == 0 or dtype not in (torch.int32, torch.int64):
+        raise ValueError(f"cu_seqlens: {dtype} {tuple(shape)}; accepted: int32 or int64 [sequences + 1]")
 
 
 def _require(holds: Tensor, otherwise: str) -> None:

@@ -290,3 +290,27 @@ def test_wrong_options():
         masked_lm_loss(H, W, Y, B, masked=-1)
     with pytest.raises(ValueError, match=r"^labels: shape \(3,\)"):
         masked_lm_loss(H, W, Y[:3], B)
+    with pytest.raises(ValueError, match=r"^hidden: shape \(\d+,\)"):
+        masked_lm_loss(H[0], W, Y[0], B)
+
+
+def test_compiled_code_asserts_a_masked_that_it_cannot_read():
+    """Labels left out would be a wrong loss."""
+    count = int((Y != -100).sum())
+    for masked in (count, count - 1):
+        step = torch.compile(
+            lambda h, y, masked=masked: masked_lm_loss(h, W, y, B, masked=masked),
+            fullgraph=True,
+            backend="aot_eager",
+        )
+        if masked == count:
+            torch.testing.assert_close(step(H, Y), masked_lm_loss(H, W, Y, B))
+        else:
+            with pytest.raises(RuntimeError, match=r"^masked: less than the labels"):
+                step(H, Y)
+
+
+def test_shapes_without_values():
+    """On the meta device, which autocast does not know."""
+    h, w, y = (x.to("meta") for x in (H, W, Y))
+    assert masked_lm_loss(h, w, y, masked=3).shape == ()

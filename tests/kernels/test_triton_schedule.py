@@ -70,6 +70,21 @@ def test_wrong_offsets_are_refused(cut, dtype, tokens):
     assert ((first >= 0) & (first <= length)).all()
 
 
+@pytest.mark.parametrize(
+    "offsets",
+    [
+        torch.tensor([0.0, 3.0]),
+        torch.tensor([0, 3], dtype=torch.int16),
+        torch.tensor([[0, 3]]),
+        torch.tensor(3),
+    ],
+    ids=["floats", "int16", "two dimensions", "none"],
+)
+def test_offsets_of_another_kind_are_refused(offsets):
+    with pytest.raises(ValueError, match=r"^cu_seqlens: .* accepted: int32 or int64 \[sequences \+ 1\]$"):
+        attention_schedule(offsets.to(DEVICE), 3, 3)
+
+
 def test_tile_lists_do_not_depend_on_the_dtype_of_offsets():
     a, b = (
         attention_schedule(offsets([40, 0, 300], dtype), 340, 300) for dtype in (torch.int32, torch.int64)

@@ -235,6 +235,7 @@ ROPE = torch.zeros(6, 4)
         ("scale", {"scale": "1"}),
         ("scale", {"scale": True}),
         ("scale", {"scale": [1.0]}),
+        ("scale", {"scale": 10**400}),
         ("rope", {"rope": ROPE}),
         ("rope", {"rope": (ROPE,)}),
         ("rope", {"rope": (ROPE, None)}),
