@@ -154,7 +154,9 @@ _WHAT = {
 
 @cache
 def installed_packages() -> frozenset[str]:
-    return frozenset(name for name in ("triton", "flash_attn") if find_spec(name) is not None)
+    specs = {name: find_spec(name) for name in ("triton", "flash_attn")}
+    # Without an origin it is a folder for others' parts, as FlashAttention-4 alone leaves of flash_attn.
+    return frozenset(name for name, spec in specs.items() if spec is not None and spec.origin is not None)
 
 
 def _measured_class(call: Call, length: str) -> tuple[str, int, str, str, str]:

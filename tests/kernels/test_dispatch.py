@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib import invalidate_caches
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import torch
 
 from hwsearch.kernels import attention, dispatch, measured, varlen_attention
 from hwsearch.kernels.backends import BACKENDS
-from hwsearch.kernels.dispatch import Call, allowed, check_backend, choose
+from hwsearch.kernels.dispatch import Call, allowed, check_backend, choose, installed_packages
 from hwsearch.kernels.measured import length_class, measured_for, measured_on, read_measured
 
 H200 = Call("cuda", (9, 0), "bf16", 64, local=True)
@@ -212,6 +213,19 @@ def test_nothing_is_read_twice(folder: Path, monkeypatch: pytest.MonkeyPatch) ->
         for _ in range(3):
             measured_on("NVIDIA H200")
     assert len(reads) == 1
+
+
+def test_a_namespace_is_no_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FlashAttention-4 alone installs flash_attn/cute, and nothing that this backend could call."""
+    find_packages = installed_packages.__wrapped__
+    if "flash_attn" in find_packages():
+        pytest.skip("flash-attn is installed")
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "flash_attn" / "cute").mkdir(parents=True)
+    assert "flash_attn" not in find_packages()
+    (tmp_path / "flash_attn" / "__init__.py").touch()
+    invalidate_caches()
+    assert "flash_attn" in find_packages()
 
 
 def test_the_choice_needs_no_torch() -> None:
