@@ -24,6 +24,10 @@ def attention_schedule(cu_seqlens: Tensor, tokens: int, max_seqlen: int) -> Tens
         up to a multiple of 4. Entry (first token of the sequence, its length, first row of the tile in
         the sequence); tiles of the longest sequence first. Entries after the last tile are zeros.
 
+    In a CUDA graph build it inside the capture: the kernels read this list alone, never cu_seqlens, so
+    that one built outside keeps its lengths. T, the count of sequences and max_seqlen stay those captured:
+    fewer sequences are empty ones at the end, fewer tokens another sequence.
+
     Raises ValueError for a cu_seqlens of another shape or dtype; on a CPU also for offsets out of order or
     beyond T, and for a sequence longer than max_seqlen. On a GPU, whose values are not read, the last are a
     device-side assertion (torch._assert_async).

@@ -14,7 +14,7 @@ import pytest
 pytest.importorskip("triton.backends.nvidia")
 
 from hwsearch.kernels.triton_attention.compiled import Configuration, compile_for, default_configurations
-from hwsearch.kernels.triton_attention.configs import Tile
+from hwsearch.kernels.triton_attention.configs import DELTA_TILE, ROTATION_TILE, Tile
 from hwsearch.kernels.triton_attention.occupancy import blocks_per_sm
 
 GPUS = [(8, 0), (8, 6), (8, 9), (9, 0), (10, 0), (12, 0)]
@@ -67,6 +67,16 @@ def test_hopper_uses_wgmma_and_blackwell_tcgen05(compiled):
         if configuration.tile.rows >= 64 and gpu in ((9, 0), (10, 0)):
             kernel = job.result()
             assert kernel.wgmma if gpu == (9, 0) else kernel.tcgen05, configuration
+
+
+@pytest.mark.parametrize("gpu", GPUS)
+def test_kernels_without_products_compile_and_spill_nothing(pool, gpu):
+    """Backward passes run the one, calls with rotary embedding and long sequences the other."""
+    delta = Configuration("delta", "bfloat16", 64, DELTA_TILE, "global", split=False)
+    rotate = Configuration("rotate", "bfloat16", 128, ROTATION_TILE, "global", split=False, rope="scratch")
+    for job in [pool.submit(compile_for, gpu, c) for c in (delta, rotate)]:
+        kernel = job.result()
+        assert kernel.stack_bytes == 0 and kernel.blocks_per_sm >= 1, kernel
 
 
 def test_turing_gets_no_tensor_core_instruction(pool):
