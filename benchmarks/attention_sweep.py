@@ -29,9 +29,8 @@ from hwsearch.kernels.triton_attention.configs import Tile, Tiles, default_tiles
 LARGEST_ERROR = 1.5e-2
 UNKNOWN = "not tried"
 # A small batch whose tensors Triton takes for those of the large ones: the same strides and
-# offsets that 16 divides, and the same alignment of the work list's rows. None may be longer than the
-# case's longest sequence, at which the kernels cut.
-TRIAL_LENGTHS = {"trial": (160, 31, 1, 0), "short trial": (64, 63, 1, 0), "tiny trial": (16, 15, 1, 0)}
+# offsets that 16 divides, and the same alignment of the work list's rows.
+TRIAL_LONGEST = 160
 
 # Fields of Tiles that say where q and k are turned: as a tile is loaded, or in a pass before.
 ROTATIONS = tuple(field.name for field in fields(Tiles) if field.name.startswith("rotate_in_"))
@@ -141,9 +140,12 @@ def trial_of(case: Case, variant: Variant) -> Trial:
 
 
 class _TrialCase(Case):
+    """Named after the longest sequence of the case that it stands for."""
+
     @property
     def lengths(self) -> tuple[int, ...]:
-        return TRIAL_LENGTHS[self.workload]
+        longest = min(int(self.workload), TRIAL_LONGEST)
+        return longest, longest - 1, 1, 0
 
 
 # Set in a worker whose CUDA context is gone: what comes after is nobody's fault.
@@ -156,8 +158,7 @@ def run_trial(trial: Trial, device: str) -> str:
     if _lost:
         return f"{UNKNOWN}: {_lost}"
     try:
-        name = next(name for name, lengths in TRIAL_LENGTHS.items() if max(lengths) <= trial.longest)
-        batch = make_batch(_TrialCase(name, 1, trial.head_size, trial.window), device)
+        batch = make_batch(_TrialCase(str(trial.longest), 1, trial.head_size, trial.window), device)
         true = truth(batch, trial.variant.rope)
         for direction in trial.variant.directions:
             call, outputs = bound(batch, trial.variant, direction, trial.longest)
