@@ -1,1 +1,1 @@
-"""Finds the fastest settings of a kernel: a list of feasible configurations, an optimizer, recorded devices."""
+"""Finds the fastest settings of a kernel among its enumerated feasible configurations."""

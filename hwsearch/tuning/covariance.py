@@ -64,7 +64,7 @@ class Covariance:
         squares += 1
         squares *= np.exp(-distance)
         squares *= self.variance
-        return squares
+        return np.asarray(squares)
 
 
 def fitted(start: Covariance, features: Array, targets: Floats) -> Covariance:

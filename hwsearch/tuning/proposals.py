@@ -55,7 +55,7 @@ class Optimizer:
     in the same order.
     """
 
-    def __init__(self, space: TuningSpace, seed: int, settings: Settings = Settings()) -> None:  # noqa: B008
+    def __init__(self, space: TuningSpace, seed: int, settings: Settings) -> None:
         self._space = space
         self._settings = settings
         self._seed = seed

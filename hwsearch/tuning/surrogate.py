@@ -99,9 +99,7 @@ class Surrogate:
 
     def _solved(self, candidates: Rows) -> Array:
         n = self._count
-        between = self._covariance.between(
-            self._features[self._observed[:n]], self._features[candidates]
-        )
+        between = self._covariance.between(self._features[self._observed[:n]], self._features[candidates])
         lower = self._lower[:n, :n].astype(np.float32)
         return np.asarray(solve_triangular(lower, between, lower=True, overwrite_b=True, check_finite=False))
 

@@ -74,7 +74,7 @@ class TuningSpace:
 
     @cached_property
     def features(self) -> Features:
-        """[N, features]: each number on 0..1, by its logarithm where it spans much; each word as an indicator."""
+        """[N, features]: each number on 0..1, its logarithm where it spans much; words as indicators."""
         columns = [self._coordinates(i)[self.codes[:, i]] for i in self.varying]
         return np.concatenate([np.empty((len(self), 0)), *columns], axis=1).astype(np.float32)
 
@@ -88,14 +88,14 @@ class TuningSpace:
         """[choices, features] of one parameter; two words lie 1 apart, as do the ends of a scale."""
         values = self.choices[parameter]
         if any(isinstance(value, str) for value in values):
-            return np.eye(len(values)) / np.sqrt(2.0)
+            return np.asarray(np.eye(len(values)) / np.sqrt(2.0))
         scale = np.array(values, dtype=float)
         low, high = scale.min(), scale.max()
         if low > 0 and high / low >= LOGARITHMIC_FROM:
             scale = np.log2(scale)
         elif low == 0 and high >= LOGARITHMIC_FROM:
             scale = np.log2(scale + 1)
-        return ((scale - scale.min()) / (scale.max() - scale.min()))[:, None]
+        return np.asarray((scale - scale.min()) / (scale.max() - scale.min()))[:, None]
 
     @cached_property
     def _places(self) -> list[dict[object, int]]:
