@@ -23,7 +23,6 @@ import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
-from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -55,7 +54,9 @@ DESIGNS = {
     "initial 8": Settings(initial=8),
     "clip none": Settings(clip=None),
     "clip 0.4": Settings(clip=0.4),
-    "no powers of two": Settings(powers_of_two=False),
+    "no divisors": Settings(divisors=False),
+    "no neighbours": Settings(near=10**9),
+    "neither": Settings(divisors=False, near=10**9),
 }
 
 
@@ -299,8 +300,8 @@ def report(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-_HEAD = """Written by benchmarks/tuning.py from tuning.jsonl. The score is that of hwsearch/tuning/score.py: 0 is
-random search, 1 knowing the optimum. Mean ± standard error over seeds, whose count stands behind; the last
+_HEAD = """Written by benchmarks/tuning.py from tuning.jsonl. The score is that of hwsearch/tuning/score.py:
+0 is random search, 1 knowing the optimum. Mean ± standard error over seeds, whose count stands behind; the last
 line is the mean over the spaces that the subject has run on, with the error of that mean from the seeds."""
 
 

@@ -52,9 +52,7 @@ def read_recorded(path: Path) -> RecordedSpace:
     elif isinstance(document, dict) and "results" in document:
         names, records = _t4(document, path)
     else:
-        found = (
-            f"keys {', '.join(list(document)[:8])}" if isinstance(document, dict) else type(document).__name__
-        )
+        found = ", ".join(list(document)[:8]) if isinstance(document, dict) else type(document).__name__
         raise HwsearchError(f"{path}: found {found or 'nothing'}; {FORMATS}")
     if not records:
         raise HwsearchError(f"{path}: holds no configuration")

@@ -10,18 +10,21 @@ from numpy.typing import NDArray
 from scipy.linalg import LinAlgError, cho_solve, cholesky
 from scipy.optimize import minimize
 
+from hwsearch.tuning.features import Features
+
 Floats = NDArray[np.float64]
 Array = NDArray[Any]
 
 ROOT5 = 5**0.5
 JITTER = 1e-6
-LARGEST_LOG_SCALE = 4.0
+LOG_SCALE_BOUNDS = (-4.0, 6.0)
+LOG_VARIANCE_BOUNDS = (-4.0, 4.0)
 LOG_NOISE_BOUNDS = (-9.0, 1.0)
 LIKELIHOOD_STEPS = 30
 
-# Priors on the logarithms, mean and standard deviation: scales about as long as a parameter's whole range,
-# variance about that of the standardised targets, noise of some 5 % of their spread.
-LOG_SCALE_PRIOR = (0.0, 1.0)
+# Priors on the logarithms, mean and standard deviation: variance about that of the standardised targets,
+# noise of some 5 % of their spread; the means of the scales come with the features.
+LOG_SCALE_DEVIATION = 1.0
 LOG_VARIANCE_PRIOR = (0.0, 1.0)
 LOG_NOISE_PRIOR = (-6.0, 2.0)
 
@@ -31,18 +34,16 @@ class Covariance:
     """The constants of one covariance.
 
     Attributes:
-        log_constants: [parameters + 2]: log length scales, log variance, log noise variance.
-        feature_parameters: [features], the parameter whose length scale a feature has.
+        log_constants: [scales + 2]: log length scales, log variance, log noise variance.
+        features: whose length scales these are.
     """
 
     log_constants: Floats
-    feature_parameters: NDArray[np.int64]
+    features: Features
 
     @classmethod
-    def prior(cls, feature_parameters: NDArray[np.int64]) -> Covariance:
-        count = int(feature_parameters.max(initial=-1)) + 1
-        scales = np.full(count, LOG_SCALE_PRIOR[0])
-        return cls(np.r_[scales, LOG_VARIANCE_PRIOR[0], LOG_NOISE_PRIOR[0]], feature_parameters)
+    def prior(cls, features: Features) -> Covariance:
+        return cls(np.r_[features.log_scales, LOG_VARIANCE_PRIOR[0], LOG_NOISE_PRIOR[0]], features)
 
     @property
     def variance(self) -> float:
@@ -54,7 +55,7 @@ class Covariance:
 
     def between(self, a: Array, b: Array) -> Array:
         """[A, B], between rows of features [A, features] and [B, features], in the precision of these."""
-        scales = np.exp(self.log_constants[self.feature_parameters]).astype(a.dtype)
+        scales = np.exp(self.log_constants[self.features.scale_of]).astype(a.dtype)
         a, b = a / scales, b / scales
         squares = (a * a).sum(1)[:, None] + (b * b).sum(1)[None] - 2 * (a @ b.T)
         np.maximum(squares, 0, out=squares)
@@ -67,32 +68,41 @@ class Covariance:
         return np.asarray(squares)
 
 
-def fitted(start: Covariance, features: Array, targets: Floats) -> Covariance:
-    """The most probable constants given standardised `targets` [n] at `features` [n, features].
+def fitted(start: Covariance, rows: NDArray[np.int64], targets: Floats) -> Covariance:
+    """The most probable constants given standardised `targets` [n] at `rows` [n] of the features.
 
     Gradient ascent from `start`; the posterior has several maxima, so the start matters.
     """
-    a = features.astype(float)
-    count = len(start.log_constants) - 2
-    squares = np.zeros((count, len(a), len(a)))
-    for column, parameter in zip(a.T, start.feature_parameters, strict=True):
-        squares[parameter] += (column[:, None] - column[None]) ** 2
-    bounds = [(-LARGEST_LOG_SCALE, LARGEST_LOG_SCALE)] * (count + 1) + [LOG_NOISE_BOUNDS]
+    features = start.features
+    count = len(features.log_scales)
+    squares = np.zeros((count, len(rows), len(rows)))
+    for column, scale in zip(features.values[rows].astype(float).T, features.scale_of, strict=True):
+        squares[scale] += (column[:, None] - column[None]) ** 2
+    priors = np.array(
+        [(mean, LOG_SCALE_DEVIATION) for mean in features.log_scales] + [LOG_VARIANCE_PRIOR, LOG_NOISE_PRIOR]
+    )
+    bounds = [LOG_SCALE_BOUNDS] * count + [LOG_VARIANCE_BOUNDS, LOG_NOISE_BOUNDS]
     found = minimize(
         _negative_log_posterior,
         start.log_constants,
-        (squares, targets),
+        (squares, targets, priors),
         jac=True,
         method="L-BFGS-B",
         bounds=bounds,
         options={"maxiter": LIKELIHOOD_STEPS},
     )
-    return Covariance(np.asarray(found.x), start.feature_parameters)
+    return Covariance(np.asarray(found.x), features)
 
 
-def _negative_log_posterior(log_constants: Floats, squares: Floats, targets: Floats) -> tuple[float, Floats]:
-    """And its gradient; `squares` [parameters, n, n] are squared differences of each parameter."""
-    priors = np.array([LOG_SCALE_PRIOR] * len(squares) + [LOG_VARIANCE_PRIOR, LOG_NOISE_PRIOR])
+def _negative_log_posterior(
+    log_constants: Floats, squares: Floats, targets: Floats, priors: Floats
+) -> tuple[float, Floats]:
+    """And its gradient.
+
+    Args:
+        squares: [scales, n, n], squared differences of the features that share a length scale.
+        priors: [scales + 2, 2], mean and standard deviation of each logarithm.
+    """
     inverse = np.exp(-2 * log_constants[:-2])
     variance, noise = np.exp(log_constants[-2:])
     r2 = np.tensordot(inverse, squares, 1)

@@ -13,6 +13,7 @@ import numpy as np
 
 from hwsearch.errors import HwsearchError
 from hwsearch.tuning.covariance import Covariance, Floats, fitted
+from hwsearch.tuning.features import Features, features_of
 from hwsearch.tuning.surrogate import Rows, Surrogate
 from hwsearch.tuning.tuning_space import TuningSpace
 
@@ -30,6 +31,8 @@ class Settings:
         modelled: measurements the surrogate starts from at most: the better half, the rest spread evenly.
         fitted: measurements the constants are fitted to at most.
         shortlist: candidates followed between two starts of the surrogate.
+        near: every so many proposals one is a neighbour of the best: it differs in a single parameter.
+        divisors: whether powers of two that divide a parameter are features.
         candidates: above so many, a random part of the space is looked at, and all close to the best.
     """
 
@@ -39,6 +42,8 @@ class Settings:
     modelled: int = 250
     fitted: int = 150
     shortlist: int = 4096
+    near: int = 4
+    divisors: bool = True
     candidates: int = 50_000
 
 
@@ -62,8 +67,9 @@ class Optimizer:
         self._rows: list[int] = []
         self._logs: list[float] = []  # of times; not a number where the configuration failed
         self._seen = np.zeros(len(space), dtype=bool)
-        self._initial = _far_apart(space, settings.initial, np.random.default_rng(seed))
-        self._covariance = Covariance.prior(space.feature_parameters)
+        self._features = features_of(space, settings.divisors)
+        self._initial = _far_apart(self._features, settings.initial, np.random.default_rng(seed))
+        self._covariance = Covariance.prior(self._features)
         self._next_start = settings.initial
         self._modelled: list[int] = []  # measurements that the surrogate knows, in its order
         self._surrogate: Surrogate | None = None
@@ -95,11 +101,20 @@ class Optimizer:
         improvement = self._surrogate.improvement(
             self._targets()[self._modelled], np.array(sorted(pending), dtype=np.int64)
         )
-        improvement[taken[self._surrogate.shortlist]] = -np.inf
+        shortlist = self._surrogate.shortlist
+        improvement[taken[shortlist]] = -np.inf
+        if len(self._rows) % self._settings.near == 0:
+            codes = self._space.codes
+            near = (codes[shortlist] != codes[self._best_row()]).sum(axis=1) == 1
+            if np.isfinite(improvement[near]).any():
+                improvement[~near] = -np.inf
         best = int(improvement.argmax())
         if not np.isfinite(improvement[best]):
             return self._random(taken)
-        return int(self._surrogate.shortlist[best])
+        return int(shortlist[best])
+
+    def _best_row(self) -> int:
+        return self._rows[int(np.argmin(np.nan_to_num(self._logs, nan=np.inf)))]
 
     def _random(self, taken: np.ndarray) -> int:
         generator = np.random.default_rng((self._seed, len(self._rows)))
@@ -125,13 +140,12 @@ class Optimizer:
         targets, rows = self._targets(), np.array(self._rows)
         modelled = _better_and_spread(targets, settings.modelled)
         chosen = _better_and_spread(targets, settings.fitted)
-        self._covariance = fitted(self._covariance, self._space.features[rows[chosen]], targets[chosen])
+        self._covariance = fitted(self._covariance, rows[chosen], targets[chosen])
         last = max(count + 1, min(int(count * settings.refit), count + settings.modelled // 2))
         self._next_start = last
         self._modelled = modelled.tolist()
         self._surrogate = Surrogate(
             self._covariance,
-            self._space.features,
             rows[modelled],
             targets[modelled],
             self._candidates(generator),
@@ -165,10 +179,10 @@ def _better_and_spread(targets: Floats, limit: int) -> Rows:
     return np.sort(np.r_[order[:better], spread])
 
 
-def _far_apart(space: TuningSpace, count: int, generator: np.random.Generator) -> Sequence[int]:
+def _far_apart(space: Features, count: int, generator: np.random.Generator) -> Sequence[int]:
     """Each the farthest from those before it, of a random few: spread out, yet not only corners."""
-    pool = generator.permutation(len(space))[:POOL]
-    features = space.features[pool]
+    pool = generator.permutation(len(space.values))[:POOL]
+    features = space.values[pool]
     chosen = [0]
     nearest = ((features - features[0]) ** 2).sum(axis=1)
     while len(chosen) < min(count, len(pool)):

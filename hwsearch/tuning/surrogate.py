@@ -13,7 +13,6 @@ from scipy.linalg import cholesky, solve_triangular
 from scipy.special import ndtr
 
 from hwsearch.tuning.covariance import Array, Covariance, Floats
-from hwsearch.tuning.tuning_space import Features
 
 Rows = NDArray[np.int64]
 
@@ -31,16 +30,15 @@ class Surrogate:
     def __init__(
         self,
         covariance: Covariance,
-        features: Features,
         observed: Rows,
         targets: Floats,
         candidates: Rows,
         shortlist: int,
         room: int,
     ) -> None:
-        """`observed` [n] and `candidates` are rows of `features`; `room` is for observations to come."""
+        """`observed` [n] and `candidates` are rows of the features; `room` is for observations to come."""
         self._covariance = covariance
-        self._features = features
+        self._features = features = covariance.features.values
         self._observed = np.empty(len(observed) + room, dtype=np.int64)
         self._observed[: len(observed)] = observed
         self._count = len(observed)

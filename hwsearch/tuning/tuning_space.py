@@ -1,4 +1,4 @@
-"""The feasible configurations of a kernel, enumerated and encoded for the optimizer."""
+"""The feasible configurations of a kernel, enumerated."""
 
 from __future__ import annotations
 
@@ -12,10 +12,6 @@ from optuna.distributions import CategoricalDistribution
 
 Setting = bool | int | float | str
 Codes = NDArray[np.int32]
-Features = NDArray[np.float32]
-
-# A parameter whose largest value is this many times its smallest acts through its ratio, not its difference.
-LOGARITHMIC_FROM = 4.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,36 +62,6 @@ class TuningSpace:
             name: CategoricalDistribution(values)
             for name, values in zip(self.names, self.choices, strict=True)
         }
-
-    @cached_property
-    def varying(self) -> tuple[int, ...]:
-        """The parameters that have more than one choice."""
-        return tuple(i for i, values in enumerate(self.choices) if len(values) > 1)
-
-    @cached_property
-    def features(self) -> Features:
-        """[N, features]: each number on 0..1, its logarithm where it spans much; words as indicators."""
-        columns = [self._coordinates(i)[self.codes[:, i]] for i in self.varying]
-        return np.concatenate([np.empty((len(self), 0)), *columns], axis=1).astype(np.float32)
-
-    @cached_property
-    def feature_parameters(self) -> NDArray[np.int64]:
-        """[features], which of the varying parameters a feature belongs to."""
-        widths = [self._coordinates(i).shape[1] for i in self.varying]
-        return np.repeat(np.arange(len(widths)), widths)
-
-    def _coordinates(self, parameter: int) -> NDArray[np.float64]:
-        """[choices, features] of one parameter; two words lie 1 apart, as do the ends of a scale."""
-        values = self.choices[parameter]
-        if any(isinstance(value, str) for value in values):
-            return np.asarray(np.eye(len(values)) / np.sqrt(2.0))
-        scale = np.array(values, dtype=float)
-        low, high = scale.min(), scale.max()
-        if low > 0 and high / low >= LOGARITHMIC_FROM:
-            scale = np.log2(scale)
-        elif low == 0 and high >= LOGARITHMIC_FROM:
-            scale = np.log2(scale + 1)
-        return np.asarray((scale - scale.min()) / (scale.max() - scale.min()))[:, None]
 
     @cached_property
     def _places(self) -> list[dict[object, int]]:
