@@ -132,6 +132,7 @@ def kernel_tuner(strategy: str) -> Search:
         import random
 
         import kernel_tuner
+        from constraint import FunctionConstraint
         from kernel_tuner.runners import simulation
         from kernel_tuner.util import StopCriterionReached
 
@@ -150,8 +151,10 @@ def kernel_tuner(strategy: str) -> Search:
         space, original = recorded.space, simulation.SimulationRunner
         random.seed(seed)
         np.random.seed(seed)
-        rows = {space.codes[row].tobytes(): row for row in range(len(space))}
-        assert len(rows) == len(space)
+
+        def feasible(*values: Any) -> bool:
+            return space.row_of(dict(zip(space.names, values, strict=True))) is not None
+
         simulation.SimulationRunner = Runner
         try:
             with tempfile.TemporaryDirectory() as folder, redirect_stdout(StringIO()):
@@ -161,7 +164,7 @@ def kernel_tuner(strategy: str) -> Search:
                     1,
                     [],
                     {n: list(v) for n, v in zip(space.names, space.choices, strict=True)},
-                    restrictions=lambda parameters: space.row_of(parameters) is not None,
+                    restrictions=[FunctionConstraint(feasible)],
                     strategy=strategy,
                     cache=str(_kernel_tuner_cache(recorded, Path(folder))),
                     simulation_mode=True,
@@ -301,8 +304,8 @@ def report(rows: list[dict[str, Any]]) -> str:
 
 
 _HEAD = """Written by benchmarks/tuning.py from tuning.jsonl. The score is that of hwsearch/tuning/score.py:
-0 is random search, 1 knowing the optimum. Mean ± standard error over seeds, whose count stands behind; the last
-line is the mean over the spaces that the subject has run on, with the error of that mean from the seeds."""
+0 is random search, 1 knowing the optimum. Mean ± standard error over seeds, whose count stands behind;
+the last line is the mean over the spaces that the subject has run on, with the error due to seeds."""
 
 
 def _table(scores: dict[str, dict[str, list[float]]], subjects: list[str], spaces: list[str]) -> list[str]:
