@@ -5,7 +5,7 @@
 FOLDER holds Kernel Tuner caches as KERNEL/GPU.json.gz, at any depth: those of the FAIR Benchmark Hub for
 Auto-Tuning (DOI 10.5281/zenodo.15364124). Rows are appended to results/tuning.jsonl as they come, those that
 are there already are not run again, and results/tuning.md is written from all of them; without FOLDER, only
-that. Kernel Tuner's strategies need `pip install kernel-tuner`.
+that. Kernel Tuner's strategies need `pip install kernel-tuner`, lfbo_trees scikit-learn.
 
 Every search gets the recorded seconds that random search needs to come 95 % of the way (score.py), every
 configuration costs what it cost when recorded, once: seeing one again is free, as in Kernel Tuner's own
@@ -125,6 +125,40 @@ def optuna_tpe(recorded: RecordedSpace, clock: Clock, seed: int) -> None:
             study.tell(trial, time)
 
 
+def lfbo_trees(recorded: RecordedSpace, clock: Clock, seed: int) -> None:
+    """Likelihood-free Bayesian optimisation: which configurations does a classifier put among the best fifth?
+
+    Extra-trees, fitted anew every five measurements, asked at every feasible configuration that is left;
+    every second proposal differs from one of the five best in at most two parameters.
+    """
+    from sklearn.ensemble import ExtraTreesClassifier
+
+    generator, codes = np.random.default_rng(seed), recorded.space.codes
+    rows: list[int] = []
+    times: list[float] = []
+    left = np.ones(len(recorded), dtype=bool)
+    chance = generator.random(len(recorded))
+    while not clock.spent and left.any():
+        if len(rows) >= 15 and len(rows) % 5 == 0:
+            found = np.nan_to_num(times, nan=np.inf)
+            good = found <= np.quantile(found, 0.2)
+            gain = np.where(good, np.maximum(found.max(where=good, initial=0) - found, 0), 0.0)
+            weights = np.where(good, gain / max(gain[good].mean(), 1e-300) + 1e-3, 1.0)
+            trees = ExtraTreesClassifier(100, min_samples_leaf=2, random_state=seed)
+            chance = trees.fit(codes[rows], good, sample_weight=weights).predict_proba(codes)[:, -1]
+            chance += 1e-3 * generator.random(len(recorded))
+        candidates = left
+        if len(rows) >= 15 and len(rows) % 2:
+            best = np.argsort(np.nan_to_num(times, nan=np.inf))[:5]
+            near = np.logical_or.reduce([(codes != codes[rows[b]]).sum(axis=1) <= 2 for b in best])
+            candidates = left & near if (left & near).any() else left
+        row = int(np.where(candidates, chance, -1.0).argmax())
+        left[row] = False
+        time = clock.measure(row)
+        rows.append(row)
+        times.append(np.nan if time is None else time)
+
+
 def kernel_tuner(strategy: str) -> Search:
     """Its simulation mode, stopped by our clock, which counts the framework's time too."""
 
@@ -200,6 +234,7 @@ SEARCHES: dict[str, Search] = {
     "hwsearch": hwsearch,
     "random": random_search,
     "optuna_tpe": optuna_tpe,
+    "lfbo_trees": lfbo_trees,
     **{name: kernel_tuner(name) for name in KERNEL_TUNER},
     **{f"design: {name}": design(settings) for name, settings in DESIGNS.items()},
 }

@@ -25,7 +25,7 @@ class Evaluation:
         recorded_seconds: what all evaluations so far cost when they were recorded.
         time: in the record's own unit, or the record's name for how it failed.
         best: the lowest time so far, None before the first success.
-        overhead_s: CPU time that proposing it took here; no part of the trace.
+        overhead_s: what proposing it took here; no part of the trace.
     """
 
     seed: int
@@ -52,9 +52,9 @@ def replay(recorded: RecordedSpace, budget_s: float, seed: int) -> Iterator[Eval
     study = optuna.create_study(sampler=KernelSampler(recorded.space, seed))
     spent, best = 0.0, None
     for number in range(1, len(recorded) + 1):
-        start = time.process_time()
+        start = time.perf_counter()
         trial = study.ask(dict(recorded.space.distributions))
-        overhead = time.process_time() - start
+        overhead = time.perf_counter() - start
         row = recorded.space.row_of(trial.params)
         assert row is not None
         spent += float(recorded.seconds[row])
@@ -62,12 +62,12 @@ def replay(recorded: RecordedSpace, budget_s: float, seed: int) -> Iterator[Eval
             return
         failure = recorded.failures.get(row)
         found: float | str = failure if failure else float(recorded.times[row])
-        start = time.process_time()
+        start = time.perf_counter()
         if isinstance(found, str):
             trial.set_user_attr(FAILURE, found)
             study.tell(trial, state=TrialState.FAIL)
         else:
             best = found if best is None else min(best, found)
             study.tell(trial, found)
-        overhead += time.process_time() - start
+        overhead += time.perf_counter() - start
         yield Evaluation(seed, number, spent, found, best, overhead)
