@@ -65,7 +65,7 @@ def _coordinates(values: tuple[Setting, ...], divisors: bool) -> Iterator[tuple[
         return
     numbers = np.array(values, dtype=float)
     low, high = numbers.min(), numbers.max()
-    if low > 0 and high / low >= LOGARITHMIC_FROM:
+    if 0 < low * LOGARITHMIC_FROM <= high:
         yield _on_unit_scale(np.log2(numbers)), VALUE_LOG_SCALE
     elif low == 0 and high >= LOGARITHMIC_FROM:
         yield _on_unit_scale(np.log2(numbers + 1)), VALUE_LOG_SCALE

@@ -47,9 +47,8 @@ class Surrogate:
         covariances[np.diag_indices_from(covariances)] = covariance.variance + covariance.noise
         self._lower = np.zeros((len(self._observed),) * 2)
         self._lower[: self._count, : self._count] = cholesky(covariances, lower=True, check_finite=False)
-        self.shortlist = self._most_promising(candidates, targets, shortlist)
+        self.shortlist, start = self._most_promising(candidates, targets, shortlist)
         self._shortlisted = features[self.shortlist]
-        start = self._solved(self.shortlist)
         self._solutions = np.empty((len(self._observed), len(self.shortlist)), dtype=np.float32)
         self._solutions[: self._count] = start
         self._explained = np.einsum("ij,ij->j", start, start)
@@ -93,7 +92,7 @@ class Surrogate:
         self._count, self._explained = n, explained
         weights = solve_triangular(self._lower[:n, :n], targets, lower=True, check_finite=False)
         mean = weights.astype(np.float32) @ self._solutions[:n]
-        return _log_improvement(mean, variance, float(targets.min()))
+        return _log_improvement(mean, variance, targets.min())
 
     def _solved(self, candidates: Rows) -> Array:
         n = self._count
@@ -101,22 +100,32 @@ class Surrogate:
         lower = self._lower[:n, :n].astype(np.float32)
         return np.asarray(solve_triangular(lower, between, lower=True, overwrite_b=True, check_finite=False))
 
-    def _most_promising(self, candidates: Rows, targets: Floats, count: int) -> Rows:
-        if len(candidates) <= count:
-            return candidates
+    def _most_promising(self, candidates: Rows, targets: Floats, count: int) -> tuple[Rows, Array]:
+        """The best `count` of the candidates, in their order, and their columns of V."""
         n = self._count
         weights = solve_triangular(self._lower[:n, :n], targets, lower=True, check_finite=False)
-        improvements = []
-        for start in range(0, len(candidates), CHUNK):
-            solved = self._solved(candidates[start : start + CHUNK])
+        kept, columns, improvements = [], [], []
+        for start in range(0, max(1, len(candidates)), CHUNK):
+            chunk = candidates[start : start + CHUNK]
+            solved = self._solved(chunk)
             variance = self._covariance.variance - np.einsum("ij,ij->j", solved, solved)
-            mean = weights.astype(np.float32) @ solved
-            improvements.append(_log_improvement(mean, variance, float(targets.min())))
-        best = np.argpartition(-np.concatenate(improvements), count)[:count]
-        return candidates[np.sort(best)]
+            improvement = _log_improvement(weights.astype(np.float32) @ solved, variance, targets.min())
+            best = _highest(improvement, count)
+            kept.append(chunk[best])
+            columns.append(solved[:, best])
+            improvements.append(improvement[best])
+        best = _highest(np.concatenate(improvements), count)
+        return np.concatenate(kept)[best], np.concatenate(columns, axis=1)[:, best]
 
 
-def _log_improvement(mean: Array, variance: Array, lowest: float) -> Floats:
+def _highest(values: Floats, count: int) -> Rows:
+    """Places of the `count` highest values, ascending."""
+    if len(values) <= count:
+        return np.arange(len(values))
+    return np.sort(np.argpartition(-values, count)[:count])
+
+
+def _log_improvement(mean: Array, variance: Array, lowest: np.float64) -> Floats:
     deviation = np.sqrt(np.maximum(variance.astype(float), SMALLEST_VARIANCE))
     z = (lowest - mean) / deviation
     density = np.exp(-0.5 * z * z) / np.sqrt(2 * np.pi)
