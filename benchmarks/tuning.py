@@ -54,9 +54,10 @@ DESIGNS = {
     "initial 8": Settings(initial=8),
     "clip none": Settings(clip=None),
     "clip 0.4": Settings(clip=0.4),
-    "no divisors": Settings(divisors=False),
+    "no divisors": Settings(divisor_log_scale=None),
+    "divisors 0": Settings(divisor_log_scale=0.0),
     "no neighbours": Settings(near=10**9),
-    "neither": Settings(divisors=False, near=10**9),
+    "neither": Settings(divisor_log_scale=None, near=10**9),
 }
 
 

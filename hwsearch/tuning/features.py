@@ -3,7 +3,7 @@
 A number is a coordinate on 0..1, by its logarithm where it spans much. The largest power of two that
 divides it is another, where not all of a parameter's values are powers of two: whether blocks fill warps,
 align with memory and divide the problem shows there, and a smooth function of the number itself would
-not tell 64 from 72. Most parameters do not care, so these begin with a long length scale.
+not tell 64 from 72. Most parameters do not care, so these are expected to have a long length scale.
 """
 
 from __future__ import annotations
@@ -20,9 +20,7 @@ Floats = NDArray[np.float64]
 
 # A parameter whose largest value is this many times its smallest acts through its ratio, not its difference.
 LOGARITHMIC_FROM = 4.0
-# Prior means of log length scales: about as long as the range of a value, some 20 times that of a divisor.
-VALUE_LOG_SCALE = 0.0
-DIVISOR_LOG_SCALE = 3.0
+VALUE_LOG_SCALE = 0.0  # expected: about as long as the range of the values
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,13 +37,13 @@ class Features:
     log_scales: Floats
 
 
-def features_of(space: TuningSpace, divisors: bool = True) -> Features:
-    """Of every configuration; `divisors`: with powers of two that divide."""
+def features_of(space: TuningSpace, divisor_log_scale: float | None) -> Features:
+    """Of every configuration; the powers of two that divide are left out where their scale is None."""
     columns: list[Floats] = [np.empty((len(space), 0))]
     scale_of: list[int] = []
     log_scales: list[float] = []
     for values, codes in zip(space.choices, space.codes.T, strict=True):
-        for coordinates, log_scale in _coordinates(values, divisors):
+        for coordinates, log_scale in _coordinates(values, divisor_log_scale):
             columns.append(coordinates[codes])
             scale_of += [len(log_scales)] * coordinates.shape[1]
             log_scales.append(log_scale)
@@ -56,7 +54,9 @@ def features_of(space: TuningSpace, divisors: bool = True) -> Features:
     )
 
 
-def _coordinates(values: tuple[Setting, ...], divisors: bool) -> Iterator[tuple[Floats, float]]:
+def _coordinates(
+    values: tuple[Setting, ...], divisor_log_scale: float | None
+) -> Iterator[tuple[Floats, float]]:
     """([choices, features], log length scale) of what one parameter gives; a constant gives nothing."""
     if len(values) == 1:
         return
@@ -71,10 +71,10 @@ def _coordinates(values: tuple[Setting, ...], divisors: bool) -> Iterator[tuple[
         yield _on_unit_scale(np.log2(numbers + 1)), VALUE_LOG_SCALE
     else:
         yield _on_unit_scale(numbers), VALUE_LOG_SCALE
-    if divisors and all(value == int(value) > 0 for value in values):
+    if divisor_log_scale is not None and all(value == int(value) > 0 for value in values):
         powers = np.array([int(value) & -int(value) for value in values], dtype=float)
         if (powers != numbers).any() and np.ptp(powers) > 0:
-            yield _on_unit_scale(np.log2(powers)), DIVISOR_LOG_SCALE
+            yield _on_unit_scale(np.log2(powers)), divisor_log_scale
 
 
 def _on_unit_scale(numbers: Floats) -> Floats:

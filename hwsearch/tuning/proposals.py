@@ -32,7 +32,7 @@ class Settings:
         fitted: measurements the constants are fitted to at most.
         shortlist: candidates followed between two starts of the surrogate.
         near: every so many proposals one is a neighbour of the best: it differs in a single parameter.
-        divisors: whether powers of two that divide a parameter are features.
+        divisor_log_scale: expected log length scale of the powers of two that divide; None: no such features.
         candidates: above so many, a random part of the space is looked at, and all close to the best.
     """
 
@@ -43,7 +43,7 @@ class Settings:
     fitted: int = 150
     shortlist: int = 4096
     near: int = 4
-    divisors: bool = True
+    divisor_log_scale: float | None = 3.0
     candidates: int = 50_000
 
 
@@ -67,7 +67,7 @@ class Optimizer:
         self._rows: list[int] = []
         self._logs: list[float] = []  # of times; not a number where the configuration failed
         self._seen = np.zeros(len(space), dtype=bool)
-        self._features = features_of(space, settings.divisors)
+        self._features = features_of(space, settings.divisor_log_scale)
         self._initial = _far_apart(self._features, settings.initial, np.random.default_rng(seed))
         self._covariance = Covariance.prior(self._features)
         self._next_start = settings.initial

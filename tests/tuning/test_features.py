@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from hwsearch.tuning.features import DIVISOR_LOG_SCALE, VALUE_LOG_SCALE, features_of
+from hwsearch.tuning.features import VALUE_LOG_SCALE, features_of
 from hwsearch.tuning.tuning_space import Setting, TuningSpace
 
 
 def columns(*values: Setting) -> list[list[float]]:
     """The features of a kernel with one parameter of these values."""
-    return features_of(TuningSpace.of(("p",), [(value,) for value in values])).values.T.tolist()
+    return features_of(TuningSpace.of(("p",), [(value,) for value in values]), 3.0).values.T.tolist()
 
 
 def test_numbers_lie_on_a_unit_scale_by_their_ratio_where_that_is_large() -> None:
@@ -36,8 +36,8 @@ def test_what_divides_is_a_feature_of_its_own_where_values_differ_in_it() -> Non
 
 
 def test_constants_have_no_feature_and_divisors_start_with_long_scales() -> None:
-    features = features_of(TuningSpace.of(("a", "b"), [(7, 1), (7, 6), (7, 8)]))
+    features = features_of(TuningSpace.of(("a", "b"), [(7, 1), (7, 6), (7, 8)]), 2.5)
     assert features.values.shape == (3, 2)
-    assert features.log_scales.tolist() == [VALUE_LOG_SCALE, DIVISOR_LOG_SCALE]
-    assert features_of(TuningSpace.of(("a",), [(7,)])).values.shape == (1, 0)
-    assert features_of(TuningSpace.of(("b",), [(1,), (6,)]), divisors=False).values.shape == (2, 1)
+    assert features.log_scales.tolist() == [VALUE_LOG_SCALE, 2.5]
+    assert features_of(TuningSpace.of(("a",), [(7,)]), 3.0).values.shape == (1, 0)
+    assert features_of(TuningSpace.of(("b",), [(1,), (6,)]), None).values.shape == (2, 1)
