@@ -40,6 +40,8 @@ class KernelSampler(BaseSampler):
         self._space = space
         self._optimizer = Optimizer(space, seed, settings or Settings())
         self._absorbed: set[int] = set()
+        # Of trials by number, as another thread may not yet have written their parameters to the study.
+        self._proposed: dict[int, int] = {}
         self._first_open = 0
         self._lock = threading.Lock()  # for study.optimize(n_jobs=...)
 
@@ -54,8 +56,9 @@ class KernelSampler(BaseSampler):
             raise HwsearchError("a kernel's study has one objective, a time to be minimised")
         with self._lock:
             row = self._optimizer.propose(self._absorb(study, besides=trial.number))
-        if row is None:
-            raise HwsearchError(f"all {len(self._space):,} configurations have been proposed already")
+            if row is None:
+                raise HwsearchError(f"all {len(self._space):,} configurations have been proposed already")
+            self._proposed[trial.number] = row
         return self._space.configuration(row)
 
     def sample_independent(
@@ -76,10 +79,12 @@ class KernelSampler(BaseSampler):
         for trial in trials[self._first_open :]:
             row = self._space.row_of(trial.params)
             if not trial.state.is_finished():
+                row = self._proposed.get(trial.number) if row is None else row
                 if row is not None and trial.number != besides:
                     pending.add(row)
             elif trial.number not in self._absorbed:
                 self._absorbed.add(trial.number)
+                self._proposed.pop(trial.number, None)
                 if row is not None and _teaches(trial):
                     self._optimizer.tell(row, _time(trial))
         return pending
