@@ -324,7 +324,7 @@ def report(rows: list[dict[str, Any]]) -> str:
         ]
     lines += ["", "## What a proposal costs, and what is found", ""]
     lines += [
-        "| subject | CPU ms an evaluation | evaluations | best / optimum, mean of spaces |",
+        "| subject | CPU ms an evaluation | evaluations | best / optimum, mean of runs |",
         "|---|---|---|---|",
     ]
     for subject in subjects:
