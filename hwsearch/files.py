@@ -66,6 +66,23 @@ def write_whole(path: Path, content: str | bytes) -> None:
             temporary.unlink(missing_ok=True)
 
 
+def require_writable(path: Path) -> None:
+    """Raise HwsearchError where `write_whole` could not write `path`, before work goes into its content."""
+    if path.is_dir():
+        raise HwsearchError(f"{path}: cannot write: is a folder")
+    if path.exists() and not path.is_file():  # a device or a pipe
+        return
+    folder = Path(os.path.realpath(path)).parent
+    while not folder.exists():
+        folder = folder.parent
+    probe = folder / f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp"
+    try:
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise HwsearchError(f"{path}: cannot write: {error.strerror}") from error
+
+
 def make_folder(path: Path) -> None:
     """Create `path` and its parents; a file in the way is named."""
     try:

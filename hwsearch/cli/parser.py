@@ -19,6 +19,7 @@ def build_parser() -> argparse.ArgumentParser:
     _predict(commands)
     _compare(commands)
     _calibrate(commands)
+    _tune(commands)
     _space(commands)
     _gpus(commands)
     _export(commands)
@@ -123,6 +124,22 @@ def _calibrate(commands: _Commands[argparse.ArgumentParser]) -> None:
     command.add_argument(
         "--out", metavar="DIR", help="for the new profile (default $HWSEARCH_PROFILES, else calibrated)"
     )
+
+
+def _tune(commands: _Commands[argparse.ArgumentParser]) -> None:
+    command = _add(commands, "tune", "tune", "replay the kernel tuner on a recorded search space")
+    command.add_argument(
+        "--replay",
+        required=True,
+        metavar="CACHE",
+        help="a Kernel Tuner cache or T4 results, .json or .json.gz",
+    )
+    command.add_argument("--t1", metavar="FILE", help="a T1 file, whose constraints are added")
+    command.add_argument(
+        "--budget-seconds", required=True, type=float, metavar="S", help="recorded seconds for each seed"
+    )
+    command.add_argument("--seeds", type=int, default=1, metavar="N", help="searches to run (default 1)")
+    command.add_argument("--trace", required=True, metavar="OUT.jsonl", help="gets a line per evaluation")
 
 
 def _space(commands: _Commands[argparse.ArgumentParser]) -> None:

@@ -1,0 +1,1 @@
+"""Finds the fastest settings of a kernel among its enumerated feasible configurations."""
