@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -71,16 +71,18 @@ def default_tiles(
     elif capability[0] in (10, 11):
         forward, dq, dkdv = _tiles_of_blackwell(head_size, narrow)
     else:
-        forward, dq, dkdv = _tiles_of_ampere(head_size, narrow)
+        forward, dq, dkdv = _tiles_of_ampere(head_size, narrow, local)
     if max_seqlen <= 32 and bytes_per_element == 2:
         side = 16 if max_seqlen <= 16 else 32
         forward = Tile(side, side, 4 if head_size == 128 else 2, 1)
+    elif max_seqlen <= 64:  # one block of keys, or two: nothing to load ahead
+        forward = replace(forward, stages=1)
     short = _short_tile(capability, bytes_per_element, head_size, max_seqlen)
     in_backward = bytes_per_element == 2 and max_seqlen <= 32 and head_size <= 64
     return Tiles(forward, dq, dkdv, short, max_seqlen <= 64, in_backward)
 
 
-def _tiles_of_ampere(head_size: int, narrow: bool) -> tuple[Tile, Tile, Tile]:
+def _tiles_of_ampere(head_size: int, narrow: bool, local: bool) -> tuple[Tile, Tile, Tile]:
     """mma.sync (sm_80, 86, 89, 120): operands in registers, so wide tiles spill; 99 KB holds two blocks."""
     large = head_size == 128
     if narrow:
@@ -88,8 +90,8 @@ def _tiles_of_ampere(head_size: int, narrow: bool) -> tuple[Tile, Tile, Tile]:
     else:
         # 32 rows a warp read half the shared memory per product that 16 do.
         forward = Tile(128, 64, 8, 2) if large else Tile(128, 32, 4, 3)
-    # Of head size 128 the other count of warps spills 8 bytes on some of these GPUs.
-    dq = Tile(64, 32, 8 if large and not narrow else 4, 2)
+    # Of head size 128 four warps spill 8 bytes in long loops; two stages 8 to 24 under wide windows.
+    dq = Tile(64, 32, 8 if large and not narrow else 4, 1 if local and head_size != 64 else 2)
     return forward, dq, Tile(64, 32, 8 if large else 4, 2)
 
 
@@ -119,8 +121,10 @@ def _tiles_of_blackwell(head_size: int, narrow: bool) -> tuple[Tile, Tile, Tile]
 def _tiles_of_float32(head_size: int) -> tuple[Tile, Tile, Tile]:
     """Three TF32 products per product, of operands twice as large."""
     if head_size == 128:
-        return Tile(32, 32, 8, 1), Tile(16, 16, 4, 1), Tile(16, 16, 4, 1)
-    return Tile(32, 32, 4, 2), Tile(32, 32, 8, 2), Tile(32, 32, 8, 2)
+        return Tile(32, 32, 8, 1), Tile(16, 16, 8, 1), Tile(16, 16, 4, 1)
+    # Of head size 32 gradients spill 8 to 56 bytes with 32 columns.
+    gradient = Tile(32, 16 if head_size == 32 else 32, 8, 2)
+    return Tile(32, 32, 4, 2), gradient, gradient
 
 
 def _short_tile(

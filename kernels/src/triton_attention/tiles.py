@@ -73,7 +73,8 @@ def scheduled(schedule, tokens, max_seqlen):
     entry = schedule + tl.program_id(0) * 3
     base = tl.minimum(tl.maximum(tl.load(entry), 0), tokens)
     length = tl.minimum(tl.minimum(tl.load(entry + 1), max_seqlen), tokens - base)
-    return base.to(tl.int64), tl.maximum(length, 0), tl.maximum(tl.load(entry + 2), 0)
+    first = tl.maximum(tl.load(entry + 2), 0)
+    return base.to(tl.int64), tl.where(first < length, length, 0), first
 
 
 @triton.jit
