@@ -25,10 +25,10 @@ from .tiles import (
 LOG2E = tl.constexpr(1.4426950408889634)
 
 
-@triton.jit(do_not_specialize=["tokens", "lse_head_stride"])
+@triton.jit(do_not_specialize=["tokens"])
 def delta_kernel(
     out, dout, dlse, delta, tokens,
-    out_token_stride, out_head_stride, dout_token_stride, dout_head_stride, lse_head_stride,
+    out_token_stride, out_head_stride, dout_token_stride, dout_head_stride,
     D: tl.constexpr, M: tl.constexpr, HAS_DLSE: tl.constexpr,
 ):  # fmt: skip
     """Program (block, head): delta [H, T] = sum over D of out * dout, less the gradient of lse."""
@@ -38,24 +38,24 @@ def delta_kernel(
     out_MD = load_tile(out + head * out_head_stride, first, tokens, out_token_stride, M, D, True)
     dout_MD = load_tile(dout + head * dout_head_stride, first, tokens, dout_token_stride, M, D, True)
     delta_M = tl.sum(out_MD.to(tl.float32) * dout_MD.to(tl.float32), 1)
-    at_M = head * lse_head_stride + rows_M
+    at_M = head * tokens + rows_M
     if HAS_DLSE:
         delta_M -= tl.load(dlse + at_M, mask=rows_M < tokens, other=0.0)
     tl.store(delta + at_M, delta_M, mask=rows_M < tokens)
 
 
-@triton.jit(do_not_specialize=["lse_head_stride", "max_seqlen", "window"])
+@triton.jit(do_not_specialize=["tokens", "max_seqlen", "window"])
 def dq_kernel(
     q, k, v, dout, lse, delta, dq, cos, sin, schedule,
     q_token_stride, q_head_stride, k_token_stride, k_head_stride, v_token_stride, v_head_stride,
-    dout_token_stride, dout_head_stride, dq_token_stride, dq_head_stride, lse_head_stride,
+    dout_token_stride, dout_head_stride, dq_token_stride, dq_head_stride, tokens,
     max_seqlen, scale, window,
     GROUP: tl.constexpr, D: tl.constexpr, M: tl.constexpr, N: tl.constexpr,
     LOCAL: tl.constexpr, CAUSAL: tl.constexpr, SPLIT: tl.constexpr, ROTATE: tl.constexpr,
     UNROTATE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Program (slot, query head): dQ of a tile of queries."""
-    base, length, first = scheduled(schedule, lse_head_stride, max_seqlen)
+    base, length, first = scheduled(schedule, tokens, max_seqlen)
     if length == 0:
         return
     head = tl.program_id(1).to(tl.int64)
@@ -69,7 +69,7 @@ def dq_kernel(
     else:
         q_MD = load_tile(q, first, length, q_token_stride, M, D, True)
     dout_MD = load_tile(dout, first, length, dout_token_stride, M, D, True)
-    at_M = head * lse_head_stride + base + rows_M
+    at_M = head * tokens + base + rows_M
     lse2_M = tl.load(lse + at_M, mask=rows_M < length, other=float("inf")) * LOG2E
     delta_M = tl.load(delta + at_M, mask=rows_M < length, other=0.0)
     start, full_start, full_stop, stop = other_side(first, length, window, M, N, LOCAL, True, not CAUSAL)
@@ -123,18 +123,18 @@ def _dq_from_keys(
     return dq_MD
 
 
-@triton.jit(do_not_specialize=["lse_head_stride", "max_seqlen", "window"])
+@triton.jit(do_not_specialize=["tokens", "max_seqlen", "window"])
 def dkdv_kernel(
     q, k, v, dout, lse, delta, dk, dv, cos, sin, schedule,
     q_token_stride, q_head_stride, k_token_stride, k_head_stride, v_token_stride, v_head_stride,
     dout_token_stride, dout_head_stride, dk_token_stride, dk_head_stride, dv_token_stride, dv_head_stride,
-    lse_head_stride, max_seqlen, scale, window,
+    tokens, max_seqlen, scale, window,
     GROUP: tl.constexpr, D: tl.constexpr, M: tl.constexpr, N: tl.constexpr,
     LOCAL: tl.constexpr, CAUSAL: tl.constexpr, SPLIT: tl.constexpr, ROTATE: tl.constexpr,
     UNROTATE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Program (slot, key head): dK and dV of a tile of N keys, from all query heads that share them."""
-    base, length, first = scheduled(schedule, lse_head_stride, max_seqlen)
+    base, length, first = scheduled(schedule, tokens, max_seqlen)
     if length == 0:
         return
     key_head = tl.program_id(1).to(tl.int64)
@@ -156,8 +156,8 @@ def dkdv_kernel(
         head = key_head * GROUP + member
         q_h = q + base * q_token_stride + head * q_head_stride
         dout_h = dout + base * dout_token_stride + head * dout_head_stride
-        lse_h = lse + head * lse_head_stride + base
-        delta_h = delta + head * lse_head_stride + base
+        lse_h = lse + head * tokens + base
+        delta_h = delta + head * tokens + base
         if (LOCAL or CAUSAL) and SPLIT:
             dk_ND, dv_ND = _dkdv_from_queries(
                 dk_ND, dv_ND, k_ND, v_ND, keys_N, q_h, dout_h, lse_h, delta_h, cos, sin, start, full_start,
@@ -217,19 +217,19 @@ def _dkdv_from_queries(
     return dk_ND, dv_ND
 
 
-@triton.jit(do_not_specialize=["lse_head_stride", "max_seqlen", "window"])
+@triton.jit(do_not_specialize=["tokens", "max_seqlen", "window"])
 def short_backward_kernel(
     q, k, v, out, dout, lse, dlse, dq, dk, dv, cos, sin, schedule,
     q_token_stride, q_head_stride, k_token_stride, k_head_stride, v_token_stride, v_head_stride,
     out_token_stride, out_head_stride, dout_token_stride, dout_head_stride,
     dq_token_stride, dq_head_stride, dk_token_stride, dk_head_stride, dv_token_stride, dv_head_stride,
-    lse_head_stride, max_seqlen, scale, window,
+    tokens, max_seqlen, scale, window,
     GROUP: tl.constexpr, D: tl.constexpr, M: tl.constexpr,
     LOCAL: tl.constexpr, CAUSAL: tl.constexpr, ROTATE: tl.constexpr, UNROTATE: tl.constexpr,
     HAS_DLSE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Program (slot, key head): all three gradients of a sequence of at most M tokens, in one pass."""
-    base, length, first = scheduled(schedule, lse_head_stride, max_seqlen)
+    base, length, first = scheduled(schedule, tokens, max_seqlen)
     if length == 0:
         return
     key_head = tl.program_id(1).to(tl.int64)
@@ -255,7 +255,7 @@ def short_backward_kernel(
         out_h = out + base * out_token_stride + head * out_head_stride
         out_MD = load_tile(out_h, first, length, out_token_stride, M, D, True)
         delta_M = tl.sum(out_MD.to(tl.float32) * dout_MD.to(tl.float32), 1)
-        at_M = head * lse_head_stride + base + rows_M
+        at_M = head * tokens + base + rows_M
         if HAS_DLSE:
             delta_M -= tl.load(dlse + at_M, mask=rows_M < length, other=0.0)
         # Queries beyond the end: p = 0.

@@ -187,7 +187,7 @@ def _argument(name: str, c: Configuration) -> Any:
     if name.startswith("scale"):
         return 0.125
     # An odd number of tokens: nothing may rest on its divisibility.
-    if name in ("tokens", "lse_head_stride", "max_seqlen", "window"):
+    if name in ("tokens", "max_seqlen", "window"):
         return 77
     if name.endswith("_stride"):
         return 16 * c.head_size

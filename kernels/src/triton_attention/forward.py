@@ -14,21 +14,21 @@ from .tiles import load_rotated_tile, load_tile, other_side, product, rounded, s
 LN2 = tl.constexpr(0.6931471805599453)
 
 
-@triton.jit(do_not_specialize=["lse_head_stride", "max_seqlen", "window"])
+@triton.jit(do_not_specialize=["tokens", "max_seqlen", "window"])
 def forward_kernel(
     q, k, v, out, lse, cos, sin, schedule,
     q_token_stride, q_head_stride, k_token_stride, k_head_stride, v_token_stride, v_head_stride,
-    out_token_stride, lse_head_stride, max_seqlen, scale_log2, window,
+    out_token_stride, tokens, max_seqlen, scale_log2, window,
     GROUP: tl.constexpr, D: tl.constexpr, M: tl.constexpr, N: tl.constexpr,
     LOCAL: tl.constexpr, CAUSAL: tl.constexpr, SPLIT: tl.constexpr, ROTATE_Q: tl.constexpr,
     ROTATE_K: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Program (slot, query head). GROUP query heads share a key head; scale_log2 = scale * log2(e).
+    """Program (slot, query head); lse is [H, tokens]. GROUP query heads share a key head; scale_log2 = scale * log2(e).
 
     SPLIT: blocks that need no mask have a loop of their own. Without it all are masked, in one loop,
     whose loads run ahead; three loops of one block each would wait for memory three times.
     """
-    base, length, first = scheduled(schedule, lse_head_stride, max_seqlen)
+    base, length, first = scheduled(schedule, tokens, max_seqlen)
     if length == 0:
         return
     head = tl.program_id(1).to(tl.int64)
@@ -68,7 +68,7 @@ def forward_kernel(
     out += base * out_token_stride + head * D
     store_tile(out, acc_MD / sum_M[:, None], first, length, out_token_stride, M, D)
     lse_M = (max_M * scale_log2 + tl.log2(sum_M)) * LN2
-    tl.store(lse + head * lse_head_stride + base + rows_M, lse_M, mask=rows_M < length)
+    tl.store(lse + head * tokens + base + rows_M, lse_M, mask=rows_M < length)
 
 
 @triton.jit

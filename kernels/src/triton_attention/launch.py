@@ -96,7 +96,7 @@ def backward(
     delta = torch.empty_like(lse)
     delta_kernel[(triton.cdiv(tokens, DELTA_TILE.rows), heads)](
         out, dout, dlse, delta, tokens,
-        out.stride(0), out.stride(1), dout.stride(0), dout.stride(1), tokens,
+        out.stride(0), out.stride(1), dout.stride(0), dout.stride(1),
         D=size, M=DELTA_TILE.rows, HAS_DLSE=dlse is not None, **launch_options(DELTA_TILE),
     )  # fmt: skip
     inputs = (q, k, v, dout, lse, delta)
