@@ -56,7 +56,7 @@ def fill_row(sequences: Sequences, numbers: Ids, *, cls: int, sep: int) -> Row:
     begin, end = sequences.spans(numbers)
     offsets = np.zeros(len(numbers) + 1, np.int64)
     np.cumsum(end - begin + ENDS, out=offsets[1:])
-    # Where each place of the row lies in the corpus; CLS and SEP borrow their neighbours' place, then get their own.
+    # Where each place of the row lies in the corpus. CLS and SEP borrow their neighbours' place at first.
     source = np.arange(offsets[-1]) + np.repeat(begin - offsets[:-1] - 1, np.diff(offsets))
     source[offsets[:-1]] += 1
     source[offsets[1:] - 1] -= 1

@@ -56,11 +56,10 @@ class TokenCache:
 
 @dataclass(frozen=True)
 class _Meta:
-    """meta.json. `corpus`: digest of the files; `skipped`: files that are not text; `digest`: of the tokens."""
+    """meta.json: `corpus` is the digest of the files, `digest` that of the tokens."""
 
     format: int
     corpus: str
-    skipped: int
     dtype: str
     tokens: int
     documents: int
@@ -169,9 +168,8 @@ def _build(
     try:
         temporary.mkdir()
         if tokenizer is None:
-            report(
-                f"{corpus.source}: {len(corpus.files):,} files; training a tokenizer of {vocab_size:,} entries"
-            )
+            files = f"{len(corpus.files):,} files"
+            report(f"{corpus.source}: {files}; training a tokenizer of {vocab_size:,} entries")
             tokenizer = train_tokenizer(
                 (document.text for document in read_documents(corpus, skipped) if not document.held_out),
                 vocab_size,
@@ -211,8 +209,8 @@ def _write_tokens(
                 if not ids:
                     continue
                 array = np.array(ids, dtype)
-                file.write(array)
-                digest.update(array)
+                file.write(array.data)
+                digest.update(array.data)
                 lengths.append(len(ids))
                 tokens += len(ids)
                 unknown += int((array == tokenizer.unknown_id).sum())
@@ -233,12 +231,11 @@ def _write_tokens(
             f" accepted: one that knows {1 - MOST_UNKNOWN:.0%} of it"
         )
     offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-    digest.update(offsets)
+    digest.update(offsets.data)
     np.save(folder / "offsets.npy", offsets)
     return _Meta(
         format=FORMAT,
         corpus=corpus.digest,
-        skipped=len(skipped),
         dtype=dtype.name,
         tokens=tokens,
         documents=len(lengths),
