@@ -105,13 +105,16 @@ def batches(
     masking = _masking(cache, mask_share)
     order = Order(len(sequences), seed, state.epoch, state.position)
     held = np.array(state.held, np.int64)
+    held_lengths = sequences.lengths(held % len(sequences))
     for step in count(state.step):
         rows = rows_of_step(step)
-        drawn, lengths = _candidates(held, order, sequences, rows * tokens_per_row)
+        drawn, lengths = _candidates(held, held_lengths, order, sequences, rows * tokens_per_row)
         taken = best_fit(lengths, rows, tokens_per_row)
         mine = [_row(cache, sequences, drawn[row], masking, seed) for row in taken[rank::world_size]]
         all_taken = np.fromiter(chain.from_iterable(taken), np.int64)
-        held = np.delete(drawn, all_taken)
+        left = np.ones(len(drawn), np.bool_)
+        left[all_taken] = False
+        held, held_lengths = drawn[left], lengths[left]
         state = DataState(step + 1, order.epoch, order.position, tuple(held.tolist()), data)
         yield Step(mine, int(lengths[all_taken].sum()), state)
 
@@ -128,11 +131,12 @@ def evaluation_rows(cache: TokenCache, *, sequence_length: int, tokens_per_row: 
     return [_row(cache, sequences, numbers[row], masking, EVALUATION_SEED) for row in rows if row]
 
 
-def _candidates(held: Ids, order: Order, sequences: Sequences, tokens: int) -> tuple[Ids, Ids]:
-    """What a step chooses from, with lengths: held and drawn sequences of `tokens` tokens, and more."""
+def _candidates(
+    drawn: Ids, lengths: Ids, order: Order, sequences: Sequences, tokens: int
+) -> tuple[Ids, Ids]:
+    """What a step chooses from: the sequences so far and new ones, `tokens` tokens and LOOK_AHEAD more."""
     # Looking further than a small part of an epoch would mix epochs.
     look_ahead = min(LOOK_AHEAD, len(sequences) // 8)
-    drawn, lengths = held, sequences.lengths(held % len(sequences))
     while True:
         total = np.cumsum(lengths)
         missing = int(np.searchsorted(total, tokens)) + 1 + look_ahead - len(drawn)

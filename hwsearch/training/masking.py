@@ -81,8 +81,8 @@ def mask_row(row: Row, keys: Bits, masking: Masking) -> MaskedRow:
     bits += np.arange(1, len(row.tokens) + 1, dtype=np.uint64) * GOLDEN
     bits = _mix(bits)
     # The highest 24 bits decide whether, the next 24 what; a replacement is drawn from another 32.
-    hidden = bits < np.uint64(min(round(masking.share * RESOLUTION) << 40, 2**64 - 1))
-    positions = np.flatnonzero(hidden & masking.is_ordinary[row.tokens])
+    hidden = np.flatnonzero(bits < np.uint64(min(round(masking.share * RESOLUTION) << 40, 2**64 - 1)))
+    positions = hidden[masking.is_ordinary[row.tokens[hidden]]]
     if positions.size == 0:
         positions = _first_choice(row, bits, masking)
     targets = row.tokens[positions]
