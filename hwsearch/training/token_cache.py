@@ -98,8 +98,8 @@ def token_cache(
     """
     corpus = find_corpus(paths)
     loaded = None if tokenizer is None else load_tokenizer(tokenizer)
-    if loaded:
-        loaded.check_fits(vocab_size)
+    if loaded and tokenizer:
+        loaded.check_fits(vocab_size, tokenizer)
     limit = None if tokens is None else max(LEAST_TOKENS, 1 << (tokens - 1).bit_length())
     identity = [FORMAT, [str(path.resolve()) for path in paths]]
     identity += [loaded.digest if loaded else vocab_size, limit]
