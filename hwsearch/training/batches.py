@@ -131,9 +131,7 @@ def evaluation_rows(cache: TokenCache, *, sequence_length: int, tokens_per_row: 
     return [_row(cache, sequences, numbers[row], masking, EVALUATION_SEED) for row in rows if row]
 
 
-def _candidates(
-    drawn: Ids, lengths: Ids, order: Order, sequences: Sequences, tokens: int
-) -> tuple[Ids, Ids]:
+def _candidates(drawn: Ids, lengths: Ids, order: Order, sequences: Sequences, tokens: int) -> tuple[Ids, Ids]:
     """What a step chooses from: the sequences so far and new ones, `tokens` tokens and LOOK_AHEAD more."""
     # Looking further than a small part of an epoch would mix epochs.
     look_ahead = min(LOOK_AHEAD, len(sequences) // 8)

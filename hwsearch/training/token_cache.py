@@ -58,7 +58,6 @@ class TokenCache:
 class _Meta:
     """meta.json: `corpus` is the digest of the files, `digest` that of the tokens."""
 
-    format: int
     corpus: str
     dtype: str
     tokens: int
@@ -234,7 +233,6 @@ def _write_tokens(
     digest.update(offsets.data)
     np.save(folder / "offsets.npy", offsets)
     return _Meta(
-        format=FORMAT,
         corpus=corpus.digest,
         dtype=dtype.name,
         tokens=tokens,

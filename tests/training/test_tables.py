@@ -32,9 +32,22 @@ def test_parquet(tmp_path):
 
 
 def test_other_columns_may_vary_from_row_to_row(tmp_path):
-    rows = [{"text": "one", "meta": {"a": 1}}, {"text": "two"}, {"text": None, "more": "x"}, {"text": "three"}]
-    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert list(table_texts(tmp_path / "a.jsonl")) == ["one", "two", "three"]
+    """Far apart, too: datasets' own reader of JSON takes the columns from the first 10 MB."""
+    long = "long " * 200_000
+    rows = [{"text": long, "meta": {"a": 1}}] * 11
+    rows += [{"text": "two"}, {"text": None, "more": "x"}, {"text": "three", "meta": {"a": "x", "b": [2]}}]
+    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps(row) + "\n" for row in rows))
+    assert list(table_texts(tmp_path / "a.jsonl")) == [long] * 11 + ["two", "three"]
+
+
+@pytest.mark.parametrize("text", ["a\u2028b\u0085c\x0cd", "carriage\rreturn", "\ud83d\ude42"])
+def test_only_newlines_end_a_row(text, tmp_path):
+    for ascii in (True, False):
+        row = json.dumps(
+            {"text": text.encode("utf-16", "surrogatepass").decode("utf-16")}, ensure_ascii=ascii
+        )
+        (tmp_path / "a.jsonl").write_text(f"{row}\r\n{row}", newline="")
+        assert [ascii, *table_texts(tmp_path / "a.jsonl")] == [ascii, *[json.loads(row)["text"]] * 2]
 
 
 def test_an_empty_file_has_no_rows(tmp_path):
@@ -45,10 +58,16 @@ def test_an_empty_file_has_no_rows(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("a.jsonl", b'{"words": "x", "n": 1}\n', "no column of text; it has words, n; accepted: text or content"),
+        (
+            "a.jsonl",
+            b'{"words": "x", "n": 1}\n',
+            "no column of text; it has words, n; accepted: text or content",
+        ),
+        ("a.jsonl", b'{"text": "x"}\n{"n": 1}\n', "row 2: no column of text; it has n"),
         ("a.jsonl", b'{"text": 3}\n', r"row 1: text is 3; accepted: text"),
-        ("a.jsonl", b'{"text": "x"}\nnot json\n', "cannot be read as JSON lines"),
+        ("a.jsonl", b'{"text": "x"}\nnot json\n', "cannot be read as JSON lines after row 1"),
         ("a.jsonl", b'{"text": "caf\xe9"}\n', "cannot be read as JSON lines"),
+        ("a.jsonl", b'[{"text": "x"}]', "row 1: is .* not an object"),
         ("a.jsonl", b"just words\n", "cannot be read as JSON lines"),
         ("a.jsonl.gz", b"not zipped", "cannot be read as JSON lines"),
         ("a.parquet", b"PAR1 is what it should begin with", "cannot be read as parquet"),
@@ -65,3 +84,12 @@ def test_broken_tables_are_named(name, content, words, tmp_path):
 def test_names_decide(tmp_path):
     assert is_table(tmp_path / "A.JSONL") and is_table(tmp_path / "a.json.gz")
     assert not is_table(tmp_path / "package.json") and not is_table(tmp_path / "parquet.txt")
+
+
+def test_a_parquet_file_without_text(tmp_path):
+    pd.DataFrame({"id": [1], "title": ["x"]}).to_parquet(tmp_path / "a.parquet")
+    with pytest.raises(HwsearchError, match="no column of text; it has id, title; accepted: text or content"):
+        list(table_texts(tmp_path / "a.parquet"))
+    pd.DataFrame({"text": [b"bytes"]}).to_parquet(tmp_path / "a.parquet")
+    with pytest.raises(HwsearchError, match=r"row 1: text is b'bytes'; accepted: text"):
+        list(table_texts(tmp_path / "a.parquet"))

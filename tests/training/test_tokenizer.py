@@ -8,6 +8,7 @@ from transformers import AutoTokenizer
 from hwsearch.errors import HwsearchError
 from hwsearch.training.tokenizer import load_tokenizer, train_tokenizer
 
+
 @pytest.fixture(scope="module")
 def texts(python_text):
     return [path.read_text() for path in sorted(python_text.iterdir())]
