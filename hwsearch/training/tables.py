@@ -36,7 +36,8 @@ def table_texts(path: Path) -> Iterator[str]:
     except HwsearchError:
         raise
     except Exception as error:  # the libraries pass on whatever pyarrow or the file system raises
-        raise HwsearchError(f"{path}: cannot be read as {kind} after row {number}: {error}") from error
+        where = f" after row {number}" if number else ""
+        raise HwsearchError(f"{path}: cannot be read as {kind}{where}: {error}") from error
 
 
 def _parquet_rows(path: Path) -> Iterator[Any]:
