@@ -57,7 +57,11 @@ def mixes() -> dict[str, tuple[Lengths, int]]:
 
 
 def cache_of(lengths: Lengths, tokenizer: TextTokenizer) -> TokenCache:
-    ids = np.random.default_rng(0).choice(tokenizer.ordinary_ids, int((lengths - 2).sum())).astype(np.uint16)
+    ids = (
+        np.random.default_rng(0)
+        .choice(np.flatnonzero(tokenizer.is_ordinary), int((lengths - 2).sum()))
+        .astype(np.uint16)
+    )
     documents = Documents(ids, np.concatenate([[0], np.cumsum(lengths - 2)]))
     return TokenCache(Path(), "drawn", "drawn", tokenizer, documents, documents)
 
@@ -132,7 +136,7 @@ def main() -> None:
     )
     tokenizer = train_tokenizer(["a few words " * 20], VOCABULARY)
     # Ids are drawn, so that the unused entries of this small tokenizer have to count as words.
-    tokenizer.__dict__["ordinary_ids"] = np.arange(5, VOCABULARY)
+    tokenizer.__dict__["is_ordinary"] = np.arange(VOCABULARY) >= 5
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save(Path(folder), 8192)
         theirs = AutoTokenizer.from_pretrained(folder)

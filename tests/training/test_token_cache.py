@@ -97,7 +97,7 @@ def test_changed_text_is_tokenized_again(text, folder):
     assert names(folder) == [second.folder.name]
 
 
-@pytest.mark.parametrize("damage", ["cut", "meta", "offsets", "missing"])
+@pytest.mark.parametrize("damage", ["cut", "meta", "offsets", "empty", "tokenizer", "missing"])
 def test_a_damaged_cache_is_built_again(damage, text, folder):
     first = opened(text)
     if damage == "cut":
@@ -105,7 +105,8 @@ def test_a_damaged_cache_is_built_again(damage, text, folder):
     elif damage == "missing":
         (first.folder / "tokens.bin").unlink()
     else:
-        (first.folder / {"meta": "meta.json", "offsets": "offsets.npy"}[damage]).write_text("{}")
+        names = {"meta": "meta.json", "offsets": "offsets.npy", "tokenizer": "tokenizer.json"}
+        (first.folder / names.get(damage, "offsets.npy")).write_text("" if damage == "empty" else "{}")
     lines: list[str] = []
     assert opened(text, lines).digest == first.digest
     assert "cached tokens" in lines[0] and "tokenizing it again" in lines[0]
