@@ -68,10 +68,8 @@ class _Meta:
 
 
 def cache_folder() -> Path:
-    """$HWSEARCH_CACHE, or `hwsearch` in the user's cache folder."""
-    chosen = os.environ.get("HWSEARCH_CACHE")
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(chosen) if chosen else Path(base, "hwsearch")
+    """$HWSEARCH_CACHE, or ~/.cache/hwsearch."""
+    return Path(os.environ.get("HWSEARCH_CACHE") or os.path.expanduser("~/.cache/hwsearch"))
 
 
 def token_cache(

@@ -212,9 +212,8 @@ def test_a_cache_folder_that_cannot_be(text, tmp_path, monkeypatch):
 
 
 def test_where_the_cache_is(monkeypatch, tmp_path):
+    monkeypatch.setenv("HWSEARCH_CACHE", str(tmp_path))
+    assert module.cache_folder() == tmp_path
     monkeypatch.delenv("HWSEARCH_CACHE")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert module.cache_folder() == tmp_path / "hwsearch"
-    monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     assert module.cache_folder() == tmp_path / "home" / ".cache" / "hwsearch"
