@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import resource
 import shutil
 import threading
 
 import numpy as np
+import pandas as pd
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer
@@ -217,3 +219,15 @@ def test_where_the_cache_is(monkeypatch, tmp_path):
     monkeypatch.delenv("HWSEARCH_CACHE")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     assert module.cache_folder() == tmp_path / "home" / ".cache" / "hwsearch"
+
+
+def test_text_json_lines_and_parquet_in_one_folder(text, folder):
+    rows = [{"text": f"row {i} of words", "id": i} for i in range(20)]
+    (text / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    pd.DataFrame({"content": [f"cell {i} of words" for i in range(20)]}).to_parquet(text / "cells.parquet")
+    cache = opened(text)
+    everything = cache.tokenizer.tokenizer.decode(
+        cache.training.tokens[: cache.training.offsets[-1]].tolist()
+    )
+    assert all(f"{word} {i} of words" in everything for word in ("row", "cell") for i in range(20))
+    assert "c line 299 of some words" in everything
