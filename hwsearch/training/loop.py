@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,15 +21,14 @@ from hwsearch.model import MaskedLanguageModel, save_weights
 from hwsearch.model.encoder import check_wiring
 from hwsearch.shape import EncoderShape
 from hwsearch.shape.parameters import masked_lm_parameters
+from hwsearch.training.batches import Step, batches, evaluation_rows
 from hwsearch.training.log import MetricsLog
-from hwsearch.training.masking import MaskedRow, mask_row
-from hwsearch.training.packing import Row, endless, pack
+from hwsearch.training.masking import MaskedRow
 from hwsearch.training.recipe import Recipe
-from hwsearch.training.text import Text, prepare_text
+from hwsearch.training.token_cache import TokenCache, token_cache
 
 BETAS = (0.9, 0.98)
 EPS = 1e-6
-EVALUATION_MASK_SHARE = 0.15  # ModernBERT's authors always evaluate at 15 %
 SECONDS_BETWEEN_LINES = 5.0
 
 
@@ -85,7 +83,13 @@ def train(
     recipe = recipe or Recipe()
     check_wiring(shape)
     recipe.check_fits(shape)
-    text = prepare_text(shape, data, recipe, tokenizer, report)
+    text = token_cache(
+        data,
+        vocab_size=shape.vocab_size,
+        tokenizer=tokenizer,
+        tokens=recipe.steps * recipe.tokens_per_step,
+        report=report,
+    )
     make_folder(out)
     torch.manual_seed(recipe.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -93,7 +97,7 @@ def train(
     parameters = int(masked_lm_parameters(shape))
     report(
         f"{shape}: {parameters:,} parameters, {recipe.steps:,} steps of up to"
-        f" {recipe.tokens_per_step:,} tokens, on {device.type}; {text.training_tokens:,} tokens of text"
+        f" {recipe.tokens_per_step:,} tokens, on {device.type}; {text.training.token_count:,} tokens of text"
     )
     with MetricsLog(out / "metrics.jsonl") as log:
         log.write(
@@ -118,7 +122,7 @@ def train(
             log.write(kind="held_out", step=progress.steps, loss=after)
             report(
                 f"held-out loss {before:.3f} -> {after:.3f} nats"
-                f" ({text.held_out_tokens:,} tokens, 15 % hidden),"
+                f" ({text.held_out.token_count:,} tokens, 15 % hidden),"
                 f" {progress.tokens_per_second:,.0f} tokens/s; saved in {out}"
             )
     return TrainingResult(
@@ -146,22 +150,23 @@ class _Progress:
 
 
 def _optimize(
-    model: MaskedLanguageModel, text: Text, recipe: Recipe, log: MetricsLog, report: Callable[[str], None]
+    model: MaskedLanguageModel,
+    text: TokenCache,
+    recipe: Recipe,
+    log: MetricsLog,
+    report: Callable[[str], None],
 ) -> _Progress:
     optimizer = _optimizer(model, recipe)
-    rows = pack(endless(text.training, recipe.seed), recipe.tokens_per_step)
     progress = _Progress()
     last_line = started = time.perf_counter()
     tokens_at_last_line = 0
     previous: float | None = None
     with StopOnInterrupt() as stop:
-        for step, row in zip(range(recipe.steps), rows, strict=False):
+        for step, read in zip(range(recipe.steps), _steps(text, recipe), strict=False):
             learning_rate = recipe.learning_rate_at(step)
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate
-            # A generator per step: the masks of a step do not depend on the steps before it.
-            masks = np.random.default_rng([recipe.seed, 1, step])
-            hidden = _hide(row, text, recipe.mask_share, masks)
+            (hidden,) = read.rows
             loss = masked_loss(model, hidden) / len(hidden.targets)
             value = loss.item()
             if not math.isfinite(value):
@@ -174,7 +179,7 @@ def _optimize(
 
             now = time.perf_counter()
             progress.steps, progress.seconds = step + 1, now - started
-            progress.tokens += len(row.tokens)
+            progress.tokens += read.tokens
             previous = value
             log.write(
                 kind="step",
@@ -195,6 +200,17 @@ def _optimize(
                     f"  learning rate {learning_rate:.1e}  {rate:,.0f} tokens/s"
                 )
     return progress
+
+
+def _steps(text: TokenCache, recipe: Recipe) -> Iterator[Step]:
+    return batches(
+        text,
+        sequence_length=recipe.sequence_length,
+        tokens_per_row=recipe.tokens_per_step,
+        rows_of_step=lambda step: 1,
+        mask_share=recipe.mask_share,
+        seed=recipe.seed,
+    )
 
 
 def _not_finite(step: int, loss: float, learning_rate: float, previous: float | None) -> str:
@@ -235,25 +251,18 @@ def masked_loss(model: MaskedLanguageModel, hidden: MaskedRow) -> Tensor:
 
 
 @torch.no_grad()
-def evaluate(model: MaskedLanguageModel, text: Text, recipe: Recipe) -> float:
+def evaluate(model: MaskedLanguageModel, text: TokenCache, recipe: Recipe) -> float:
     """Nats per hidden token of the held-out text, 15 % hidden; the same tokens in every call."""
-    masks = np.random.default_rng([recipe.seed, 2])
     total, count = 0.0, 0
-    for row in pack(text.held_out, recipe.tokens_per_step):
-        hidden = _hide(row, text, EVALUATION_MASK_SHARE, masks)
+    for hidden in evaluation_rows(
+        text, sequence_length=recipe.sequence_length, tokens_per_row=recipe.tokens_per_step
+    ):
         total += masked_loss(model, hidden).item()
         count += len(hidden.targets)
     return total / count
 
 
-def _hide(row: Row, text: Text, share: float, masks: np.random.Generator) -> MaskedRow:
-    tokenizer = text.tokenizer
-    return mask_row(
-        row, share, mask=tokenizer.id("mask"), ordinary_ids=tokenizer.ordinary_ids, generator=masks
-    )
-
-
-def _save(model: MaskedLanguageModel, text: Text, out: Path) -> None:
+def _save(model: MaskedLanguageModel, text: TokenCache, out: Path) -> None:
     text.tokenizer.save(out, model.shape.max_position_embeddings)
     write_whole(out / "config.json", hf_config_text(model.shape, text.tokenizer.config_ids))
     save_weights(model, out / "model.safetensors")

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 from hwsearch.errors import HwsearchError
 from hwsearch.shape import EncoderShape
-
-SHORTEST_SEQUENCE = 8  # CLS, SEP and something to predict between them
+from hwsearch.training.sequences import SHORTEST_SEQUENCE
 
 
 @dataclass(frozen=True, kw_only=True)
