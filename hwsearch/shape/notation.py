@@ -11,8 +11,8 @@ import yaml
 
 from hwsearch.errors import HwsearchError
 from hwsearch.files import read_text, read_yaml
-from hwsearch.shape.architecture import MODERNBERT
 from hwsearch.shape.encoder_shape import EncoderShape
+from hwsearch.shape.options import parse_wiring
 from hwsearch.shape.presets import PRESETS
 
 _LETTERS = {
@@ -38,7 +38,7 @@ def parse_shape(text: str) -> EncoderShape:
         return PRESETS[text]
     architecture, _, sizes = text.rpartition(":")
     if _NOTATION.fullmatch(sizes):
-        return _from_notation(text, architecture or MODERNBERT.name, sizes)
+        return _from_notation(text, architecture, sizes)
     path = Path(text)
     if path.is_dir():
         return _from_folder(path)
@@ -48,13 +48,13 @@ def parse_shape(text: str) -> EncoderShape:
         return read_shape_yaml(path)
     raise HwsearchError(
         f"{text}: no such shape; accepted: a preset ({', '.join(PRESETS)}), the notation"
-        " [ARCHITECTURE:]L28-h1024-a16-i2624[-g3][-w128][-v50368], a shape.yaml,"
+        " [ARCHITECTURE][+OPTION=VALUE...:]L28-h1024-a16-i2624[-g3][-w128][-v50368], a shape.yaml,"
         " or a Hugging Face config.json or its folder"
     )
 
 
 def _from_notation(text: str, architecture: str, sizes: str) -> EncoderShape:
-    values: dict[str, Any] = {"architecture": architecture}
+    values: dict[str, Any] = {}
     for part in sizes.split("-"):
         letter = part.rstrip("0123456789")
         name = _LETTERS[letter]
@@ -62,7 +62,8 @@ def _from_notation(text: str, architecture: str, sizes: str) -> EncoderShape:
             raise HwsearchError(f"{text}: {letter} stands here twice")
         values[name] = int(part[len(letter) :])
     try:
-        return EncoderShape.from_dict(values)
+        family, options = parse_wiring(architecture)
+        return EncoderShape.from_dict({"architecture": family, "options": options, **values})
     except HwsearchError as error:
         raise HwsearchError(f"{text}: {error}") from error
 
