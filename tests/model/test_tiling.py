@@ -112,9 +112,7 @@ def test_a_folder_of_transformers_is_a_source(tmp_path):
     model = MaskedLanguageModel(parse_shape(LARGE))
     tile_from(model, tmp_path)
     assert torch.equal(model.head.norm.weight[32:96], hf.head.norm.weight)
-    assert torch.equal(
-        model.model.layers[1].mlp.Wo.weight[32:96, 32:80], hf.model.layers[1].mlp.Wo.weight
-    )
+    assert torch.equal(model.model.layers[1].mlp.Wo.weight[32:96, 32:80], hf.model.layers[1].mlp.Wo.weight)
 
 
 @pytest.mark.parametrize(
