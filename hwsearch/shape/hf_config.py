@@ -98,7 +98,7 @@ def _thetas(config: dict[str, Any]) -> dict[str, Any]:
     nested = config.get("rope_parameters") or {}
     if not isinstance(nested, dict):
         raise HwsearchError(f"rope_parameters: found {nested!r}; accepted: a mapping of layer types")
-    thetas = {}
+    thetas: dict[str, Any] = {}
     for name, kind, default in THETAS:
         rotation = nested.get(kind) or {}
         if not isinstance(rotation, dict) or rotation.get("rope_type", "default") != "default":

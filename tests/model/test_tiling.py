@@ -133,10 +133,10 @@ def test_what_cannot_be_tiled_is_refused(text, word, tmp_path):
 
 def test_bad_folders_are_refused_by_name(tmp_path):
     model = MaskedLanguageModel(parse_shape(LARGE))
-    with pytest.raises(HwsearchError, match="neither shape.yaml nor config.json"):
+    with pytest.raises(HwsearchError, match=r"neither shape\.yaml nor config\.json"):
         tile_from(model, tmp_path / "nowhere")
     write_export(parse_shape(SMALL), "yaml", tmp_path)
-    with pytest.raises(HwsearchError, match="model.safetensors: not a readable"):
+    with pytest.raises(HwsearchError, match=r"model\.safetensors: not a readable"):
         tile_from(model, tmp_path)
     save_weights(MaskedLanguageModel(parse_shape(LARGE)), tmp_path / "model.safetensors")
     with pytest.raises(HwsearchError, match=r"found \(100|found \("):
