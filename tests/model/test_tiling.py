@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from transformers import AutoConfig, ModernBertForMaskedLM
 
 from hwsearch.errors import HwsearchError
-from hwsearch.export import write_export
-from hwsearch.model import MaskedLanguageModel, save_weights, tile_from
+from hwsearch.export import config_beside_weights, write_export
+from hwsearch.model import MaskedLanguageModel, read_checkpoint, save_weights, tile_from
 from hwsearch.model.tiling import layer_map, tile, tiled_weights
 from hwsearch.model.weights import stored_state
 from hwsearch.shape import PRESETS, EncoderShape, parse_shape
@@ -129,6 +129,16 @@ def test_what_cannot_be_tiled_is_refused(text, word, tmp_path):
     saved(SMALL, tmp_path)
     with pytest.raises(HwsearchError, match=word):
         tile_from(MaskedLanguageModel(parse_shape(text)), tmp_path)
+
+
+@pytest.mark.parametrize("options", ["", "+norm=rmsnorm:"])
+def test_a_folder_of_weights_says_what_they_are(options, tmp_path):
+    shape = parse_shape(options + SMALL)
+    name, text = config_beside_weights(shape)
+    assert name == ("shape.yaml" if options else "config.json")
+    (tmp_path / name).write_text(text)
+    save_weights(MaskedLanguageModel(shape), tmp_path / "model.safetensors")
+    assert read_checkpoint(tmp_path)[0] == shape
 
 
 def test_bad_folders_are_refused_by_name(tmp_path):
