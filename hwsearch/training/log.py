@@ -51,7 +51,7 @@ class RunLog:
 
     def __init__(
         self,
-        metrics: BinaryIO,
+        metrics: BinaryIO | None,
         board: SummaryWriter | None,
         bar: Progress | None,
         report: Callable[[str], None],
@@ -64,11 +64,12 @@ class RunLog:
     @property
     def position(self) -> int:
         """Bytes of metrics.jsonl so far: a run that goes on from here writes after them."""
-        return self._metrics.tell()
+        return self._metrics.tell() if self._metrics else 0
 
     def write(self, **values: Any) -> None:
-        self._metrics.write(json.dumps(values).encode() + b"\n")
-        self._metrics.flush()
+        if self._metrics:
+            self._metrics.write(json.dumps(values).encode() + b"\n")
+            self._metrics.flush()
 
     def step(self, record: StepRecord) -> None:
         self.write(kind="step", **asdict(record))
@@ -98,13 +99,16 @@ class RunLog:
 
 @contextmanager
 def open_log(
-    folder: Path, report: Callable[[str], None], *, steps: int, step: int, position: int, bar: bool
+    folder: Path | None, report: Callable[[str], None], *, steps: int, step: int, position: int, bar: bool
 ) -> Iterator[RunLog]:
-    """The log of a run that begins after `step` with `position` bytes of metrics.jsonl.
+    """The log of a run of `steps` that begins after `step` with `position` bytes of metrics.jsonl.
 
-    What a stopped run wrote beyond them is dropped, since it is done again. Raises HwsearchError for a
-    file that cannot be written.
+    What a stopped run wrote beyond them is dropped, since it is done again. Without a folder nothing is
+    written. Raises HwsearchError for a file that cannot be written.
     """
+    if folder is None:
+        yield RunLog(None, None, None, report, steps)
+        return
     path = folder / "metrics.jsonl"
     try:
         metrics = path.open("r+b" if path.exists() else "w+b")

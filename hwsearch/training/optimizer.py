@@ -29,13 +29,16 @@ def make_optimizer(model: nn.Module, recipe: Recipe, *, sharded: bool = False) -
         # It warns of decays from 1e-3 on, which are the recipe's own choice.
         warnings.simplefilter("ignore", UserWarning)
         return StableAdamW(
-            [{"params": matrices, "weight_decay": first.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
+            [
+                {"params": matrices, "weight_decay": first.weight_decay},
+                {"params": vectors, "weight_decay": 0.0},
+            ],
             lr=first.learning_rate,
             betas=recipe.betas,
             eps=recipe.eps,
             decouple_lr=True,
-            # optimi's Triton kernels, its choice on a GPU, see one process's part of a tensor only.
-            triton=False if sharded else None,
+            # optimi's Triton kernels are quick, but see this process's part of a sharded tensor only.
+            triton=matrices[0].is_cuda and not sharded,
         )
 
 
@@ -66,10 +69,7 @@ def load_optimizer(model: nn.Module, optimizer: StableAdamW, tensors: dict[str, 
             if saved is None or saved.shape != weight.shape:
                 found = "nothing" if saved is None else tuple(saved.shape)
                 raise HwsearchError(f"{name}/{moment}: found {found}, this model has {tuple(weight.shape)}")
-            state = optimizer.state[weight][moment]
-            if isinstance(state, DTensor):
-                saved = distribute_tensor(saved.to(state.device), state.device_mesh, state.placements)
-            state.copy_(saved)
+            fill(optimizer.state[weight][moment], saved)
     for group in optimizer.param_groups:
         group["step"].fill_(int(tensors["step"]))
 
@@ -94,3 +94,11 @@ def whole(tensor: Tensor) -> Tensor:
     if isinstance(tensor, DTensor):
         tensor = tensor.full_tensor()
     return tensor.cpu().contiguous()
+
+
+@torch.no_grad()
+def fill(tensor: Tensor, saved: Tensor) -> None:
+    """Copy a whole tensor into one that may be sharded over processes."""
+    if isinstance(tensor, DTensor):
+        saved = distribute_tensor(saved.to(tensor.device), tensor.device_mesh, tensor.placements)
+    tensor.copy_(saved)

@@ -16,6 +16,8 @@ from hwsearch.training.recipe import Phase
 from hwsearch.training.schedule import Schedule
 from hwsearch.workload import Workload, parse_workload
 
+HEADER = "phase              steps           tokens  length  tokens/step  learning rate  masked  theta"
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -45,19 +47,19 @@ class Plan:
             need.append(f"about {duration(self.seconds)} ({self.source})")
         if self.memory_bytes is not None:
             need.append(f"{self.memory_bytes / 2**30:.2f} GiB of memory (cost model)")
-        header = "phase              steps      tokens  length  tokens/step  learning rate   theta  masked"
-        return [f"{self.shape}: {', '.join(need)}", header, *map(_phase_line, self.schedules)]
+        return [f"{self.shape}: {', '.join(need)}", HEADER, *map(_phase_line, self.schedules)]
 
 
 def _phase_line(schedule: Schedule) -> str:
     phase = schedule.phase
     first, last = schedule.rows_at(0), schedule.rows_at(schedule.steps - 1)
     size = f"{last * phase.tokens_per_row:,}"
+    theta = "" if phase.global_rope_theta is None else f"{phase.global_rope_theta:7,.0f}"
     line = (
-        f"{phase.name:17}{schedule.steps:7,}{schedule.tokens:12,}{phase.sequence_length:8,}"
-        f"{size:>13}{phase.learning_rate:15.1e}{phase.global_theta:8,.0f}{phase.mask_share:8.0%}"
+        f"{phase.name:17}{schedule.steps:7,}{schedule.tokens:17,}{phase.sequence_length:8,}"
+        f"{size:>13}{phase.learning_rate:15.1e}{phase.mask_share:8.0%}{theta}"
     )
-    return line if first == last else f"{line}   (from {first * phase.tokens_per_row:,} tokens/step on)"
+    return line if first == last else f"{line}   from {first * phase.tokens_per_row:,} tokens/step on"
 
 
 def make_plan(
@@ -90,21 +92,20 @@ def make_plan(
         source = f"predicted for {gpu.name}, {gpu.calibration.kind}"
     if on_cpu and seconds_per_flop is not None:
         per_flop = seconds_per_flop()
-        seconds = sum(
-            per_flop * row_flops(shape, row_workload(schedule.phase), schedule.phase) * schedule.passes(processes)
-            for schedule in schedules
-        )
+        flops = sum(row_flops(shape, each.phase) * each.passes(processes) for each in schedules)
+        seconds = per_flop * flops
         source = "by the time of one row"
     return Plan(shape, tuple(schedules), seconds, source, memory)
 
 
 def row_workload(phase: Phase) -> Workload:
     """A full row of the longest sequences."""
-    return parse_workload(f"fixed:{phase.sequence_length}x{max(1, phase.tokens_per_row // phase.sequence_length)}")
+    return parse_workload(f"fixed:{phase.sequence_length}x{phase.tokens_per_row // phase.sequence_length}")
 
 
-def row_flops(shape: EncoderShape, workload: Workload, phase: Phase) -> int:
-    """Forward and backward."""
+def row_flops(shape: EncoderShape, phase: Phase) -> int:
+    """Of such a row, forward and backward."""
+    workload = row_workload(phase)
     predicted = round(phase.mask_share * workload.tokens)
     return count_flops(shape, workload.lengths, head_tokens=predicted).training
 

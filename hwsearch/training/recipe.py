@@ -46,7 +46,7 @@ class Phase(Section):
         decay_tokens: at the phase's end, over which it falls as 1 - sqrt to `final_share` of its peak.
         weight_decay: on matrices and the embedding, a share per step at the peak: not multiplied by the
             learning rate, only by its share of the peak ("fully decoupled").
-        global_theta: RoPE's base in global layers.
+        global_rope_theta: RoPE's base in global layers; None leaves the shape's.
         mask_share: tokens to predict; of them 80 % become MASK, 10 % another token, 10 % stay.
         keep_every: a checkpoint at every such step of the phase is evaluated and kept.
     """
@@ -62,7 +62,7 @@ class Phase(Section):
     decay_tokens: CountOrNone = 0
     final_share: Annotated[float, Field(ge=0, le=1)] = 0.0
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
-    global_theta: Positive = 160_000.0
+    global_rope_theta: Positive | None = None
     mask_share: Share = 0.3
     keep_every: Annotated[int, Field(ge=1)] = 1000
 
