@@ -6,7 +6,7 @@ import fcntl
 import os
 import re
 import secrets
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,6 +108,22 @@ def hold(lock: Path, busy: str) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise HwsearchError(busy) from error
+        yield
+
+
+@contextmanager
+def hold_in_turn(lock: Path, on_wait: Callable[[], None]) -> Iterator[None]:
+    """Hold the lock as `hold` does, waiting for another process that has it; `on_wait` is called first."""
+    try:
+        file = lock.open("a")
+    except OSError as error:
+        raise HwsearchError(f"{lock}: cannot write: {error.strerror}") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            on_wait()
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 

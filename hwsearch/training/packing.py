@@ -1,14 +1,14 @@
-"""Documents as sequences, sequences as rows of tokens without padding."""
+"""Sequences into rows of tokens without padding."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from bisect import bisect_left, insort
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-Tokens = NDArray[np.int64]
+from hwsearch.training.sequences import ENDS, Ids, Sequences
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Row:
         cu_seqlens: offsets of the sequences, int32 [sequences + 1], from 0 to T.
     """
 
-    tokens: Tokens
+    tokens: Ids
     cu_seqlens: NDArray[np.int32]
 
     @property
@@ -28,41 +28,39 @@ class Row:
         return int(np.diff(self.cu_seqlens).max())
 
 
-def cut_documents(
-    documents: Iterable[list[int]], sequence_length: int, *, cls: int, sep: int
-) -> list[Tokens]:
-    """CLS, up to `sequence_length` - 2 ids, SEP; a document's parts follow each other."""
-    room = sequence_length - 2
-    return [
-        np.array([cls, *ids[start : start + room], sep], dtype=np.int64)
-        for ids in documents
-        for start in range(0, len(ids), room)
-    ]
+def best_fit(lengths: Ids, rows: int, tokens_per_row: int) -> list[list[int]]:
+    """Which sequences each row takes: in turn, each goes to the fullest row that still has room for it.
+
+    Greedy best fit, as FlexBERT packs (arXiv 2412.13663, appendix A). What fits nowhere is in no row.
+
+    Args:
+        lengths: tokens of each sequence, [n].
+
+    Returns indices into `lengths`, a list per row; lists are empty where sequences ran out.
+    """
+    taken: list[list[int]] = [[] for _ in range(rows)]
+    room = [(tokens_per_row, row) for row in range(rows)]  # ascending
+    largest = tokens_per_row
+    for index, length in enumerate(lengths.tolist()):
+        if length > largest:
+            continue
+        left, row = room.pop(bisect_left(room, (length, -1)))
+        taken[row].append(index)
+        insort(room, (left - length, row))
+        largest = room[-1][0]
+    return taken
 
 
-def pack(sequences: Iterable[Tokens], tokens_per_row: int) -> Iterator[Row]:
-    """Rows in the order of the sequences; one that no longer fits opens the next row."""
-    row: list[Tokens] = []
-    tokens = 0
-    for sequence in sequences:
-        if row and tokens + len(sequence) > tokens_per_row:
-            yield _row(row)
-            row, tokens = [], 0
-        row.append(sequence)
-        tokens += len(sequence)
-    if row:
-        yield _row(row)
-
-
-def endless(sequences: list[Tokens], seed: int) -> Iterator[Tokens]:
-    """All sequences again and again, each time in another order."""
-    epoch = 0
-    while True:
-        for index in np.random.default_rng([seed, epoch]).permutation(len(sequences)):
-            yield sequences[index]
-        epoch += 1
-
-
-def _row(sequences: list[Tokens]) -> Row:
-    offsets = np.cumsum([0, *(len(sequence) for sequence in sequences)], dtype=np.int32)
-    return Row(np.concatenate(sequences), offsets)
+def fill_row(sequences: Sequences, numbers: Ids, *, cls: int, sep: int) -> Row:
+    """A row of these sequences, in this order."""
+    begin, end = sequences.spans(numbers)
+    offsets = np.zeros(len(numbers) + 1, np.int64)
+    np.cumsum(end - begin + ENDS, out=offsets[1:])
+    # Where each place of the row lies in the corpus. CLS and SEP borrow their neighbours' place at first.
+    source = np.arange(offsets[-1]) + np.repeat(begin - offsets[:-1] - 1, np.diff(offsets))
+    source[offsets[:-1]] += 1
+    source[offsets[1:] - 1] -= 1
+    tokens = sequences.documents.tokens[source].astype(np.int64)
+    tokens[offsets[:-1]] = cls
+    tokens[offsets[1:] - 1] = sep
+    return Row(tokens, offsets.astype(np.int32))

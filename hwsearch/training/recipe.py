@@ -12,9 +12,8 @@ from hwsearch.errors import HwsearchError
 from hwsearch.files import data_folder, read_yaml
 from hwsearch.shape import EncoderShape
 from hwsearch.space.values import Count, parse_count
+from hwsearch.training.sequences import SHORTEST_SEQUENCE
 from hwsearch.validation import Section, validate
-
-SHORTEST_SEQUENCE = 8  # CLS, SEP and something to predict between them
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(gt=0, le=1)]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,9 +16,10 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from hwsearch.errors import HwsearchError
 from hwsearch.export.hf import SpecialIds
 from hwsearch.files import read_text, write_whole
-from hwsearch.shape import EncoderShape
 
-SAMPLE_CHARACTERS = 8_000_000
+# Text to train on: a rare merge has to occur often enough to be a good one.
+SAMPLE_CHARACTERS, SAMPLE_CHARACTERS_PER_ENTRY = 8_000_000, 1000
+VOCABULARY_MULTIPLE = 64  # what GEMMs ask of every dimension
 MIN_VOCABULARY = 256 + 5  # every byte, and the special tokens
 
 
@@ -53,6 +56,17 @@ class TextTokenizer:
     def largest_id(self) -> int:
         return max(self.tokenizer.get_vocab(with_added_tokens=True).values())
 
+    @property
+    def unknown_id(self) -> int | None:
+        """None where no text is unknown."""
+        number = self.tokenizer.token_to_id(self.special.unk)
+        return None if number == self.id("mask") else number
+
+    @property
+    def digest(self) -> str:
+        content = f"{self.tokenizer.to_str()}{self.special}"
+        return hashlib.blake2b(content.encode(), digest_size=12).hexdigest()
+
     @cached_property
     def ordinary_ids(self) -> NDArray[np.int64]:
         """All ids but the special ones, ascending: what a random replacement is drawn from."""
@@ -62,8 +76,20 @@ class TextTokenizer:
         return np.array(sorted(set(ids) - special), dtype=np.int64)
 
     def encode(self, texts: list[str]) -> list[list[int]]:
-        """Ids of each text, with no special token added."""
-        return [e.ids for e in self.tokenizer.encode_batch(texts, add_special_tokens=False)]
+        """Ids of each text, none of them special: a text that says [MASK] is a text about masks."""
+        self.tokenizer.encode_special_tokens = True
+        return [e.ids for e in self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+
+    def check_fits(self, vocab_size: int) -> None:
+        """Raise HwsearchError where an embedding of `vocab_size` rows does not hold every id."""
+        if self.largest_id >= vocab_size:
+            entries = self.largest_id + 1
+            padded = -(-entries // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
+            raise HwsearchError(
+                f"the tokenizer has {entries} entries, the shape's vocab_size is {vocab_size};"
+                f" accepted: a shape with vocab_size {entries} or more, best {padded}, a multiple of"
+                f" {VOCABULARY_MULTIPLE}"
+            )
 
     def save(self, folder: Path, max_length: int) -> None:
         """tokenizer.json and tokenizer_config.json, which AutoTokenizer.from_pretrained loads."""
@@ -77,21 +103,28 @@ class TextTokenizer:
         write_whole(folder / "tokenizer_config.json", json.dumps(config, indent=2) + "\n")
 
 
-def train_tokenizer(texts: list[str], shape: EncoderShape) -> TextTokenizer:
-    """Byte-level BPE of at most `shape.vocab_size` entries, from the first SAMPLE_CHARACTERS.
+def train_tokenizer(texts: Iterable[str], vocab_size: int) -> TextTokenizer:
+    """Byte-level BPE of exactly `vocab_size` entries.
+
+    What the text is too short to fill are special tokens [unused0], [unused1], ..., as in ModernBERT's
+    vocabulary; masking never draws them.
+
+    Args:
+        texts: the first SAMPLE_CHARACTERS of them are used, more for a large vocabulary.
+        vocab_size: a multiple of 64 for speed; anything that holds every byte is accepted.
 
     Raises HwsearchError where the vocabulary cannot hold every byte and the special tokens.
     """
-    if shape.vocab_size < MIN_VOCABULARY:
+    if vocab_size < MIN_VOCABULARY:
         raise HwsearchError(
-            f"vocab_size: {shape.vocab_size} holds no byte-level BPE; accepted: {MIN_VOCABULARY} or more"
+            f"vocab_size: {vocab_size} holds no byte-level BPE; accepted: {MIN_VOCABULARY} or more"
         )
     special = SpecialTokens()
     tokenizer = Tokenizer(models.BPE(unk_token=None))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=shape.vocab_size,
+        vocab_size=vocab_size,
         special_tokens=[
             # As ModernBERT's: MASK swallows the space before it, which the masked word would carry.
             AddedToken(text, special=True, normalized=False, lstrip=role == "mask")
@@ -100,7 +133,10 @@ def train_tokenizer(texts: list[str], shape: EncoderShape) -> TextTokenizer:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(_sample(texts), trainer)
+    characters = max(SAMPLE_CHARACTERS, vocab_size * SAMPLE_CHARACTERS_PER_ENTRY)
+    tokenizer.train_from_iterator(_sample(texts, characters), trainer)
+    left = vocab_size - tokenizer.get_vocab_size(with_added_tokens=True)
+    tokenizer.add_special_tokens([f"[unused{number}]" for number in range(left)])
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{special.cls} $A {special.sep}",
         pair=f"{special.cls} $A {special.sep} $B {special.sep}",
@@ -109,21 +145,18 @@ def train_tokenizer(texts: list[str], shape: EncoderShape) -> TextTokenizer:
     return TextTokenizer(tokenizer, special)
 
 
-def _sample(texts: list[str]) -> list[str]:
-    sample, characters = [], 0
+def _sample(texts: Iterable[str], characters: int) -> Iterator[str]:
     for text in texts:
-        if characters >= SAMPLE_CHARACTERS:
+        yield text[:characters]
+        characters -= len(text)
+        if characters <= 0:
             break
-        sample.append(text[: SAMPLE_CHARACTERS - characters])
-        characters += len(sample[-1])
-    return sample
 
 
-def load_tokenizer(path: Path, shape: EncoderShape) -> TextTokenizer:
+def load_tokenizer(path: Path) -> TextTokenizer:
     """A tokenizer.json, or a folder that holds one (and maybe a tokenizer_config.json).
 
-    Raises HwsearchError for a broken file, a missing CLS, SEP, PAD or MASK, and a vocabulary that
-    the shape's embedding does not hold.
+    Raises HwsearchError for a broken file and a missing CLS, SEP, PAD or MASK.
     """
     file = path / "tokenizer.json" if path.is_dir() else path
     text = read_text(file)
@@ -133,14 +166,7 @@ def load_tokenizer(path: Path, shape: EncoderShape) -> TextTokenizer:
         raise HwsearchError(f"{file}: not a tokenizer of the tokenizers library: {error}") from error
     tokenizer.no_padding()
     tokenizer.no_truncation()
-    special = _special_tokens(tokenizer, file)
-    loaded = TextTokenizer(tokenizer, special)
-    if loaded.largest_id >= shape.vocab_size:
-        raise HwsearchError(
-            f"{file}: ids go up to {loaded.largest_id}, the shape's vocab_size is {shape.vocab_size};"
-            f" accepted: a shape with vocab_size over {loaded.largest_id}"
-        )
-    return loaded
+    return TextTokenizer(tokenizer, _special_tokens(tokenizer, file))
 
 
 def _special_tokens(tokenizer: Tokenizer, file: Path) -> SpecialTokens:

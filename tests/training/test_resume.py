@@ -52,7 +52,9 @@ def test_killed_at_random_moments(unbroken, python_text, tmp_path):
     print(f"seed {seed}")
     moments = random.Random(seed)
     for least in (1, 9, 16):  # steps after which it is killed, in both phases
-        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        with subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        ) as process:
             log = out / "metrics.jsonl"
             while process.poll() is None and (not log.exists() or log.read_text().count('"step",') < least):
                 time.sleep(0.005)
