@@ -61,10 +61,6 @@ class MaskedLanguageModel(nn.Module):
         logits: Tensor = self.decoder(head_PC)
         return logits
 
-    def set_global_rope_theta(self, theta: float) -> None:
-        """RoPE's base in global layers; longer sequences ask for a larger one."""
-        self.model.global_rope_theta = theta
-
     def head_states(
         self, tokens_T: Tensor, cu_seqlens: Tensor, max_seqlen: int, positions_P: Tensor | None = None
     ) -> Tensor:
@@ -91,7 +87,6 @@ class Backbone(nn.Module):
     def __init__(self, shape: EncoderShape) -> None:
         super().__init__()
         self.head_size = shape.head_size
-        self.global_rope_theta = GLOBAL_THETA
         self.embeddings = Embeddings(shape)
         every = shape.global_attn_every_n_layers
         self.is_global = [index % every == 0 for index in range(shape.num_hidden_layers)]
@@ -102,7 +97,7 @@ class Backbone(nn.Module):
         self.final_norm = _norm(shape.hidden_size)
 
     def forward(self, tokens_T: Tensor, cu_seqlens: Tensor, max_seqlen: int) -> Tensor:
-        global_rope = rope_tables(max_seqlen, self.head_size, self.global_rope_theta, tokens_T.device)
+        global_rope = rope_tables(max_seqlen, self.head_size, GLOBAL_THETA, tokens_T.device)
         local_rope = rope_tables(max_seqlen, self.head_size, LOCAL_THETA, tokens_T.device)
         # The Triton kernels' work list, one for all layers; nothing else reads it.
         schedule = None

@@ -22,22 +22,16 @@ def save_weights(model: MaskedLanguageModel, path: Path) -> None:
     write_whole(path, save(tensors, metadata={"format": "pt"}))
 
 
-def read_weights(path: Path) -> dict[str, torch.Tensor]:
-    """A safetensors file without the tied tensor. Raises HwsearchError for a broken one."""
-    try:
-        tensors: dict[str, torch.Tensor] = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise HwsearchError(f"{path}: not a readable safetensors file: {error}") from error
-    tensors.pop(TIED, None)
-    return tensors
-
-
 def load_weights(model: MaskedLanguageModel, path: Path) -> None:
     """Fill `model` from a ModernBertForMaskedLM safetensors file.
 
     Raises HwsearchError for a broken file and for names or sizes that do not fit the shape.
     """
-    tensors = read_weights(path)
+    try:
+        tensors: dict[str, torch.Tensor] = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise HwsearchError(f"{path}: not a readable safetensors file: {error}") from error
+    tensors.pop(TIED, None)
     expected = {name: tensor.shape for name, tensor in model.state_dict().items() if name != TIED}
     for name in sorted(expected.keys() | tensors.keys()):
         found = tuple(tensors[name].shape) if name in tensors else "nothing"
