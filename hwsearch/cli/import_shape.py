@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 
 from hwsearch.files import write_whole
-from hwsearch.shape.notation import read_hf_config, shape_yaml
+from hwsearch.shape.hf_config import read_hf_config
+from hwsearch.shape.notation import shape_yaml
 
 
 def main(arguments: argparse.Namespace) -> None:

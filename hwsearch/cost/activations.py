@@ -150,8 +150,10 @@ def saved_bytes(shapes: Sizes, load: Load, settings: Settings, element: int, cod
     # A fused projection casts its input once under autocast, three projections cast it three times.
     casts = code.projections if element < FLOAT32 else 1
     branches = (1 + a.gated_mlp) * s.intermediate
+    # Layers without a gate keep one branch less; the mean over the layers.
+    mean_branches = branches - a.initial_plain_layers / shapes.num_hidden_layers * s.intermediate
     # The inputs of Wqkv, Wo and Wi; Wi's output, the activation and, with a gate, its product.
-    products = (casts + 1) * s.hidden + s.query + 2 * branches
+    products = (casts + 1) * s.hidden + s.query + 2 * mean_branches
     attention = _saved_attention(a, s, load, settings, element, code, shapes)
     transform = element * 3 * s.hidden * a.mlm_transform + NORM_STATISTICS_BYTES
     # The first layer's missing norm makes up for the one after the last layer.

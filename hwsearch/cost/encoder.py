@@ -17,6 +17,7 @@ from hwsearch.cost.layer import (
     embedding_operators,
     head_operators,
     in_feed_forward,
+    initial_feed_forward_operators,
     layer_operators,
 )
 from hwsearch.cost.runtime import RUNTIMES
@@ -104,21 +105,36 @@ def encoder_time(layers: DistinctLayers, gpu: Gpu, workload: Workload, settings:
     layer = layer_operators(architecture, kernels_of_layer, settings.attention_cast_bytes(batch.dtype))
     embedding = embedding_operators()
     parts = outside_parts(embedding, layers.widths, batch)
-    sizes = (layers.widths, layers.feed_forwards, reaches, depth)
-    in_layers = layer_parts(layer, batch, *sizes)
+    sizes = (layers.widths, layers.feed_forwards, reaches)
+    plain_layers = architecture.initial_plain_layers
+    plain = initial_feed_forward_operators(kernels_of_layer) if plain_layers else ()
+
+    def in_all_layers(batch: Batch) -> list[Part]:
+        usual = layer_parts(layer, batch, *sizes, depth)
+        if not plain:
+            return usual
+        gated = [all(map(in_feed_forward, part.operators)) for part in usual]
+        usual = [
+            replace(p, times=depth - plain_layers) if g else p for p, g in zip(usual, gated, strict=True)
+        ]
+        return usual + layer_parts(plain, batch, *sizes, np.full_like(depth, plain_layers))
+
+    in_layers = in_all_layers(batch)
     if settings.recompute:
-        again = layer_parts(layer, replace(batch, training=False), *sizes)
+        again = in_all_layers(replace(batch, training=False))
         pairs = zip(in_layers, again, strict=True)
         in_layers = [replace(p, each=p.each + q.each, recomputed=True) for p, q in pairs]
     parts += in_layers
-    kernels = count_kernels(embedding) + depth * count_kernels(layer)
+    instead = count_kernels(plain) - count_kernels([o for o in layer if in_feed_forward(o)])
+    kernels_of_layers = depth * count_kernels(layer) + plain_layers * instead
+    kernels = count_kernels(embedding) + kernels_of_layers
     if settings.head == "mlm":
         head = head_operators(architecture, settings.training)
         parts += outside_parts(head, layers.vocabularies, batch)
         kernels = kernels + count_kernels(head)
     if settings.training:
         parts.append(Part("optimizer", layers.sizes, batch.optimizer(layers.sizes["parameters"]), 1))
-        kernels = kernels * TRAINING_KERNELS + settings.recompute * depth * count_kernels(layer)
+        kernels = kernels * TRAINING_KERNELS + settings.recompute * kernels_of_layers
     return EncoderTime(tuple(parts), np.asarray(kernels * runtime.host_s_per_kernel, dtype=float))
 
 

@@ -99,10 +99,23 @@ def layer_operators(
         *_linear("attention Wo", "hidden", "query", kernels),
         *residual,
         *norm,
-        *_linear("feed-forward Wi", "fused", "hidden", kernels),
-        *_streams("feed-forward activation", "intermediate", activation),
-        *_linear("feed-forward Wo", "hidden", "intermediate", kernels),
+        *_feed_forward("feed-forward", "fused", activation, kernels),
         *residual,
+    )
+
+
+def initial_feed_forward_operators(kernels: Kernels) -> tuple[Operator, ...]:
+    """What stands for the gated feed-forward in the first layers, `Architecture.initial_plain_layers`."""
+    return _feed_forward("plain feed-forward", "intermediate", kernels.plain, kernels)
+
+
+def _feed_forward(
+    name: str, inner: Width, activation: Sequence[float], kernels: Kernels
+) -> tuple[Operator, ...]:
+    return (
+        *_linear(f"{name} Wi", inner, "hidden", kernels),
+        *_streams(f"{name} activation", "intermediate", activation),
+        *_linear(f"{name} Wo", "hidden", "intermediate", kernels),
     )
 
 

@@ -23,6 +23,7 @@ from hwsearch.shape.parameters import (
     backbone_parameters,
     head_matrices,
     layer_matrices,
+    layers_matrices,
     masked_lm_parameters,
     token_embedding_parameters,
 )
@@ -101,7 +102,8 @@ def _training(shapes: ShapeTable, load: Load, settings: Settings, element: int, 
     # Autocast's copies of the weights live until their backward pass, or to the end of forward if recomputed.
     copied = element if element < FLOAT32 else 0
     in_layer, in_head = copied * layer_matrices(shapes), copied * head_matrices(shapes)
-    in_layers, all_copies = depth * in_layer, depth * in_layer + in_head
+    in_layers = copied * layers_matrices(shapes)
+    all_copies = in_layers + in_head
     kept, again = saved.per_layer, saved.layer_gradients
     if settings.recompute:
         kept, again, in_layers = saved.layer_input, again + saved.per_layer, in_layer

@@ -1,6 +1,6 @@
 """A model file for FlexBERT, the authors' Composer trainer (AnswerDotAI/ModernBERT, main).
 
-Keys and values are those of its yamls/modernbert/, at the context extension's RoPE bases.
+Keys are those of its yamls/modernbert/; options take FlexBertConfig's names.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import yaml
 from hwsearch.errors import HwsearchError
 from hwsearch.export.wiring import check_modernbert
 from hwsearch.shape import EncoderShape
+from hwsearch.shape.architecture import Architecture
 from hwsearch.shape.parameters import masked_lm_parameters
 
 MODERNBERT_VOCAB = 50368
@@ -64,6 +65,8 @@ def _check_flexbert(shape: EncoderShape) -> None:
 
 
 def _model_config(shape: EncoderShape) -> dict[str, Any]:
+    a = shape.architecture
+    learned = a.position == "learned"
     if shape.global_attn_every_n_layers == 1:
         # FlexBERT accepts these three only together.
         locality: dict[str, Any] = {
@@ -73,7 +76,7 @@ def _model_config(shape: EncoderShape) -> dict[str, Any]:
         }
     else:
         locality = {
-            "local_attn_rotary_emb_base": 10_000.0,
+            "local_attn_rotary_emb_base": a.local_rope_theta,
             "sliding_window": shape.local_attention,
             "global_attn_every_n_layers": shape.global_attn_every_n_layers,
         }
@@ -86,31 +89,33 @@ def _model_config(shape: EncoderShape) -> dict[str, Any]:
         "max_position_embeddings": shape.max_position_embeddings,
         "init_method": "full_megatron",
         "padding": "unpadded",
-        "embedding_layer": "sans_pos",
-        "bert_layer": "prenorm",
-        "attention_layer": "rope",
-        "mlp_layer": "glu",
-        "normalization": "layernorm",
-        "norm_kwargs": {"eps": 1e-5, "bias": False},
-        "embed_norm": True,
-        "skip_first_prenorm": True,
-        "final_norm": True,
-        "hidden_act": "gelu",
-        "head_pred_act": "gelu",
+        "embedding_layer": "absolute_pos" if learned else "sans_pos",
+        "bert_layer": "postnorm" if a.post_norm else "prenorm",
+        "attention_layer": "base" if learned else "rope",
+        "mlp_layer": "glu" if a.gated_mlp else "mlp",
+        **_initial_layers(a),
+        "normalization": a.norm,
+        "norm_kwargs": {"eps": a.norm_eps} | ({"bias": a.norm_bias} if a.norm == "layernorm" else {}),
+        "embed_norm": a.embedding_norm,
+        "skip_first_prenorm": not a.first_attention_norm,
+        "final_norm": a.final_norm,
+        "hidden_act": a.activation,
+        "head_pred_act": a.head_activation,
         "head_pred_norm": True,
-        "head_pred_bias": False,
-        "activation_function": "gelu",
-        "attn_qkv_bias": False,
-        "attn_out_bias": False,
-        "mlp_in_bias": False,
-        "mlp_out_bias": False,
-        "decoder_bias": True,
+        "head_pred_bias": a.mlm_transform_bias,
+        "activation_function": a.activation,
+        "attn_qkv_bias": a.qkv_bias,
+        "attn_out_bias": a.attention_out_bias,
+        "mlp_in_bias": a.mlp_in_bias,
+        "mlp_out_bias": a.mlp_out_bias,
+        "decoder_bias": a.decoder_bias,
+        **({} if a.tied_decoder else {"tie_word_embeddings": False}),
         "attention_probs_dropout_prob": 0.0,
         "attn_out_dropout_prob": 0.1,
         "embed_dropout_prob": 0.0,
         "mlp_dropout_prob": 0.0,
         "rotary_emb_dim": None,
-        "rotary_emb_base": 160_000.0,
+        "rotary_emb_base": a.global_rope_theta,
         "rotary_emb_scale_base": None,
         "rotary_emb_interleaved": False,
         **locality,
@@ -118,7 +123,14 @@ def _model_config(shape: EncoderShape) -> dict[str, Any]:
         "loss_function": "fa_cross_entropy",
         "loss_kwargs": {"reduction": "mean"},
         "allow_embedding_resizing": True,
-        "unpad_embeddings": True,
+        # FlexBERT adds learned positions before it unpads.
+        "unpad_embeddings": not learned,
         "compile_model": True,
         "masked_prediction": True,
     }
+
+
+def _initial_layers(architecture: Architecture) -> dict[str, Any]:
+    if not architecture.initial_plain_layers:
+        return {}
+    return {"initial_mlp_layer": "mlp", "num_initial_layers": architecture.initial_plain_layers}

@@ -9,6 +9,19 @@ from typing import Any
 from hwsearch.errors import HwsearchError
 from hwsearch.export.wiring import check_modernbert
 from hwsearch.shape import EncoderShape
+from hwsearch.shape.options import options_of
+
+ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "silu": "silu", "relu": "relu"}
+# Options whose value transformers' ModernBERT does not leave open.
+FIXED_OPTIONS = (
+    "mlp",
+    "norm",
+    "norm_order",
+    "embedding_norm",
+    "first_attention_norm",
+    "position",
+    "initial_plain_layers",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +54,8 @@ def hf_config(shape: EncoderShape, ids: SpecialIds | None = None) -> dict[str, A
     Raises HwsearchError for a wiring that ModernBertConfig cannot express.
     """
     check_modernbert(shape, "hf")
+    _check_options(shape)
+    a = shape.architecture
     ids = ids or default_ids(shape.vocab_size)
     every = shape.global_attn_every_n_layers
     return {
@@ -58,18 +73,19 @@ def hf_config(shape: EncoderShape, ids: SpecialIds | None = None) -> dict[str, A
         ],
         "local_attention": shape.local_attention,
         "rope_parameters": {
-            "full_attention": {"rope_type": "default", "rope_theta": 160_000.0},
-            "sliding_attention": {"rope_type": "default", "rope_theta": 10_000.0},
+            "full_attention": {"rope_type": "default", "rope_theta": a.global_rope_theta},
+            "sliding_attention": {"rope_type": "default", "rope_theta": a.local_rope_theta},
         },
-        "hidden_activation": "gelu",
-        "norm_eps": 1e-5,
-        "norm_bias": False,
-        "attention_bias": False,
-        "mlp_bias": False,
-        "decoder_bias": True,
-        "tie_word_embeddings": True,
-        "classifier_activation": "gelu",
-        "classifier_bias": False,
+        "hidden_activation": ACTIVATIONS[a.activation],
+        "norm_eps": a.norm_eps,
+        "norm_bias": a.norm_bias,
+        "attention_bias": a.qkv_bias,
+        "mlp_bias": a.mlp_in_bias,
+        "decoder_bias": a.decoder_bias,
+        "tie_word_embeddings": a.tied_decoder,
+        # The masked-LM head takes these two from the classifier's.
+        "classifier_activation": ACTIVATIONS[a.head_activation],
+        "classifier_bias": a.mlm_transform_bias,
         "classifier_dropout": 0.0,
         "classifier_pooling": "mean",
         "attention_dropout": 0.0,
@@ -83,6 +99,26 @@ def hf_config(shape: EncoderShape, ids: SpecialIds | None = None) -> dict[str, A
         "sep_token_id": ids.sep,
         "pad_token_id": ids.pad,
     }
+
+
+def _check_options(shape: EncoderShape) -> None:
+    """Raises HwsearchError, which names the option, where ModernBertConfig has no key for it."""
+    a = shape.architecture
+    for option, value in options_of(a).items():
+        if option in FIXED_OPTIONS:
+            raise HwsearchError(
+                f"{shape}: {option}: {str(value).lower()} has no hf export: ModernBertConfig cannot say it"
+                " (it exports as flexbert and yaml)"
+            )
+    for names, values in (
+        ("qkv_bias and attention_out_bias", (a.qkv_bias, a.attention_out_bias)),
+        ("mlp_in_bias and mlp_out_bias", (a.mlp_in_bias, a.mlp_out_bias)),
+    ):
+        if values[0] != values[1]:
+            raise HwsearchError(
+                f"{shape}: {names}: ModernBertConfig has one switch for both"
+                " (each alone exports as flexbert and yaml)"
+            )
 
 
 def hf_config_text(shape: EncoderShape, ids: SpecialIds | None = None) -> str:

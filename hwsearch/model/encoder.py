@@ -1,4 +1,4 @@
-"""ModernBERT on packed tokens: no padding from the embedding to the logits.
+"""ModernBERT and its options on packed tokens: no padding from the embedding to the loss.
 
 Modules bear the names of transformers' ModernBertForMaskedLM, so that weights load both ways.
 Shape suffixes: T packed tokens, P positions to predict, C hidden size, H heads, D head size,
@@ -7,58 +7,100 @@ V vocabulary.
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from hwsearch.errors import HwsearchError
 from hwsearch.kernels import attention_schedule, varlen_attention_qkvpacked
+from hwsearch.kernels.loss import linear_cross_entropy
+from hwsearch.model.initialisation import initialise
 from hwsearch.shape import EncoderShape
+from hwsearch.shape.options import with_options
 
-NORM_EPS = 1e-5
-GLOBAL_THETA = 160_000.0
-LOCAL_THETA = 10_000.0
-INIT_STD = 0.02
-INIT_CUTOFF = 2.0  # standard deviations
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "gelu_tanh": partial(F.gelu, approximate="tanh"),
+    "silu": F.silu,
+    "relu": F.relu,
+}
 
 Rope = tuple[Tensor, Tensor]
 
 
 class MaskedLanguageModel(nn.Module):
-    """Encoder, prediction head and a decoder tied to the token embedding.
+    """Encoder, prediction head and a decoder, tied to the token embedding unless the shape says otherwise.
 
-    Weights come from torch's global generator (Megatron's scheme, as FlexBERT's `full_megatron`):
-    normal with std 0.02 cut at 2 std; 0.02 / sqrt(2 L) for the matrices that write to the residual
-    stream. transformers draws head.dense from the narrower of the two instead.
+    Weights are drawn by `hwsearch.model.initialisation` from torch's global generator.
 
-    Raises HwsearchError for a wiring other than ModernBERT's.
+    Attributes:
+        recompute: training keeps each layer's input alone and runs the layer again in the backward pass.
+
+    Raises HwsearchError for a wiring that is not ModernBERT's or one of its options.
     """
 
-    def __init__(self, shape: EncoderShape) -> None:
+    def __init__(self, shape: EncoderShape, *, recompute: bool = False) -> None:
         super().__init__()
         check_wiring(shape)
         self.shape = shape
         self.model = Backbone(shape)
-        self.head = PredictionHead(shape.hidden_size)
-        self.decoder = nn.Linear(shape.hidden_size, shape.vocab_size)
-        self.decoder.weight = self.model.embeddings.tok_embeddings.weight
-        self._initialise()
+        self.head = PredictionHead(shape)
+        a = shape.architecture
+        self.decoder = nn.Linear(shape.hidden_size, shape.vocab_size, bias=a.decoder_bias)
+        if a.tied_decoder:
+            self.decoder.weight = self.model.embeddings.tok_embeddings.weight
+        self.recompute = recompute
+        initialise(self, shape)
+
+    @property
+    def recompute(self) -> bool:
+        return self.model.recompute
+
+    @recompute.setter
+    def recompute(self, value: bool) -> None:
+        self.model.recompute = value
+
+    def set_rope_theta(self, global_theta: float, local_theta: float | None = None) -> None:
+        """Change the rotation's bases, which hold no weights; `shape`, and so an export, says the same.
+
+        A compiled model is compiled once more. Raises HwsearchError for a base outside 1 to 1e12, and for
+        a model without rotation.
+        """
+        a = self.shape.architecture
+        if local_theta is None:
+            local_theta = a.local_rope_theta
+        changed = with_options(a, global_rope_theta=global_theta, local_rope_theta=local_theta)
+        self.shape = replace(self.shape, architecture=changed)
+        self.model.global_theta, self.model.local_theta = changed.global_rope_theta, changed.local_rope_theta
 
     def forward(
-        self, tokens_T: Tensor, cu_seqlens: Tensor, max_seqlen: int, positions_P: Tensor | None = None
+        self,
+        tokens_T: Tensor,
+        cu_seqlens: Tensor,
+        max_seqlen: int,
+        positions_P: Tensor | None = None,
+        targets_P: Tensor | None = None,
     ) -> Tensor:
-        """Logits [P, V] at `positions_P` of the packed axis, or [T, V] at every token.
+        """Logits [P, V] at `positions_P` of the packed axis, or [T, V] at every token; or their loss.
 
         Args:
             tokens_T: int64 ids of all sequences, one after the other.
             cu_seqlens: int32 or int64 [sequences + 1], offsets of the sequences, from 0 to T.
-            max_seqlen: at least the longest sequence.
+            max_seqlen: at least the longest sequence; one number for all batches compiles once.
             positions_P: int64 places to predict; the rest costs no vocabulary-sized product.
+            targets_P: int64 ids that belong there, or -100. With them the result is the cross-entropy in
+                nats, summed over the targets, a float32 scalar; no [P, V] logits are kept.
         """
         head_PC = self.head_states(tokens_T, cu_seqlens, max_seqlen, positions_P)
-        logits: Tensor = self.decoder(head_PC)
+        decoder = self.decoder
+        if targets_P is not None:
+            return linear_cross_entropy(head_PC, decoder.weight, targets_P, decoder.bias, reduction="sum")
+        logits: Tensor = decoder(head_PC)
         return logits
 
     def head_states(
@@ -72,41 +114,37 @@ class MaskedLanguageModel(nn.Module):
         out_PC: Tensor = self.head(x_TC)
         return out_PC
 
-    @torch.no_grad()
-    def _initialise(self) -> None:
-        residual_std = INIT_STD / math.sqrt(2 * self.shape.num_hidden_layers)
-        for name, weight in self.named_parameters():
-            if name == "decoder.bias":
-                nn.init.zeros_(weight)
-            elif weight.dim() == 2:
-                std = residual_std if name.endswith("Wo.weight") else INIT_STD
-                nn.init.trunc_normal_(weight, std=std, a=-INIT_CUTOFF * std, b=INIT_CUTOFF * std)
-
 
 class Backbone(nn.Module):
     def __init__(self, shape: EncoderShape) -> None:
         super().__init__()
+        a = shape.architecture
+        self.recompute = False
         self.head_size = shape.head_size
+        self.rotates = a.position == "rope"
+        self.global_theta, self.local_theta = a.global_rope_theta, a.local_rope_theta
         self.embeddings = Embeddings(shape)
         every = shape.global_attn_every_n_layers
         self.is_global = [index % every == 0 for index in range(shape.num_hidden_layers)]
         self.layers = nn.ModuleList(
-            Layer(shape, is_first=index == 0, is_global=is_global)
-            for index, is_global in enumerate(self.is_global)
+            Layer(shape, index, is_global=is_global) for index, is_global in enumerate(self.is_global)
         )
-        self.final_norm = _norm(shape.hidden_size)
+        self.final_norm = nn.Identity() if a.post_norm else norm_of(shape)
 
     def forward(self, tokens_T: Tensor, cu_seqlens: Tensor, max_seqlen: int) -> Tensor:
-        global_rope = rope_tables(max_seqlen, self.head_size, GLOBAL_THETA, tokens_T.device)
-        local_rope = rope_tables(max_seqlen, self.head_size, LOCAL_THETA, tokens_T.device)
+        global_rope = local_rope = None
+        if self.rotates:
+            global_rope = rope_tables(max_seqlen, self.head_size, self.global_theta, tokens_T.device)
+            local_rope = rope_tables(max_seqlen, self.head_size, self.local_theta, tokens_T.device)
         # The Triton kernels' work list, one for all layers; nothing else reads it.
         schedule = None
         if tokens_T.is_cuda:
             schedule = attention_schedule(cu_seqlens, tokens_T.shape[0], max_seqlen)
-        x_TC: Tensor = self.embeddings(tokens_T)
+        recompute = self.recompute and torch.is_grad_enabled()
+        x_TC: Tensor = self.embeddings(tokens_T, cu_seqlens)
         for layer, is_global in zip(self.layers, self.is_global, strict=True):
-            rope = global_rope if is_global else local_rope
-            x_TC = layer(x_TC, cu_seqlens, max_seqlen, rope, schedule)
+            arguments = (x_TC, cu_seqlens, max_seqlen, global_rope if is_global else local_rope, schedule)
+            x_TC = checkpoint(layer, *arguments, use_reentrant=False) if recompute else layer(*arguments)
         normed: Tensor = self.final_norm(x_TC)
         return normed
 
@@ -114,41 +152,58 @@ class Backbone(nn.Module):
 class Embeddings(nn.Module):
     def __init__(self, shape: EncoderShape) -> None:
         super().__init__()
+        a = shape.architecture
         self.tok_embeddings = nn.Embedding(shape.vocab_size, shape.hidden_size)
-        self.norm = _norm(shape.hidden_size)
+        self.position_embeddings = None
+        if a.position == "learned":
+            self.position_embeddings = nn.Embedding(shape.max_position_embeddings, shape.hidden_size)
+        self.norm = norm_of(shape) if a.embedding_norm else nn.Identity()
 
-    def forward(self, tokens_T: Tensor) -> Tensor:
-        x_TC: Tensor = self.norm(self.tok_embeddings(tokens_T))
-        return x_TC
+    def forward(self, tokens_T: Tensor, cu_seqlens: Tensor) -> Tensor:
+        x_TC = self.tok_embeddings(tokens_T)
+        if self.position_embeddings is not None:
+            x_TC = x_TC + self.position_embeddings(positions_in_sequences(tokens_T.shape[0], cu_seqlens))
+        normed_TC: Tensor = self.norm(x_TC)
+        return normed_TC
 
 
 class Layer(nn.Module):
-    def __init__(self, shape: EncoderShape, *, is_first: bool, is_global: bool) -> None:
+    def __init__(self, shape: EncoderShape, index: int, *, is_global: bool) -> None:
         super().__init__()
-        # The embedding's norm already stands in front of the first layer.
-        self.attn_norm = nn.Identity() if is_first else _norm(shape.hidden_size)
+        a = shape.architecture
+        self.post_norm = a.post_norm
+        # The embedding's norm may already stand in front of the first layer.
+        bare = index == 0 and not a.first_attention_norm
+        self.attn_norm = nn.Identity() if bare else norm_of(shape)
         self.attn = Attention(shape, is_global=is_global)
-        self.mlp_norm = _norm(shape.hidden_size)
-        self.mlp = GatedMLP(shape)
+        self.mlp_norm = norm_of(shape)
+        self.mlp = FeedForward(shape, gated=a.gated_mlp and index >= a.initial_plain_layers)
 
     def forward(
-        self, x_TC: Tensor, cu_seqlens: Tensor, max_seqlen: int, rope: Rope, schedule: Tensor | None
+        self, x_TC: Tensor, cu_seqlens: Tensor, max_seqlen: int, rope: Rope | None, schedule: Tensor | None
     ) -> Tensor:
-        x_TC = x_TC + self.attn(self.attn_norm(x_TC), cu_seqlens, max_seqlen, rope, schedule)
-        out_TC: Tensor = x_TC + self.mlp(self.mlp_norm(x_TC))
+        sequences = (cu_seqlens, max_seqlen, rope, schedule)
+        out_TC: Tensor
+        if self.post_norm:
+            x_TC = self.attn_norm(x_TC + self.attn(x_TC, *sequences))
+            out_TC = self.mlp_norm(x_TC + self.mlp(x_TC))
+        else:
+            x_TC = x_TC + self.attn(self.attn_norm(x_TC), *sequences)
+            out_TC = x_TC + self.mlp(self.mlp_norm(x_TC))
         return out_TC
 
 
 class Attention(nn.Module):
     def __init__(self, shape: EncoderShape, *, is_global: bool) -> None:
         super().__init__()
+        a, h = shape.architecture, shape.hidden_size
         self.num_heads = shape.num_attention_heads
         self.window = None if is_global else shape.window
-        self.Wqkv = nn.Linear(shape.hidden_size, 3 * shape.hidden_size, bias=False)
-        self.Wo = nn.Linear(shape.hidden_size, shape.hidden_size, bias=False)
+        self.Wqkv = nn.Linear(h, 3 * h, bias=a.qkv_bias)
+        self.Wo = nn.Linear(h, h, bias=a.attention_out_bias)
 
     def forward(
-        self, x_TC: Tensor, cu_seqlens: Tensor, max_seqlen: int, rope: Rope, schedule: Tensor | None
+        self, x_TC: Tensor, cu_seqlens: Tensor, max_seqlen: int, rope: Rope | None, schedule: Tensor | None
     ) -> Tensor:
         # Rows of Wqkv: all heads of q, then of k, then of v.
         qkv_T3HD = self.Wqkv(x_TC).unflatten(-1, (3, self.num_heads, -1))
@@ -159,29 +214,46 @@ class Attention(nn.Module):
         return out_TC
 
 
-class GatedMLP(nn.Module):
-    """GeGLU with the exact (erf) GELU on the first half of Wi's rows."""
+class FeedForward(nn.Module):
+    """With a gate (GLU), the activation is on the first half of Wi's rows."""
 
-    def __init__(self, shape: EncoderShape) -> None:
+    def __init__(self, shape: EncoderShape, *, gated: bool) -> None:
         super().__init__()
-        self.Wi = nn.Linear(shape.hidden_size, 2 * shape.intermediate_size, bias=False)
-        self.Wo = nn.Linear(shape.intermediate_size, shape.hidden_size, bias=False)
+        a, h, i = shape.architecture, shape.hidden_size, shape.intermediate_size
+        self.gated = gated
+        self.activation = ACTIVATIONS[a.activation]
+        self.Wi = nn.Linear(h, (1 + gated) * i, bias=a.mlp_in_bias)
+        self.Wo = nn.Linear(i, h, bias=a.mlp_out_bias)
 
     def forward(self, x_TC: Tensor) -> Tensor:
-        activated, gate = self.Wi(x_TC).chunk(2, dim=-1)
-        out_TC: Tensor = self.Wo(F.gelu(activated) * gate)
+        inner = self.Wi(x_TC)
+        if self.gated:
+            activated, gate = inner.chunk(2, dim=-1)
+            inner = self.activation(activated) * gate
+        else:
+            inner = self.activation(inner)
+        out_TC: Tensor = self.Wo(inner)
         return out_TC
 
 
 class PredictionHead(nn.Module):
-    def __init__(self, hidden_size: int) -> None:
+    def __init__(self, shape: EncoderShape) -> None:
         super().__init__()
-        self.dense = nn.Linear(hidden_size, hidden_size, bias=False)
-        self.norm = _norm(hidden_size)
+        a, h = shape.architecture, shape.hidden_size
+        self.activation = ACTIVATIONS[a.head_activation]
+        self.dense = nn.Linear(h, h, bias=a.mlm_transform_bias)
+        self.norm = norm_of(shape)
 
     def forward(self, x_PC: Tensor) -> Tensor:
-        out_PC: Tensor = self.norm(F.gelu(self.dense(x_PC)))
+        out_PC: Tensor = self.norm(self.activation(self.dense(x_PC)))
         return out_PC
+
+
+def norm_of(shape: EncoderShape) -> nn.Module:
+    a = shape.architecture
+    if a.norm == "rmsnorm":
+        return nn.RMSNorm(shape.hidden_size, eps=a.norm_eps)
+    return nn.LayerNorm(shape.hidden_size, eps=a.norm_eps, bias=a.norm_bias)
 
 
 def rope_tables(length: int, head_size: int, theta: float, device: torch.device) -> Rope:
@@ -191,23 +263,22 @@ def rope_tables(length: int, head_size: int, theta: float, device: torch.device)
     return angles.cos(), angles.sin()
 
 
-def _norm(size: int) -> nn.LayerNorm:
-    return nn.LayerNorm(size, eps=NORM_EPS, bias=False)
+def positions_in_sequences(tokens: int, cu_seqlens: Tensor) -> Tensor:
+    """Place of every packed token in its own sequence, [T]."""
+    place_T = torch.arange(tokens, device=cu_seqlens.device, dtype=cu_seqlens.dtype)
+    sequence_T = torch.searchsorted(cu_seqlens, place_T, right=True) - 1
+    return place_T - cu_seqlens[sequence_T]
 
 
 def check_wiring(shape: EncoderShape) -> None:
     """Raises HwsearchError for a shape that this module cannot build."""
-    if shape.architecture.name != "modernbert":
+    a = shape.architecture
+    if a.name != "modernbert":
         raise HwsearchError(
-            f"{shape}: architecture: {shape.architecture.name} cannot be built; accepted: modernbert"
+            f"{shape}: architecture: {a.name} cannot be built; accepted: modernbert, with options"
         )
     if shape.key_value_heads != shape.num_attention_heads:
         raise HwsearchError(
             f"{shape}: num_key_value_heads: {shape.key_value_heads}; ModernBERT has one per query head,"
             f" {shape.num_attention_heads}"
-        )
-    if shape.head_size % 2:
-        raise HwsearchError(
-            f"{shape}: head size {shape.head_size} (hidden_size / num_attention_heads) is odd;"
-            " rotary embedding turns it by halves"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -12,14 +13,27 @@ from hwsearch.errors import HwsearchError
 from hwsearch.files import write_whole
 from hwsearch.model.encoder import MaskedLanguageModel
 
-# The decoder's weight is the token embedding: stored once, as transformers does.
-TIED = "decoder.weight"
+DECODER = "decoder.weight"
 
 
 def save_weights(model: MaskedLanguageModel, path: Path) -> None:
     """Write `path` whole; tensors keep their dtype."""
-    tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items() if name != TIED}
+    tensors = {name: t.detach().cpu().contiguous() for name, t in stored_state(model).items()}
     write_whole(path, save(tensors, metadata={"format": "pt"}))
+
+
+def stored_state(model: MaskedLanguageModel) -> dict[str, torch.Tensor]:
+    """The weights by name, once each: a tied decoder is the token embedding, as transformers stores it."""
+    tied = model.shape.architecture.tied_decoder
+    return {name: t for name, t in model.state_dict().items() if not (tied and name == DECODER)}
+
+
+def read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """All tensors of a safetensors file. Raises HwsearchError for one that is missing or broken."""
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise HwsearchError(f"{path}: not a readable safetensors file: {error}") from error
 
 
 def load_weights(model: MaskedLanguageModel, path: Path) -> None:
@@ -27,15 +41,18 @@ def load_weights(model: MaskedLanguageModel, path: Path) -> None:
 
     Raises HwsearchError for a broken file and for names or sizes that do not fit the shape.
     """
-    try:
-        tensors: dict[str, torch.Tensor] = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise HwsearchError(f"{path}: not a readable safetensors file: {error}") from error
-    tensors.pop(TIED, None)
-    expected = {name: tensor.shape for name, tensor in model.state_dict().items() if name != TIED}
+    fill(model, read_weights(path), str(path))
+
+
+def fill(model: MaskedLanguageModel, tensors: Mapping[str, torch.Tensor], source: str) -> None:
+    """Copy `tensors` into `model`, every name of it. Raises HwsearchError, which begins with `source`."""
+    tensors = dict(tensors)
+    if model.shape.architecture.tied_decoder:
+        tensors.pop(DECODER, None)
+    expected = {name: tensor.shape for name, tensor in stored_state(model).items()}
     for name in sorted(expected.keys() | tensors.keys()):
         found = tuple(tensors[name].shape) if name in tensors else "nothing"
         wanted = tuple(expected[name]) if name in expected else "nothing"
         if found != wanted:
-            raise HwsearchError(f"{path}: {name}: found {found}, {model.shape} has {wanted}")
+            raise HwsearchError(f"{source}: {name}: found {found}, {model.shape} has {wanted}")
     model.load_state_dict(tensors, strict=False)

@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from hwsearch.errors import HwsearchError
-from hwsearch.shape.architecture import ARCHITECTURES, MODERNBERT, Architecture
+from hwsearch.shape.architecture import ARCHITECTURES, LATER_FIELDS, MODERNBERT, Architecture
+from hwsearch.shape.options import options_of, wiring, wiring_text
 
 # Far beyond any encoder; keeps every count of a table inside 64 bits.
 LARGEST_SIZE = 300_000
@@ -64,6 +65,11 @@ class EncoderShape:
             raise HwsearchError(f"head size {self.head_size} is odd; rotary embeddings turn pairs")
         if self.local_attention % 2:
             raise HwsearchError(f"local_attention: {self.local_attention} is odd; both sides see half of it")
+        if self.architecture.initial_plain_layers > self.num_hidden_layers:
+            raise HwsearchError(
+                f"initial_plain_layers: {self.architecture.initial_plain_layers} are more than"
+                f" num_hidden_layers {self.num_hidden_layers}"
+            )
 
     @property
     def head_size(self) -> int:
@@ -88,12 +94,14 @@ class EncoderShape:
 
     def to_dict(self) -> dict[str, Any]:
         """What shape.yaml holds; `from_dict` reads it back."""
-        return {"architecture": self.architecture.name, **self.sizes()}
+        options = options_of(self.architecture)
+        named = {"architecture": self.architecture.name} | ({"options": options} if options else {})
+        return named | self.sizes()
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> EncoderShape:
-        """Raises HwsearchError for unknown keys, missing keys, wrong types or an unknown architecture."""
-        accepted = {f.name for f in fields(cls)}
+        """Raises HwsearchError for unknown keys, missing keys, wrong types or an unknown wiring."""
+        accepted = {f.name for f in fields(cls)} | {"options"}
         if unknown := sorted(str(key) for key in set(data) - accepted):
             raise HwsearchError(f"unknown key {unknown[0]!r}; accepted: {', '.join(sorted(accepted))}")
         required = ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size")
@@ -101,18 +109,24 @@ class EncoderShape:
             raise HwsearchError(f"{missing[0]} is missing; required: {', '.join(required)}")
         values = dict(data)
         name = values.pop("architecture", MODERNBERT.name)
-        if not isinstance(name, str) or name not in ARCHITECTURES:
-            raise HwsearchError(f"architecture: {name!r} is unknown; accepted: {', '.join(ARCHITECTURES)}")
-        return cls(architecture=ARCHITECTURES[name], **values)
+        options = values.pop("options", {})
+        if not isinstance(options, Mapping):
+            raise HwsearchError(f"options: found {options!r}; accepted: a mapping of names to values")
+        return cls(architecture=wiring(str(name), options), **values)
 
     def hash(self) -> str:
         """Twelve hexadecimal digits that name this shape in studies and files."""
-        content = repr((sorted(self.sizes().items()), sorted(asdict(self.architecture).items())))
+        family = ARCHITECTURES.get(self.architecture.name, MODERNBERT)
+        wired = asdict(self.architecture)
+        for name in LATER_FIELDS:
+            if wired[name] == getattr(family, name):
+                del wired[name]
+        content = repr((sorted(self.sizes().items()), sorted(wired.items())))
         return hashlib.sha256(content.encode()).hexdigest()[:12]
 
     def __str__(self) -> str:
         """Short notation, as `hwsearch.shape.notation.parse_shape` reads it."""
-        text = "" if self.architecture == MODERNBERT else f"{self.architecture.name}:"
+        text = "" if self.architecture == MODERNBERT else f"{wiring_text(self.architecture)}:"
         text += f"L{self.num_hidden_layers}-h{self.hidden_size}"
         text += f"-a{self.num_attention_heads}-i{self.intermediate_size}"
         if self.key_value_heads != self.num_attention_heads:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from hwsearch.shape.encoder_shape import EncoderShape
+from hwsearch.shape.parameters import head_matrices, layers_matrices
 
 
 def visible_pairs(lengths: Sequence[int], window: int | None) -> int:
@@ -51,11 +52,9 @@ def count_flops(shape: EncoderShape, lengths: Sequence[int], *, head_tokens: int
         lengths: tokens per sequence; zero is allowed. Padding is the caller's to add.
         head_tokens: positions that go through the masked-LM head (0 for the backbone alone).
     """
-    a, h, i = shape.architecture, shape.hidden_size, shape.intermediate_size
+    a, h = shape.architecture, shape.hidden_size
     layers, global_layers = shape.num_hidden_layers, shape.num_global_layers
-    qkv_rows = h + 2 * shape.key_value_heads * shape.head_size
-    matrices_per_token = 2 * h * (qkv_rows + h + i * (2 + a.gated_mlp))
-    matrices = int(sum(lengths)) * matrices_per_token * layers
+    matrices = int(sum(lengths)) * 2 * int(layers_matrices(shape))
     attention_global = 4 * h * visible_pairs(lengths, None) * global_layers
     attention_local = 4 * h * visible_pairs(lengths, shape.window) * (layers - global_layers)
     if a.position == "relative":
@@ -63,5 +62,5 @@ def count_flops(shape: EncoderShape, lengths: Sequence[int], *, head_tokens: int
         # relative table it can reach, and the table is projected to keys and queries per layer.
         reachable = sum(s * min(2 * s, a.position_rows) for s in lengths)
         attention_global += layers * (2 * 2 * h * reachable + 2 * 2 * a.position_rows * h * h)
-    head = head_tokens * 2 * h * (h * a.mlm_transform + shape.vocab_size)
+    head = head_tokens * 2 * int(head_matrices(shape))
     return Flops(matrices, attention_global, attention_local, head)

@@ -19,17 +19,28 @@ def embedding_parameters(shape: Sizes) -> Any:
     """Token, learned position and segment tables with their norm; DeBERTa's relative table counts here."""
     a, h = shape.architecture, shape.hidden_size
     norms = a.norm_weights * (a.embedding_norm + (a.position == "relative"))
-    return token_embedding_parameters(shape) + h * (a.position_rows + a.token_types + norms)
+    return token_embedding_parameters(shape) + h * (position_rows(shape) + a.token_types + norms)
 
 
-def layer_parameters(shape: Sizes) -> Any:
-    """One encoder layer with both of its norms."""
-    a, h, i = shape.architecture, shape.hidden_size, shape.intermediate_size
+def position_rows(shape: Sizes) -> Any:
+    """Rows of the learned or relative table."""
+    a = shape.architecture
+    return shape.max_position_embeddings if a.position == "learned" and not a.position_rows else a.position_rows
+
+
+def layers_parameters(shape: Sizes) -> Any:
+    """All encoder layers, each with two norms."""
+    a, h = shape.architecture, shape.hidden_size
     qkv_rows = h + 2 * shape.key_value_heads * shape.head_size
-    mlp_rows = i * (1 + a.gated_mlp)
-    weights = h * (qkv_rows + h + mlp_rows + i)
-    biases = a.qkv_bias * qkv_rows + a.attention_out_bias * h + a.mlp_in_bias * mlp_rows + a.mlp_out_bias * h
-    return weights + biases + 2 * a.norm_weights * h
+    biases = a.qkv_bias * qkv_rows + (a.attention_out_bias + a.mlp_out_bias + 2 * a.norm_weights) * h
+    return layers_matrices(shape) + shape.num_hidden_layers * biases + a.mlp_in_bias * mlp_in_rows(shape)
+
+
+def mlp_in_rows(shape: Sizes) -> Any:
+    """Rows of all layers' first feed-forward matrices: two branches where there is a gate."""
+    a = shape.architecture
+    branches = shape.num_hidden_layers * (1 + a.gated_mlp) - a.initial_plain_layers
+    return shape.intermediate_size * branches
 
 
 def body_parameters(shape: Sizes) -> Any:
@@ -39,7 +50,7 @@ def body_parameters(shape: Sizes) -> Any:
     """
     a = shape.architecture
     norms_beside_layers = a.norm_weights * (a.final_norm - (not a.first_attention_norm))
-    return shape.num_hidden_layers * layer_parameters(shape) + norms_beside_layers * shape.hidden_size
+    return layers_parameters(shape) + norms_beside_layers * shape.hidden_size
 
 
 def backbone_parameters(shape: Sizes) -> Any:
@@ -54,8 +65,15 @@ def masked_lm_parameters(shape: Sizes) -> Any:
     return backbone_parameters(shape) + transform + decoder
 
 
+def layers_matrices(shape: Sizes) -> Any:
+    """Weights of all layers that matrix products read."""
+    h = shape.hidden_size
+    rows_of_layer = h + 2 * shape.key_value_heads * shape.head_size + h + shape.intermediate_size
+    return h * (shape.num_hidden_layers * rows_of_layer + mlp_in_rows(shape))
+
+
 def layer_matrices(shape: Sizes) -> Any:
-    """Weights of one layer that matrix products read."""
+    """Weights of one layer that matrix products read, the largest where they differ."""
     qkv_rows = shape.hidden_size + 2 * shape.key_value_heads * shape.head_size
     mlp_rows = shape.intermediate_size * (2 + shape.architecture.gated_mlp)
     return shape.hidden_size * (qkv_rows + shape.hidden_size + mlp_rows)

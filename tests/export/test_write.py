@@ -18,7 +18,8 @@ from transformers import AutoConfig, AutoModelForMaskedLM, ModernBertConfig
 from hwsearch.errors import HwsearchError
 from hwsearch.export import FORMATS, write_export
 from hwsearch.shape import PRESETS, EncoderShape, parse_shape
-from hwsearch.shape.notation import read_hf_config, read_shape_yaml
+from hwsearch.shape.hf_config import read_hf_config
+from hwsearch.shape.notation import read_shape_yaml
 from hwsearch.shape.parameters import masked_lm_parameters
 
 MODERNBERTS = ["modernbert-base", "modernbert-large", "L7-h128-a2-i192-v1000-g3-w32-p512", "L3-h64-a1-i64-g5"]

@@ -9,14 +9,39 @@ from transformers import AutoConfig, ModernBertForMaskedLM
 from hwsearch.errors import HwsearchError
 from hwsearch.export import write_export
 from hwsearch.model import MaskedLanguageModel, load_weights, save_weights
-from hwsearch.shape import EncoderShape, parse_shape
-from hwsearch.shape.parameters import masked_lm_parameters
+from hwsearch.model.encoder import positions_in_sequences
+from hwsearch.shape import EncoderShape, count_flops, parse_shape
+from hwsearch.shape.parameters import backbone_parameters, masked_lm_parameters
 
 SHAPES = [
     "L5-h96-a3-i80-v300-g2-w32-p512",
     "L2-h64-a4-i96-v300-g3-w128-p512",
     "L4-h64-a1-i64-v300-g1-p512",
     "L4-h64-a2-i64-v300-g4-w8-p512",
+]
+HF_OPTIONS = [
+    "activation=silu",
+    "activation=gelu_tanh+head_activation=relu",
+    "norm_bias=true+norm_eps=1e-06",
+    "qkv_bias=true+attention_out_bias=true",
+    "mlp_in_bias=true+mlp_out_bias=true",
+    "head_bias=true+decoder_bias=false",
+    "tied_decoder=false",
+    "global_rope_theta=80000+local_rope_theta=500",
+]
+SHAPES += [f"modernbert+{options}:L4-h64-a2-i96-v300-w16-p512" for options in HF_OPTIONS]
+OWN_OPTIONS = [
+    "mlp=plain",
+    "mlp=plain+mlp_in_bias=true+activation=relu",
+    "norm=rmsnorm",
+    "norm_order=post+norm_bias=true",
+    "norm_order=post+norm=rmsnorm+embedding_norm=false",
+    "embedding_norm=false",
+    "first_attention_norm=true",
+    "position=learned",
+    "qkv_bias=true+mlp_out_bias=true",
+    "initial_plain_layers=2+mlp_in_bias=true",
+    "initial_plain_layers=4",
 ]
 LENGTHS = [1, 129, 64, 3, 65, 200]
 
@@ -116,6 +141,175 @@ def test_gradients_are_those_of_transformers(tmp_path):
     theirs = dict(hf.named_parameters())
     for name, weight in model.named_parameters():
         torch.testing.assert_close(weight.grad, theirs[name].grad, rtol=1e-3, atol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize("options", [*OWN_OPTIONS, *HF_OPTIONS])
+def test_counts_are_those_of_what_is_built(options):
+    shape = parse_shape(f"+{options}:L5-h64-a2-i96-v300-w16-p40")
+    with torch.device("meta"):
+        model = MaskedLanguageModel(shape)
+    assert sum(weight.numel() for weight in model.parameters()) == masked_lm_parameters(shape)
+    assert sum(weight.numel() for weight in model.model.parameters()) == backbone_parameters(shape)
+    products = [module for module in model.model.modules() if isinstance(module, torch.nn.Linear)]
+    in_products = 2 * sum(product.weight.numel() for product in products)
+    assert count_flops(shape, [1]).matrices == in_products
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("options", OWN_OPTIONS)
+def test_sequences_of_a_batch_do_not_meet(options):
+    model = ours(parse_shape(f"+{options}:L5-h64-a2-i96-v300-w16-p512"))
+    tokens, cu_seqlens = packed(LENGTHS)
+    together = model(tokens, cu_seqlens, 200)
+    assert together.isfinite().all() and together.std() > 0.3
+    for row, expected in zip(tokens.split(LENGTHS), together.split(LENGTHS), strict=True):
+        alone = model(row, torch.tensor([0, len(row)], dtype=torch.int32), len(row))
+        torch.testing.assert_close(alone, expected, rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
+def test_learned_positions_restart_with_every_sequence():
+    cu_seqlens = torch.tensor([0, 3, 3, 4, 6])
+    assert positions_in_sequences(6, cu_seqlens).tolist() == [0, 1, 2, 0, 0, 1]
+    model = ours(parse_shape("+position=learned:L2-h64-a2-i96-v300-w16-p64"))
+    same = model(torch.full((6,), 7), cu_seqlens, 3)
+    torch.testing.assert_close(same[4], same[4])
+    assert not torch.allclose(same[4], same[5])
+
+
+def reference(shape: EncoderShape, model: MaskedLanguageModel, tokens: torch.Tensor) -> torch.Tensor:
+    """Logits of one sequence, written out plainly, for the options that transformers does not have."""
+    a, w, length = shape.architecture, dict(model.named_parameters()), len(tokens)
+
+    def norm(x, name):
+        if f"{name}.weight" not in w:
+            return x
+        if a.norm == "layernorm":
+            x = x - x.mean(-1, keepdim=True)
+        y = x * (x.pow(2).mean(-1, keepdim=True) + a.norm_eps).rsqrt() * w[f"{name}.weight"]
+        return y + w[f"{name}.bias"] if a.norm_bias else y
+
+    def linear(x, name):
+        y = x @ w[f"{name}.weight"].T
+        return y + w[f"{name}.bias"] if f"{name}.bias" in w else y
+
+    def act(x, name):
+        x64 = x.double()
+        return {
+            "gelu": lambda: x64 * (1 + torch.erf(x64 / 2**0.5)) / 2,
+            "relu": lambda: x64.clamp(min=0),
+        }[name]().float()
+
+    def rotate(x, theta):
+        half = shape.head_size // 2
+        angle = torch.arange(length)[:, None] / theta ** (torch.arange(half) / half)
+        c, s = angle.cos()[:, None], angle.sin()[:, None]
+        first, second = x[..., :half], x[..., half:]
+        return torch.cat([first * c - second * s, second * c + first * s], -1)
+
+    def attention(x, index):
+        name, is_global = f"model.layers.{index}.attn", index % shape.global_attn_every_n_layers == 0
+        q, k, v = linear(x, f"{name}.Wqkv").view(length, 3, shape.num_attention_heads, -1).unbind(1)
+        if a.position == "rope":
+            theta = a.global_rope_theta if is_global else a.local_rope_theta
+            q, k = rotate(q, theta), rotate(k, theta)
+        scores = torch.einsum("ihd,jhd->hij", q, k) / shape.head_size**0.5
+        distance = (torch.arange(length)[:, None] - torch.arange(length)).abs()
+        if not is_global:
+            scores = scores.masked_fill(distance > shape.window, -torch.inf)
+        return linear(torch.einsum("hij,jhd->ihd", scores.softmax(-1), v).flatten(1), f"{name}.Wo")
+
+    def feed_forward(x, index):
+        inner = linear(x, f"model.layers.{index}.mlp.Wi")
+        if a.gated_mlp and index >= a.initial_plain_layers:
+            size = shape.intermediate_size
+            inner = act(inner[:, :size], a.activation) * inner[:, size:]
+        else:
+            inner = act(inner, a.activation)
+        return linear(inner, f"model.layers.{index}.mlp.Wo")
+
+    x = w["model.embeddings.tok_embeddings.weight"][tokens]
+    if a.position == "learned":
+        x = x + w["model.embeddings.position_embeddings.weight"][:length]
+    x = norm(x, "model.embeddings.norm")
+    for index in range(shape.num_hidden_layers):
+        attn_norm, mlp_norm = (f"model.layers.{index}.{part}_norm" for part in ("attn", "mlp"))
+        if a.post_norm:
+            x = norm(x + attention(x, index), attn_norm)
+            x = norm(x + feed_forward(x, index), mlp_norm)
+        else:
+            x = x + attention(norm(x, attn_norm), index)
+            x = x + feed_forward(norm(x, mlp_norm), index)
+    x = norm(x, "model.final_norm")
+    head = norm(act(linear(x, "head.dense"), a.head_activation), "head.norm")
+    return head @ model.decoder.weight.T + (0 if model.decoder.bias is None else model.decoder.bias)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("options", OWN_OPTIONS)
+def test_options_without_a_peer_do_what_they_say(options):
+    shape = parse_shape(f"+{options}:L5-h64-a2-i96-v300-w16-p512")
+    model = ours(shape)
+    tokens, cu_seqlens = packed([70])
+    expected = reference(shape, model, tokens)
+    torch.testing.assert_close(model(tokens, cu_seqlens, 70), expected, rtol=1e-4, atol=2e-5)
+
+
+@torch.no_grad()
+def test_a_changed_theta_reaches_logits_and_config(tmp_path):
+    model = ours(parse_shape(SHAPES[0]))
+    tokens, cu_seqlens = packed([200])
+    before = model(tokens, cu_seqlens, 200)
+    model.set_rope_theta(10_000.0)
+    after = model(tokens, cu_seqlens, 200)
+    assert not torch.allclose(before, after, atol=1e-3)
+    hf = loaded_by_transformers(model, tmp_path, "sdpa")
+    assert hf.config.rope_parameters["full_attention"]["rope_theta"] == 10_000.0
+    torch.testing.assert_close(hf(tokens[None]).logits[0], after, rtol=0, atol=1e-5)
+    model.set_rope_theta(160_000)
+    assert model.shape == parse_shape(SHAPES[0])
+    torch.testing.assert_close(model(tokens, cu_seqlens, 200), before)
+    with pytest.raises(HwsearchError, match="rope_theta"):
+        model.set_rope_theta(0.0)
+    with pytest.raises(HwsearchError, match="rotates nothing"):
+        ours(parse_shape("+position=learned:L2-h64-a2-i96-v300-p64")).set_rope_theta(10_000.0)
+
+
+def test_recomputed_layers_have_the_same_loss_and_gradients():
+    model = ours(parse_shape(SHAPES[0]))
+    tokens, cu_seqlens = packed(LENGTHS)
+    positions = torch.tensor([3, 70, 199])
+    targets = tokens[positions]
+    found = []
+    saved = []
+    for recompute in (False, True):
+        model.recompute = recompute
+        model.zero_grad()
+        sizes = 0
+
+        def count(tensor):
+            nonlocal sizes
+            sizes += tensor.numel()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+            loss = model(tokens, cu_seqlens, 200, positions, targets)
+        loss.backward()
+        found.append([loss.detach(), *(weight.grad.clone() for weight in model.parameters())])
+        saved.append(sizes)
+    for plain, again in zip(*found, strict=True):
+        torch.testing.assert_close(plain, again, rtol=0, atol=0)
+    assert saved[1] < saved[0] / 4
+
+
+def test_the_loss_is_the_cross_entropy_of_the_logits():
+    model = ours(parse_shape(SHAPES[0]))
+    tokens, cu_seqlens = packed(LENGTHS)
+    positions = torch.tensor([3, 70, 199])
+    expected = torch.nn.functional.cross_entropy(
+        model(tokens, cu_seqlens, 200, positions), tokens[positions], reduction="sum"
+    )
+    torch.testing.assert_close(model(tokens, cu_seqlens, 200, positions, tokens[positions]), expected)
 
 
 def test_initial_weights_follow_megatron():

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from hwsearch.errors import HwsearchError
 from hwsearch.shape import PRESETS, EncoderShape, parse_shape
-from hwsearch.shape.notation import read_hf_config, read_shape_yaml
+from hwsearch.shape.hf_config import read_hf_config
+from hwsearch.shape.notation import read_shape_yaml
 from hwsearch.shape.parameters import masked_lm_parameters
 from hwsearch.shape.table import ShapeTable
 
@@ -123,8 +124,12 @@ def test_hugging_face_configs_of_both_layouts(tmp_path) -> None:
         ({"global_attn_every_n_layers": 2.7}, r"2\.7 is not"),
         ({"intermediate_size": None}, "intermediate_size: None is not an integer"),
         ({"hidden_size": 10**30}, "is not an integer from 1"),
-        ({"mlp_bias": True}, "mlp_bias: found True; accepted: False"),
-        ({"tie_word_embeddings": False}, "tie_word_embeddings"),
+        ({"mlp_bias": "no"}, "mlp_bias: found 'no'; accepted: true, false"),
+        ({"hidden_activation": "mish"}, "hidden_activation: found 'mish'; accepted: gelu"),
+        ({"rope_scaling": {"rope_type": "yarn"}}, "rope_scaling: found"),
+        ({"rope_parameters": {"full_attention": {"rope_type": "yarn"}}}, "accepted: rope_type default"),
+        ({"rope_parameters": [1]}, "rope_parameters: found"),
+        ({"global_rope_theta": "far"}, "global_rope_theta: found 'far'"),
     ):
         path.write_text(json.dumps({**sizes, **change}))
         with pytest.raises(HwsearchError, match=said):
