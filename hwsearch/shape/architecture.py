@@ -74,7 +74,9 @@ class Architecture:
         if not self.final_norm and not self.first_attention_norm:
             raise HwsearchError("first_attention_norm: false has no meaning with norm_order post")
         if not self.first_attention_norm and not self.embedding_norm:
-            raise HwsearchError("first_attention_norm: false needs embedding_norm true, which stands in for it")
+            raise HwsearchError(
+                "first_attention_norm: false needs embedding_norm true, which stands in for it"
+            )
         if self.initial_plain_layers and not self.gated_mlp:
             raise HwsearchError("initial_plain_layers: with mlp plain every layer is plain already")
         thetas = (self.global_rope_theta, self.local_rope_theta)

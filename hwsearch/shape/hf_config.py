@@ -117,9 +117,7 @@ def _global_every(config: dict[str, Any]) -> Any:
     if not isinstance(layer_types, list) or len(layer_types) != depth:
         raise HwsearchError(f"layer_types: accepted: a list, one entry for each of {depth} layers")
     if unknown := [kind for kind in layer_types if kind not in ("full_attention", "sliding_attention")]:
-        raise HwsearchError(
-            f"layer_types: found {unknown[0]!r}; accepted: full_attention, sliding_attention"
-        )
+        raise HwsearchError(f"layer_types: found {unknown[0]!r}; accepted: full_attention, sliding_attention")
     spots = [i for i, kind in enumerate(layer_types) if kind == "full_attention"]
     # One global layer fits every n from the depth up: the same encoder, so ModernBERT's 3 where it does.
     every = spots[1] if len(spots) > 1 else max(len(layer_types), default)

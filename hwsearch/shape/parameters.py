@@ -25,7 +25,9 @@ def embedding_parameters(shape: Sizes) -> Any:
 def position_rows(shape: Sizes) -> Any:
     """Rows of the learned or relative table."""
     a = shape.architecture
-    return shape.max_position_embeddings if a.position == "learned" and not a.position_rows else a.position_rows
+    return (
+        shape.max_position_embeddings if a.position == "learned" and not a.position_rows else a.position_rows
+    )
 
 
 def layers_parameters(shape: Sizes) -> Any:

@@ -15,23 +15,30 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from hwsearch.errors import HwsearchError
+from hwsearch.export import exports
 from hwsearch.export.hf import hf_config_text
 from hwsearch.files import write_whole
 from hwsearch.interrupt import StopOnInterrupt
 from hwsearch.model import MaskedLanguageModel
-from hwsearch.model.weights import TIED
+from hwsearch.model.weights import stored_state
 from hwsearch.shape.flops import count_flops
+from hwsearch.shape.notation import shape_yaml
 from hwsearch.training.batches import DataState, Step, batches, evaluation_rows
 from hwsearch.training.checkpoint import prune, write_checkpoint
 from hwsearch.training.log import RunLog, StepRecord
-from hwsearch.training.loss import IDLE_ROW, inputs
+from hwsearch.training.masking import MaskedRow
 from hwsearch.training.optimizer import optimizer_tensors, set_rates, whole
+from hwsearch.training.packing import Row
 from hwsearch.training.processes import Processes, gradients_reduced
 from hwsearch.training.recipe import Recipe
 from hwsearch.training.schedule import Schedule
 from hwsearch.training.token_cache import TokenCache
 
 CHECKPOINTS = "checkpoints"
+# What a process without a row of its own runs, since the others wait for it: two tokens, weighted by 0.
+IDLE_ROW = MaskedRow(
+    Row(np.zeros(2, np.int64), np.array([0, 2], np.int32)), np.zeros(1, np.int64), np.zeros(1, np.int64)
+)
 
 
 @dataclass
@@ -62,7 +69,7 @@ class Run:
     """A run in progress.
 
     Attributes:
-        module: `MaskedLoss` of the model, as this process calls it.
+        module: the model as this process calls it.
         identity: what a checkpoint must have been made with to go on here; plain data.
         flops_per_s: what one device can do, if known.
     """
@@ -85,9 +92,13 @@ class Run:
         return self.out / CHECKPOINTS
 
     def write_texts(self, folder: Path) -> None:
-        """What transformers reads beside the weights."""
-        self.text.tokenizer.save(folder, self.model.shape.max_position_embeddings)
-        write_whole(folder / "config.json", hf_config_text(self.model.shape, self.text.tokenizer.config_ids))
+        """What transformers reads beside the weights; a shape that it cannot build goes into shape.yaml."""
+        shape, tokenizer = self.model.shape, self.text.tokenizer
+        tokenizer.save(folder, shape.max_position_embeddings)
+        if exports(shape, "hf"):
+            write_whole(folder / "config.json", hf_config_text(shape, tokenizer.config_ids))
+        else:
+            write_whole(folder / "shape.yaml", shape_yaml(shape))
 
 
 def run_phases(run: Run) -> bool:
@@ -106,7 +117,7 @@ def _run_phase(run: Run, number: int, stop: StopOnInterrupt) -> bool:
     schedule, progress, processes = run.schedules[number], run.progress, run.processes
     phase = schedule.phase
     if phase.global_rope_theta is not None:
-        run.model.set_global_rope_theta(phase.global_rope_theta)
+        run.model.set_rope_theta(phase.global_rope_theta)
     if progress.step == 0:
         progress.first_loss = evaluate(run, schedule)
     steps = batches(
@@ -181,7 +192,7 @@ def _accumulate(run: Run, read: Step, passes: int) -> tuple[Tensor, int]:
     for number in range(passes):
         mine = number < len(read.rows)
         with gradients_reduced(run.module, number == passes - 1):
-            loss = run.module(*inputs(read.rows[number] if mine else IDLE_ROW, device))
+            loss = summed_loss(run.module, read.rows[number] if mine else IDLE_ROW, device)
             # DDP and FSDP2 take the mean over processes.
             (loss * (mine * processes.count / predictions)).backward()
         if mine:
@@ -200,10 +211,21 @@ def evaluate(run: Run, schedule: Schedule) -> float:
         for first in range(0, len(rows), processes.count):
             mine = first + processes.rank < len(rows)
             hidden = rows[first + processes.rank] if mine else IDLE_ROW
-            total += run.module(*inputs(hidden, processes.device)) * mine
+            total += summed_loss(run.module, hidden, processes.device) * mine
     loss = processes.sum(total).item() / sum(len(hidden.targets) for hidden in rows)
     run.log.held_out(run.progress.step, loss, sum(len(hidden.row.tokens) for hidden in rows))
     run.progress.last_loss = loss
+    return loss
+
+
+def summed_loss(module: nn.Module, hidden: MaskedRow, device: torch.device) -> Tensor:
+    """Nats of all hidden tokens of a row. On a GPU products run in bf16, on the CPU all is float32."""
+    tokens, offsets, positions, targets = (
+        torch.from_numpy(array).to(device, non_blocking=True)
+        for array in (hidden.row.tokens, hidden.row.cu_seqlens, hidden.positions, hidden.targets)
+    )
+    with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+        loss: Tensor = module(tokens, offsets, hidden.row.max_seqlen, positions, targets)
     return loss
 
 
@@ -225,7 +247,7 @@ def _save(run: Run, *, kept: bool, evaluated: bool) -> None:
 
 def whole_weights(model: MaskedLanguageModel) -> dict[str, Tensor]:
     """Under transformers' names, on the CPU; every process must call it."""
-    return {name: whole(tensor) for name, tensor in model.state_dict().items() if name != TIED}
+    return {name: whole(tensor) for name, tensor in stored_state(model).items()}
 
 
 def _flops(run: Run, read: Step) -> int:

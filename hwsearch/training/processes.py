@@ -11,9 +11,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.nn.parallel import DistributedDataParallel
 
 from hwsearch.errors import HwsearchError
 
@@ -47,13 +44,16 @@ class Processes:
     def spread(self, module: nn.Module, layers: nn.ModuleList, *, fsdp: bool) -> nn.Module:
         """The module to call: itself, in DistributedDataParallel, or sharded layer by layer (FSDP2)."""
         if fsdp:
+            from torch.distributed.device_mesh import init_device_mesh
+            from torch.distributed.fsdp import fully_shard
+
             mesh = init_device_mesh(self.device.type, (self.count,))
             for layer in layers:
                 fully_shard(layer, mesh=mesh)
             fully_shard(module, mesh=mesh)
         elif self.count > 1:
             devices = [self.device.index] if self.device.type == "cuda" else None
-            return DistributedDataParallel(module, device_ids=devices)
+            return nn.parallel.DistributedDataParallel(module, device_ids=devices)
         return module
 
 
@@ -82,8 +82,7 @@ def joined_processes() -> Iterator[Processes]:
 @contextmanager
 def gradients_reduced(module: nn.Module, wanted: bool) -> Iterator[None]:
     """Within it a backward pass averages gradients over processes, or only adds to this process's."""
-    if isinstance(module, FSDPModule):
+    if hasattr(module, "set_requires_gradient_sync"):  # FSDP2
         module.set_requires_gradient_sync(wanted)
-    skips = isinstance(module, DistributedDataParallel) and not wanted
-    with module.no_sync() if skips else nullcontext():
+    with module.no_sync() if hasattr(module, "no_sync") and not wanted else nullcontext():
         yield

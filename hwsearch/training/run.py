@@ -26,8 +26,15 @@ from hwsearch.training.averaging import average_weights
 from hwsearch.training.batches import evaluation_rows
 from hwsearch.training.checkpoint import PREFIX, WEIGHTS, Checkpoint, find_checkpoints, latest_checkpoint
 from hwsearch.training.log import open_log
-from hwsearch.training.loop import CHECKPOINTS, Progress, Run, evaluate, run_phases, whole_weights
-from hwsearch.training.loss import MaskedLoss, inputs
+from hwsearch.training.loop import (
+    CHECKPOINTS,
+    Progress,
+    Run,
+    evaluate,
+    run_phases,
+    summed_loss,
+    whole_weights,
+)
 from hwsearch.training.optimizer import fill, load_optimizer, make_optimizer
 from hwsearch.training.plan import device_flops_per_s, device_profile, make_plan
 from hwsearch.training.processes import joined_processes
@@ -127,10 +134,9 @@ def train(
         model = MaskedLanguageModel(shape).to(processes.device)
         if checkpoint:
             load_weights(model, checkpoint.weights)
-        module = MaskedLoss(model)
         if compile:
-            module.compile(dynamic=True)
-        module = processes.spread(module, model.model.layers, fsdp=fsdp)
+            model.compile(dynamic=True)
+        module = processes.spread(model, model.model.layers, fsdp=fsdp)
         optimizer = make_optimizer(model, recipe, sharded=fsdp)
         progress, log_position = Progress(), 0
         if checkpoint:
@@ -278,7 +284,7 @@ def _seconds_per_flop(
     device = next(model.parameters()).device
     for _ in range(2):
         began = time.perf_counter()
-        module(*inputs(hidden, device)).backward()
+        summed_loss(module, hidden, device).backward()
         seconds = time.perf_counter() - began
         model.zero_grad()
     lengths = np.diff(hidden.row.cu_seqlens).tolist()
