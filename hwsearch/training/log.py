@@ -144,4 +144,4 @@ def _board(folder: Path, step: int, report: Callable[[str], None]) -> SummaryWri
     except ImportError:
         report("no TensorBoard log: the package tensorboard is not installed")
         return None
-    return SummaryWriter(str(folder), purge_step=step + 1)  # type: ignore[no-untyped-call]
+    return SummaryWriter(str(folder), purge_step=step + 1)

@@ -194,7 +194,7 @@ def _accumulate(run: Run, read: Step, passes: int) -> tuple[Tensor, int]:
         with gradients_reduced(run.module, number == passes - 1):
             loss = summed_loss(run.module, read.rows[number] if mine else IDLE_ROW, device)
             # DDP and FSDP2 take the mean over processes.
-            (loss * (mine * processes.count / predictions)).backward()
+            (loss * (mine * processes.count / predictions)).backward()  # type: ignore[no-untyped-call]
         if mine:
             total += loss.detach()
     return total, predictions

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,7 +82,10 @@ def joined_processes() -> Iterator[Processes]:
 @contextmanager
 def gradients_reduced(module: nn.Module, wanted: bool) -> Iterator[None]:
     """Within it a backward pass averages gradients over processes, or only adds to this process's."""
-    if hasattr(module, "set_requires_gradient_sync"):  # FSDP2
-        module.set_requires_gradient_sync(wanted)
-    with module.no_sync() if hasattr(module, "no_sync") and not wanted else nullcontext():
-        yield
+    if not wanted and isinstance(module, nn.parallel.DistributedDataParallel):
+        with module.no_sync():
+            yield
+        return
+    if (set_sync := getattr(module, "set_requires_gradient_sync", None)) is not None:  # FSDP2
+        set_sync(wanted)
+    yield

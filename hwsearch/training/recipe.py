@@ -15,6 +15,8 @@ from hwsearch.space.values import Count, parse_count
 from hwsearch.training.sequences import SHORTEST_SEQUENCE
 from hwsearch.validation import Section, validate
 
+MOST = 10**7  # steps, and tokens a step, of a short recipe
+
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(gt=0, le=1)]
 CountOrNone = Annotated[int, BeforeValidator(lambda found: 0 if found == 0 else parse_count(found))]
@@ -169,8 +171,9 @@ def short_recipe(
 
     Raises HwsearchError for values that make no phase.
     """
-    if steps < 1:
-        raise HwsearchError(f"steps: {steps}; accepted: 1 or more")
+    for name, value in (("steps", steps), ("tokens_per_step", tokens_per_step)):
+        if not 1 <= value <= MOST:
+            raise HwsearchError(f"{name}: {value}; accepted: 1 to {MOST:,}")
     tokens = steps * tokens_per_step
     phase = {
         "name": "training",
@@ -192,11 +195,11 @@ def recipe_of(data: dict[str, Any]) -> Recipe:
         return Recipe.model_validate(data)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        name = str(first["loc"][-1]) if first["loc"] else "recipe"
         message = first["msg"].removeprefix("Value error, ")
         if first["type"] != "value_error":
-            message = f"{name}: found {first['input']!r}; {message[0].lower()}{message[1:]}"
-        raise HwsearchError(message) from error
+            message = f"found {first['input']!r}; {message[0].lower()}{message[1:]}"
+        of_field = first["loc"] and isinstance(first["loc"][-1], str)
+        raise HwsearchError(f"{first['loc'][-1]}: {message}" if of_field else message) from error
 
 
 def find_recipe(name: str) -> Path:

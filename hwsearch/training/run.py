@@ -284,7 +284,7 @@ def _seconds_per_flop(
     device = next(model.parameters()).device
     for _ in range(2):
         began = time.perf_counter()
-        summed_loss(module, hidden, device).backward()
+        summed_loss(module, hidden, device).backward()  # type: ignore[no-untyped-call]
         seconds = time.perf_counter() - began
         model.zero_grad()
     lengths = np.diff(hidden.row.cu_seqlens).tolist()

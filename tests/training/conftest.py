@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import sysconfig
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,14 +13,6 @@ import torch
 torch.set_num_threads(1)
 
 MODULES = ("argparse.py", "textwrap.py", "json/decoder.py", "heapq.py", "bisect.py", "shlex.py")
-
-
-@pytest.fixture(scope="session", autouse=True)
-def token_cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Not the user's."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HWSEARCH_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
 
 
 @pytest.fixture(scope="session")
