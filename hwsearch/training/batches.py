@@ -56,7 +56,7 @@ class Step:
 
     Attributes:
         rows: this process's rows, each a micro-batch.
-        tokens: of all rows of all processes.
+        tokens: of all rows of all processes, CLS and SEP included.
         state: continues after this step.
     """
 
@@ -82,7 +82,7 @@ def batches(
     Args:
         sequence_length: longer documents are cut, CLS and SEP included.
         tokens_per_row: at most; `sequence_length` or more.
-        rows_of_step: rows of all processes together in step 0, 1, ...
+        rows_of_step: rows of all processes together in step 0, 1, ..., 1 at least.
         seed: of order and masks. A phase with another sequence length wants another one.
         state: of the step before; None begins.
         rank, world_size: this process fills rows rank, rank + world_size, ...

@@ -58,7 +58,6 @@ class TokenCache:
 class _Meta:
     """meta.json: `corpus` is the digest of the files, `digest` that of the tokens."""
 
-    format: int
     corpus: str
     dtype: str
     tokens: int
@@ -98,8 +97,8 @@ def token_cache(
     """
     corpus = find_corpus(paths)
     loaded = None if tokenizer is None else load_tokenizer(tokenizer)
-    if loaded:
-        loaded.check_fits(vocab_size)
+    if loaded and tokenizer:
+        loaded.check_fits(vocab_size, tokenizer)
     limit = None if tokens is None else max(LEAST_TOKENS, 1 << (tokens - 1).bit_length())
     identity = [FORMAT, [str(path.resolve()) for path in paths]]
     identity += [loaded.digest if loaded else vocab_size, limit]
@@ -234,7 +233,6 @@ def _write_tokens(
     digest.update(offsets.data)
     np.save(folder / "offsets.npy", offsets)
     return _Meta(
-        format=FORMAT,
         corpus=corpus.digest,
         dtype=dtype.name,
         tokens=tokens,

@@ -42,6 +42,9 @@ class TextTokenizer:
     tokenizer: Tokenizer
     special: SpecialTokens
 
+    def __post_init__(self) -> None:
+        self.tokenizer.encode_special_tokens = True
+
     def id(self, role: str) -> int:
         """Of "cls", "sep", "pad" or "mask"."""
         number = self.tokenizer.token_to_id(getattr(self.special, role))
@@ -77,16 +80,15 @@ class TextTokenizer:
 
     def encode(self, texts: list[str]) -> list[list[int]]:
         """Ids of each text, none of them special: a text that says [MASK] is a text about masks."""
-        self.tokenizer.encode_special_tokens = True
         return [e.ids for e in self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
 
-    def check_fits(self, vocab_size: int) -> None:
-        """Raise HwsearchError where an embedding of `vocab_size` rows does not hold every id."""
+    def check_fits(self, vocab_size: int, path: Path) -> None:
+        """Raise HwsearchError, which names `path`, where `vocab_size` rows do not hold every id."""
         if self.largest_id >= vocab_size:
             entries = self.largest_id + 1
             padded = -(-entries // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
             raise HwsearchError(
-                f"the tokenizer has {entries} entries, the shape's vocab_size is {vocab_size};"
+                f"{path}: has {entries} entries, the shape's vocab_size is {vocab_size};"
                 f" accepted: a shape with vocab_size {entries} or more, best {padded}, a multiple of"
                 f" {VOCABULARY_MULTIPLE}"
             )

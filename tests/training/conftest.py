@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sysconfig
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,15 @@ import torch
 torch.set_num_threads(1)
 
 MODULES = ("argparse.py", "textwrap.py", "json/decoder.py", "heapq.py", "bisect.py", "shlex.py")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Tokens go here rather than into the user's own cache."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HWSEARCH_CACHE", str(folder))
+        yield folder
 
 
 @pytest.fixture(scope="session")

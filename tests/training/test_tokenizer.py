@@ -6,10 +6,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from hwsearch.errors import HwsearchError
-from hwsearch.shape import parse_shape
 from hwsearch.training.tokenizer import load_tokenizer, train_tokenizer
-
-SHAPE = parse_shape("L2-h64-a2-i96-v600-p512")
 
 
 @pytest.fixture(scope="module")
@@ -19,22 +16,22 @@ def texts(python_text):
 
 @pytest.fixture(scope="module")
 def trained(texts):
-    return train_tokenizer(texts, SHAPE)
+    return train_tokenizer(texts, 600)
 
 
 def test_trained_vocabulary_is_full_and_round_trips(trained, texts):
-    assert trained.largest_id == SHAPE.vocab_size - 1
+    assert trained.largest_id == 600 - 1
     assert trained.tokenizer.decode(trained.encode([texts[0]])[0]) == texts[0]
     strange = "naïve 🙂 \x07\t 汉字"
     assert trained.tokenizer.decode(trained.encode([strange])[0]) == strange
-    assert len(trained.ordinary_ids) == SHAPE.vocab_size - 5
+    assert len(trained.ordinary_ids) == 600 - 5
     assert not {trained.id(role) for role in ("cls", "sep", "pad", "mask")} & set(
         trained.ordinary_ids.tolist()
     )
 
 
 def test_same_text_same_vocabulary(trained, texts):
-    assert train_tokenizer(texts, SHAPE).tokenizer.to_str() == trained.tokenizer.to_str()
+    assert train_tokenizer(texts, 600).tokenizer.to_str() == trained.tokenizer.to_str()
 
 
 def test_transformers_loads_it_and_agrees(trained, tmp_path):
@@ -51,7 +48,7 @@ def test_transformers_loads_it_and_agrees(trained, tmp_path):
 @pytest.mark.parametrize("by_folder", [True, False])
 def test_saved_tokenizer_loads_back(trained, by_folder, tmp_path):
     trained.save(tmp_path, 512)
-    again = load_tokenizer(tmp_path if by_folder else tmp_path / "tokenizer.json", SHAPE)
+    again = load_tokenizer(tmp_path if by_folder else tmp_path / "tokenizer.json")
     assert again.special == trained.special
     assert again.encode(["import os"]) == trained.encode(["import os"])
 
@@ -60,35 +57,56 @@ def test_special_tokens_named_in_the_config_of_older_files(trained, tmp_path):
     text = trained.tokenizer.to_str().replace("[MASK]", "<|hide|>")
     (tmp_path / "tokenizer.json").write_text(text)
     with pytest.raises(HwsearchError, match="no MASK token"):
-        load_tokenizer(tmp_path, SHAPE)
+        load_tokenizer(tmp_path)
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"mask_token": {"content": "<|hide|>"}}))
-    assert load_tokenizer(tmp_path, SHAPE).id("mask") == trained.id("mask")
+    assert load_tokenizer(tmp_path).id("mask") == trained.id("mask")
 
 
 def test_vocabulary_larger_than_the_shape(trained, tmp_path):
     trained.save(tmp_path, 512)
-    with pytest.raises(HwsearchError, match="ids go up to 599, the shape's vocab_size is 599"):
-        load_tokenizer(tmp_path, parse_shape("L2-h64-a2-i96-v599"))
+    load_tokenizer(tmp_path).check_fits(600, tmp_path)
+    with pytest.raises(HwsearchError, match=r"has 600 entries, .* vocab_size is 599; .* best 640"):
+        load_tokenizer(tmp_path).check_fits(599, tmp_path)
 
 
 def test_vocabulary_too_small_for_bytes(texts):
     with pytest.raises(HwsearchError, match=r"vocab_size: 260 .* 261 or more"):
-        train_tokenizer(texts, parse_shape("L2-h64-a2-i96-v260"))
-    assert train_tokenizer(texts, parse_shape("L2-h64-a2-i96-v261")).largest_id == 260
+        train_tokenizer(texts, 260)
+    assert train_tokenizer(texts, 261).largest_id == 260
 
 
 @pytest.mark.parametrize("content", ["{", '{"version": "1.0"}', "[]"])
 def test_broken_tokenizer_file(content, tmp_path):
     (tmp_path / "tokenizer.json").write_text(content)
     with pytest.raises(HwsearchError, match="not a tokenizer"):
-        load_tokenizer(tmp_path, SHAPE)
+        load_tokenizer(tmp_path)
 
 
 def test_missing_tokenizer_and_broken_config(trained, tmp_path):
     with pytest.raises(HwsearchError, match=r"tokenizer\.json: cannot read"):
-        load_tokenizer(tmp_path, SHAPE)
+        load_tokenizer(tmp_path)
     trained.save(tmp_path, 512)
     for content in ("{", "[]", "3"):
         (tmp_path / "tokenizer_config.json").write_text(content)
         with pytest.raises(HwsearchError, match=r"tokenizer_config\.json: not a JSON object"):
-            load_tokenizer(tmp_path, SHAPE)
+            load_tokenizer(tmp_path)
+
+
+def test_short_text_leaves_entries_unused():
+    tokenizer = train_tokenizer(["low lower lowest " * 20], 320)
+    assert tokenizer.largest_id == 319
+    assert tokenizer.tokenizer.token_to_id("[unused0]") not in tokenizer.ordinary_ids.tolist()
+    assert 261 <= len(tokenizer.ordinary_ids) + 5 < 320
+
+
+def test_special_tokens_written_in_a_text_are_text(trained):
+    (ids,) = trained.encode(["see [MASK] and [SEP]"])
+    assert set(ids) <= set(trained.ordinary_ids.tolist())
+    assert trained.tokenizer.decode(ids) == "see [MASK] and [SEP]"
+
+
+def test_unknown_id(trained, tmp_path):
+    assert trained.unknown_id == 0
+    text = trained.tokenizer.to_str().replace("[UNK]", "<|other|>")
+    (tmp_path / "tokenizer.json").write_text(text)
+    assert load_tokenizer(tmp_path).unknown_id is None
