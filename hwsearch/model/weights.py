@@ -12,6 +12,8 @@ from safetensors.torch import load_file, save
 from hwsearch.errors import HwsearchError
 from hwsearch.files import write_whole
 from hwsearch.model.encoder import MaskedLanguageModel
+from hwsearch.shape import EncoderShape
+from hwsearch.shape.notation import read_folder
 
 DECODER = "decoder.weight"
 
@@ -36,6 +38,14 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
         raise HwsearchError(f"{path}: not a readable safetensors file: {error}") from error
 
 
+def read_checkpoint(folder: Path) -> tuple[EncoderShape, dict[str, torch.Tensor]]:
+    """Shape and weights of a folder that training or transformers wrote, as they stand there.
+
+    Raises HwsearchError where it holds no shape.yaml or config.json, or no model.safetensors.
+    """
+    return read_folder(folder), read_weights(folder / "model.safetensors")
+
+
 def load_weights(model: MaskedLanguageModel, path: Path) -> None:
     """Fill `model` from a ModernBertForMaskedLM safetensors file.
 
@@ -45,14 +55,27 @@ def load_weights(model: MaskedLanguageModel, path: Path) -> None:
 
 
 def fill(model: MaskedLanguageModel, tensors: Mapping[str, torch.Tensor], source: str) -> None:
-    """Copy `tensors` into `model`, every name of it. Raises HwsearchError, which begins with `source`."""
-    tensors = dict(tensors)
-    if model.shape.architecture.tied_decoder:
-        tensors.pop(DECODER, None)
-    expected = {name: tensor.shape for name, tensor in stored_state(model).items()}
-    for name in sorted(expected.keys() | tensors.keys()):
+    """Copy `tensors` into `model`, every one of its weights. Raises HwsearchError as `check_tensors`."""
+    check_tensors(tensors, model.shape, source)
+    tied = model.shape.architecture.tied_decoder
+    model.load_state_dict({n: t for n, t in tensors.items() if not (tied and n == DECODER)}, strict=False)
+
+
+def check_tensors(tensors: Mapping[str, torch.Tensor], shape: EncoderShape, source: str) -> None:
+    """Raises HwsearchError, which begins with `source`, unless names and sizes are those of `shape`.
+
+    A tied decoder may be there once more.
+    """
+    expected = stored_sizes(shape)
+    also = {DECODER} if shape.architecture.tied_decoder else set()
+    for name in sorted(expected.keys() | tensors.keys() - also):
         found = tuple(tensors[name].shape) if name in tensors else "nothing"
         wanted = tuple(expected[name]) if name in expected else "nothing"
         if found != wanted:
-            raise HwsearchError(f"{source}: {name}: found {found}, {model.shape} has {wanted}")
-    model.load_state_dict(tensors, strict=False)
+            raise HwsearchError(f"{source}: {name}: found {found}, {shape} has {wanted}")
+
+
+def stored_sizes(shape: EncoderShape) -> dict[str, torch.Size]:
+    """Sizes of `stored_state` of a model of `shape`."""
+    with torch.device("meta"):
+        return {name: t.shape for name, t in stored_state(MaskedLanguageModel(shape)).items()}

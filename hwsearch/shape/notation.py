@@ -41,7 +41,7 @@ def parse_shape(text: str) -> EncoderShape:
         return _from_notation(text, architecture, sizes)
     path = Path(text)
     if path.is_dir():
-        return _from_folder(path)
+        return read_folder(path)
     if path.suffix == ".json":
         return read_hf_config(path)
     if path.suffix in (".yaml", ".yml"):
@@ -73,7 +73,8 @@ def shape_yaml(shape: EncoderShape) -> str:
     return yaml.safe_dump(shape.to_dict(), sort_keys=False)
 
 
-def _from_folder(path: Path) -> EncoderShape:
+def read_folder(path: Path) -> EncoderShape:
+    """The shape of a model's folder: its shape.yaml, or else its config.json."""
     if (path / "shape.yaml").is_file():
         return read_shape_yaml(path / "shape.yaml")
     if (path / "config.json").is_file():

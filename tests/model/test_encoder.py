@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from transformers import AutoConfig, ModernBertForMaskedLM
@@ -10,7 +12,7 @@ from hwsearch.errors import HwsearchError
 from hwsearch.export import write_export
 from hwsearch.model import MaskedLanguageModel, load_weights, save_weights
 from hwsearch.model.encoder import positions_in_sequences
-from hwsearch.shape import EncoderShape, count_flops, parse_shape
+from hwsearch.shape import PRESETS, EncoderShape, count_flops, parse_shape
 from hwsearch.shape.parameters import backbone_parameters, masked_lm_parameters
 
 SHAPES = [
@@ -93,6 +95,35 @@ def test_same_logits_as_transformers_single_and_padded(shape, attention, tmp_pat
     torch.testing.assert_close(logits, theirs[mask.bool()], rtol=0, atol=1e-5)
     for row, expected in zip(rows, logits.split(LENGTHS), strict=True):
         torch.testing.assert_close(hf(input_ids=row[None]).logits[0], expected, rtol=0, atol=1e-5)
+    places = positions_in_sequences(len(tokens), cu_seqlens.long())
+    packed_logits = hf(tokens[None], position_ids=places[None], attention_mask=packed_masks(shape)).logits[0]
+    torch.testing.assert_close(logits, packed_logits, rtol=0, atol=1e-5)
+
+
+def packed_masks(shape: EncoderShape) -> dict[str, torch.Tensor]:
+    """What transformers' own attention on CPUs adds to the scores of the packed LENGTHS."""
+    sequence = torch.repeat_interleave(torch.arange(len(LENGTHS)), torch.tensor(LENGTHS))
+    place = torch.arange(len(sequence))
+    together = sequence[:, None] == sequence
+    near = (place[:, None] - place).abs() <= shape.window
+    shown = {"full_attention": together, "sliding_attention": together & near}
+    hidden = torch.finfo(torch.float32).min
+    return {kind: torch.where(mask, 0.0, hidden)[None, None] for kind, mask in shown.items()}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["modernbert-base", "modernbert-large"])
+def test_presets_give_the_logits_of_transformers(name, tmp_path):
+    """At their own widths; fewer layers and words, as the whole models take minutes."""
+    shape = replace(PRESETS[name], num_hidden_layers=2, vocab_size=500)
+    torch.manual_seed(0)
+    model = MaskedLanguageModel(shape)
+    hf = loaded_by_transformers(model, tmp_path, "sdpa")
+    tokens, cu_seqlens = packed([3, 150])
+    logits = model(tokens, cu_seqlens, 150)
+    assert logits.std() > 0.3
+    for row, expected in zip(tokens.split([3, 150]), logits.split([3, 150]), strict=True):
+        torch.testing.assert_close(hf(row[None]).logits[0], expected, rtol=0, atol=1e-5)
 
 
 @torch.no_grad()
@@ -172,9 +203,10 @@ def test_learned_positions_restart_with_every_sequence():
     cu_seqlens = torch.tensor([0, 3, 3, 4, 6])
     assert positions_in_sequences(6, cu_seqlens).tolist() == [0, 1, 2, 0, 0, 1]
     model = ours(parse_shape("+position=learned:L2-h64-a2-i96-v300-w16-p64"))
-    same = model(torch.full((6,), 7), cu_seqlens, 3)
-    torch.testing.assert_close(same[4], same[4])
-    assert not torch.allclose(same[4], same[5])
+    first, second, third, *rest = model.model.embeddings(torch.full((6,), 7), cu_seqlens)
+    assert not torch.equal(first, second) and not torch.equal(second, third)
+    for expected, found in zip((first, first, second), rest, strict=True):
+        torch.testing.assert_close(found, expected)
 
 
 def reference(shape: EncoderShape, model: MaskedLanguageModel, tokens: torch.Tensor) -> torch.Tensor:
