@@ -195,7 +195,13 @@ def _train(commands: _Commands[argparse.ArgumentParser]) -> None:
         help="the recipe with S times the tokens and sqrt(S) times the steps",
     )
     command.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in DIR")
+    command.add_argument(
+        "--start", metavar="MODEL", help="a smaller model's folder, whose weights are tiled into this shape"
+    )
     command.add_argument("--compile", action="store_true", help="run the model through torch.compile")
+    command.add_argument(
+        "--recompute", action="store_true", help="save layer inputs alone and run layers twice, for memory"
+    )
     command.add_argument(
         "--fsdp", action="store_true", help="under torchrun, shard the model over the processes (FSDP2)"
     )

@@ -40,7 +40,9 @@ def main(arguments: argparse.Namespace) -> None:
         recipe,
         tokenizer=None if arguments.tokenizer is None else Path(arguments.tokenizer),
         resume=arguments.resume,
+        start=None if arguments.start is None else Path(arguments.start),
         fsdp=arguments.fsdp,
+        recompute=arguments.recompute,
         compile=arguments.compile,
         bar=sys.stderr.isatty(),
     )

@@ -30,7 +30,7 @@ from hwsearch.training.masking import MaskedRow
 from hwsearch.training.optimizer import optimizer_tensors, set_rates, whole
 from hwsearch.training.packing import Row
 from hwsearch.training.processes import Processes, gradients_reduced
-from hwsearch.training.recipe import Recipe
+from hwsearch.training.recipe import Phase, Recipe
 from hwsearch.training.schedule import Schedule
 from hwsearch.training.token_cache import TokenCache
 
@@ -139,7 +139,7 @@ def _run_phase(run: Run, number: int, stop: StopOnInterrupt) -> bool:
         set_rates(run.optimizer, phase, learning_rate)
         run.optimizer.zero_grad()
         passes = math.ceil(schedule.rows_at(progress.phase_step) / processes.count)
-        total, predictions = _accumulate(run, read, passes)
+        total, predictions = _accumulate(run, read, phase, passes)
         # The next step's rows are made while a GPU is busy with this one's.
         following = next(steps) if progress.phase_step + 1 < schedule.steps else None
         # What rank 0 wants counts for all: the clocks of several processes differ.
@@ -180,7 +180,7 @@ def _run_phase(run: Run, number: int, stop: StopOnInterrupt) -> bool:
     return False
 
 
-def _accumulate(run: Run, read: Step, passes: int) -> tuple[Tensor, int]:
+def _accumulate(run: Run, read: Step, phase: Phase, passes: int) -> tuple[Tensor, int]:
     """Gradients of the mean loss over the step's hidden tokens, those of all processes together.
 
     Returns this process's summed loss, float64, and the hidden tokens of all processes.
@@ -192,7 +192,7 @@ def _accumulate(run: Run, read: Step, passes: int) -> tuple[Tensor, int]:
     for number in range(passes):
         mine = number < len(read.rows)
         with gradients_reduced(run.module, number == passes - 1):
-            loss = summed_loss(run.module, read.rows[number] if mine else IDLE_ROW, device)
+            loss = summed_loss(run.module, read.rows[number] if mine else IDLE_ROW, phase, device)
             # DDP and FSDP2 take the mean over processes.
             (loss * (mine * processes.count / predictions)).backward()  # type: ignore[no-untyped-call]
         if mine:
@@ -211,21 +211,22 @@ def evaluate(run: Run, schedule: Schedule) -> float:
         for first in range(0, len(rows), processes.count):
             mine = first + processes.rank < len(rows)
             hidden = rows[first + processes.rank] if mine else IDLE_ROW
-            total += summed_loss(run.module, hidden, processes.device) * mine
+            total += summed_loss(run.module, hidden, phase, processes.device) * mine
     loss = processes.sum(total).item() / sum(len(hidden.targets) for hidden in rows)
     run.log.held_out(run.progress.step, loss, sum(len(hidden.row.tokens) for hidden in rows))
     run.progress.last_loss = loss
     return loss
 
 
-def summed_loss(module: nn.Module, hidden: MaskedRow, device: torch.device) -> Tensor:
+def summed_loss(module: nn.Module, hidden: MaskedRow, phase: Phase, device: torch.device) -> Tensor:
     """Nats of all hidden tokens of a row. On a GPU products run in bf16, on the CPU all is float32."""
     tokens, offsets, positions, targets = (
         torch.from_numpy(array).to(device, non_blocking=True)
         for array in (hidden.row.tokens, hidden.row.cu_seqlens, hidden.positions, hidden.targets)
     )
     with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-        loss: Tensor = module(tokens, offsets, hidden.row.max_seqlen, positions, targets)
+        # The longest sequence of any row, not of this one: another number would compile anew.
+        loss: Tensor = module(tokens, offsets, phase.sequence_length, positions, targets)
     return loss
 
 

@@ -7,6 +7,7 @@ gradient clipping; optimi's own implementation also serves sharded tensors.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 
 import torch
 from optimi import StableAdamW
@@ -14,41 +15,49 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from hwsearch.errors import HwsearchError
+from hwsearch.model.scaling import Scale
 from hwsearch.training.recipe import Phase, Recipe
 
 # What StableAdamW remembers of each parameter, in the parameter's shape.
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
-def make_optimizer(model: nn.Module, recipe: Recipe, *, sharded: bool = False) -> StableAdamW:
-    """No weight decay on norms and biases, the one-dimensional parameters."""
-    matrices = [weight for weight in model.parameters() if weight.dim() > 1]
-    vectors = [weight for weight in model.parameters() if weight.dim() <= 1]
-    first = recipe.phases[0]
+def make_optimizer(
+    model: nn.Module, recipe: Recipe, *, scales: Mapping[str, Scale] | None = None, sharded: bool = False
+) -> StableAdamW:
+    """No weight decay on norms and biases, the one-dimensional parameters.
+
+    Args:
+        scales: factors on learning rate and eps by parameter's name (hwsearch.model.scaling).
+        sharded: the model's tensors are parts of whole ones (FSDP2).
+    """
+    alike: dict[tuple[bool, float, float], list[nn.Parameter]] = {}
+    for name, weight in model.named_parameters():
+        scale = scales[name] if scales else Scale()
+        alike.setdefault((weight.dim() > 1, scale.learning_rate, scale.eps), []).append(weight)
+    groups = [
+        {"params": weights, "decays": decays, "factor": factor, "eps": eps * recipe.eps}
+        for (decays, factor, eps), weights in alike.items()
+    ]
     with warnings.catch_warnings():
         # It warns of decays from 1e-3 on, which are the recipe's own choice.
         warnings.simplefilter("ignore", UserWarning)
         return StableAdamW(
-            [
-                {"params": matrices, "weight_decay": first.weight_decay},
-                {"params": vectors, "weight_decay": 0.0},
-            ],
-            lr=first.learning_rate,
+            groups,
+            lr=recipe.phases[0].learning_rate,
             betas=recipe.betas,
-            eps=recipe.eps,
             decouple_lr=True,
             # optimi's Triton kernels are quick, but see this process's part of a sharded tensor only.
-            triton=matrices[0].is_cuda and not sharded,
+            triton=next(model.parameters()).is_cuda and not sharded,
         )
 
 
 def set_rates(optimizer: StableAdamW, phase: Phase, learning_rate: float) -> None:
     """Before a step; moments and the count of steps go on from phase to phase."""
-    matrices, vectors = optimizer.param_groups
-    matrices["weight_decay"] = phase.weight_decay
-    for group in (matrices, vectors):
-        # Weight decay is a share of `weight_decay`: the learning rate over its peak in this phase.
-        group["lr"], group["max_lr"] = learning_rate, phase.learning_rate
+    for group in optimizer.param_groups:
+        # The share of `weight_decay` that is taken is the learning rate over its peak in this phase.
+        group["lr"], group["max_lr"] = group["factor"] * learning_rate, group["factor"] * phase.learning_rate
+        group["weight_decay"] = phase.weight_decay if group["decays"] else 0.0
 
 
 def optimizer_tensors(model: nn.Module, optimizer: StableAdamW) -> dict[str, Tensor]:

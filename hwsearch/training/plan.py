@@ -69,6 +69,7 @@ def make_plan(
     *,
     processes: int,
     runtime: RuntimeName,
+    recompute: bool,
     seconds_per_flop: Callable[[], float] | None,
 ) -> Plan:
     """Time and memory of a run.
@@ -82,7 +83,14 @@ def make_plan(
     memory, seconds, source = None, None, ""
     if gpu is not None:
         predictions = [
-            predict_shape(shape, gpu, row_workload(schedule.phase), mode="training", runtime=runtime)
+            predict_shape(
+                shape,
+                gpu,
+                row_workload(schedule.phase),
+                mode="training",
+                runtime=runtime,
+                recompute=recompute,
+            )
             for schedule in schedules
         ]
         memory = max(each.peak_bytes for each in predictions)

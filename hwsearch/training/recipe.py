@@ -69,10 +69,11 @@ class Phase(Section):
 
     @model_validator(mode="after")
     def _sizes_fit_each_other(self) -> Phase:
-        if self.tokens_per_row < self.sequence_length:
-            raise ValueError(
-                f"tokens_per_row: {self.tokens_per_row} is less than a sequence, {self.sequence_length}"
-            )
+        for name in ("tokens_per_step", "tokens_per_row"):
+            if getattr(self, name) < self.sequence_length:
+                raise ValueError(
+                    f"{name}: {getattr(self, name)} is less than a sequence, {self.sequence_length}"
+                )
         if self.tokens_per_step < self.tokens_per_row:
             raise ValueError(
                 f"tokens_per_step: {self.tokens_per_step} is less than a row, {self.tokens_per_row}"

@@ -19,6 +19,8 @@ from hwsearch.errors import HwsearchError
 from hwsearch.files import hold, make_folder, write_whole
 from hwsearch.model import MaskedLanguageModel, load_weights
 from hwsearch.model.encoder import check_wiring
+from hwsearch.model.scaling import parameter_scales, scale_initial_weights
+from hwsearch.model.tiling import tile_from
 from hwsearch.shape import EncoderShape
 from hwsearch.shape.flops import count_flops
 from hwsearch.shape.parameters import masked_lm_parameters
@@ -76,12 +78,15 @@ def train(
     *,
     tokenizer: Path | None = None,
     resume: bool = False,
+    start: Path | None = None,
+    rates_of: EncoderShape | None = None,
     fsdp: bool = False,
+    recompute: bool = False,
     compile: bool = False,
     bar: bool = False,
     report: Callable[[str], None] = print,
 ) -> TrainingResult:
-    """Train `shape` from fresh weights and leave a folder that transformers loads.
+    """Train `shape` as a masked language model and leave a folder that transformers loads.
 
     Writes metrics.jsonl, tensorboard/ and checkpoints/ as it goes; model.safetensors, config.json and the
     tokenizer at the end, each whole. Ctrl-C ends the run after the step in progress with a checkpoint.
@@ -95,7 +100,11 @@ def train(
         recipe: `short_recipe()` if None.
         tokenizer: a tokenizer.json or its folder; None trains one on the text.
         resume: go on from the newest whole checkpoint, or begin where there is none.
+        start: a smaller model's folder, whose weights are tiled into this shape (hwsearch.model.tiling).
+        rates_of: the shape that the recipe's learning rates were chosen for; None takes them as they are
+            (hwsearch.model.scaling, CompleteP).
         fsdp: shard weights, gradients and optimizer over the processes (FSDP2) instead of copying them.
+        recompute: keep each layer's input alone and run layers twice, for less memory.
         compile: run the model through torch.compile.
         bar: a bar on standard error in place of a line now and then.
         report: takes one line at a time.
@@ -107,6 +116,7 @@ def train(
     check_wiring(shape)
     recipe.check_fits(shape)
     schedules = tuple(Schedule.of(phase) for phase in recipe.scaled_phases())
+    scales = parameter_scales(shape, rates_of) if rates_of else None
     with ExitStack() as stack:
         processes = stack.enter_context(joined_processes())
         if fsdp and processes.count == 1:
@@ -122,6 +132,8 @@ def train(
             "recipe": recipe.model_dump(mode="json", exclude=NOT_OF_THE_STEPS),
             "text": text.digest,
             "tokenizer": text.tokenizer.digest,
+            "start": None if start is None else str(start.resolve()),
+            "rates_of": None if rates_of is None else rates_of.to_dict(),
         }
         make_folder(out)
         if processes.speaks:
@@ -131,13 +143,18 @@ def train(
         )
 
         torch.manual_seed(recipe.seed)
-        model = MaskedLanguageModel(shape).to(processes.device)
+        model = MaskedLanguageModel(shape, recompute=recompute)
         if checkpoint:
             load_weights(model, checkpoint.weights)
+        elif start:
+            tile_from(model, start)
+        elif scales:
+            scale_initial_weights(model, scales)
+        model.to(processes.device)
         if compile:
             model.compile(dynamic=True)
         module = processes.spread(model, model.model.layers, fsdp=fsdp)
-        optimizer = make_optimizer(model, recipe, sharded=fsdp)
+        optimizer = make_optimizer(model, recipe, scales=scales, sharded=fsdp)
         progress, log_position = Progress(), 0
         if checkpoint:
             tensors = checkpoint.tensors()
@@ -154,6 +171,7 @@ def train(
             gpu,
             processes=processes.count,
             runtime="compile" if compile else "eager",
+            recompute=recompute,
             seconds_per_flop=lambda: _seconds_per_flop(module, model, text, schedules[0]),
         )
         for line in plan.lines():
@@ -284,7 +302,7 @@ def _seconds_per_flop(
     device = next(model.parameters()).device
     for _ in range(2):
         began = time.perf_counter()
-        summed_loss(module, hidden, device).backward()  # type: ignore[no-untyped-call]
+        summed_loss(module, hidden, phase, device).backward()  # type: ignore[no-untyped-call]
         seconds = time.perf_counter() - began
         model.zero_grad()
     lengths = np.diff(hidden.row.cu_seqlens).tolist()

@@ -1,4 +1,4 @@
-"""A run that is killed, stopped, or whose last checkpoint is damaged, ends as the unbroken one, bit for bit."""
+"""A run that is killed, or whose last checkpoint is damaged, ends as the unbroken one, bit for bit."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -36,7 +37,7 @@ def test_batch_warmup_is_flexberts():
     billions = [stretch.first_token / 1e9 for stretch in schedule.stretches]
     assert billions == pytest.approx([0, 50 / 15, 10, 20, 500 / 15, 50], abs=0.004)
     firsts = [stretch.first_step for stretch in schedule.stretches]
-    steps = [later - first for first, later in zip(firsts, firsts[1:], strict=False)]
+    steps = [later - first for first, later in pairwise(firsts)]
     assert all(abs(count - 50e9 / 15 / (768 * 1024)) < 1 for count in steps)
     # 50.0 B tokens in steps of 576 x 8192 are 10,597 with full rows; the authors' run took 10,598.
     assert Schedule.of(DECAY).steps == 10_597
