@@ -89,5 +89,5 @@ def _one(rank: int, port: int, data: Path, out: Path, options: dict[str, bool]) 
 
 
 def test_sharding_over_one_process(python_text, tmp_path):
-    with pytest.raises(HwsearchError, match="fsdp: .* several, started by torchrun"):
+    with pytest.raises(HwsearchError, match=r"fsdp: .* several, started by torchrun"):
         train(parse_shape(SHAPE), [python_text], tmp_path, RECIPE, fsdp=True)
