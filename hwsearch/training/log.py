@@ -78,11 +78,10 @@ class RunLog:
                 if (value := getattr(record, name)) is not None:
                     self._board.add_scalar(f"training/{name}", value, record.step)
         status = (
-            f"loss {record.loss:.3f}  learning rate {record.learning_rate:.1e}"
-            f"  {record.tokens_per_second:,.0f} tokens/s"
+            f"loss {record.loss:.3f}  lr {record.learning_rate:.1e}  {record.tokens_per_second:,.0f} tokens/s"
         )
         if record.flops_utilisation is not None:
-            status += f"  {record.flops_utilisation:.0%} of the device's FLOP/s"
+            status += f"  MFU {record.flops_utilisation:.0%}"
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=record.step, status=status, description=record.phase)
         elif time.monotonic() - self._last_line >= SECONDS_BETWEEN_LINES or record.step == self._steps:
@@ -134,7 +133,12 @@ def _progress() -> Progress:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = "{task.description}", BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[status]}")
+    columns = (
+        "{task.description}",
+        BarColumn(bar_width=8),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[status]}"),
+    )
     return Progress(*columns, TimeRemainingColumn(elapsed_when_finished=True), console=Console(stderr=True))
 
 

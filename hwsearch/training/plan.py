@@ -16,7 +16,7 @@ from hwsearch.training.recipe import Phase
 from hwsearch.training.schedule import Schedule
 from hwsearch.workload import Workload, parse_workload
 
-HEADER = "phase              steps           tokens  length  tokens/step  learning rate  masked  theta"
+HEADER = "phase                 steps             tokens  length  tokens/step  peak rate  masked    theta"
 
 
 @dataclass(frozen=True)
@@ -54,10 +54,10 @@ def _phase_line(schedule: Schedule) -> str:
     phase = schedule.phase
     first, last = schedule.rows_at(0), schedule.rows_at(schedule.steps - 1)
     size = f"{last * phase.tokens_per_row:,}"
-    theta = "" if phase.global_rope_theta is None else f"{phase.global_rope_theta:7,.0f}"
+    theta = "" if phase.global_rope_theta is None else f"{phase.global_rope_theta:9,.0f}"
     line = (
-        f"{phase.name:17}{schedule.steps:7,}{schedule.tokens:17,}{phase.sequence_length:8,}"
-        f"{size:>13}{phase.learning_rate:15.1e}{phase.mask_share:8.0%}{theta}"
+        f"{phase.name:17.17}{schedule.steps:10,}{schedule.tokens:19,}{phase.sequence_length:8,}"
+        f"{size:>13}{phase.learning_rate:11.1e}{phase.mask_share:8.0%}{theta}"
     )
     return line if first == last else f"{line}   from {first * phase.tokens_per_row:,} tokens/step on"
 
