@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 
 from hwsearch.errors import HwsearchError
@@ -45,6 +46,7 @@ def main(arguments: argparse.Namespace) -> None:
         recompute=arguments.recompute,
         compile=arguments.compile,
         bar=sys.stderr.isatty(),
+        report=partial(print, flush=True),
     )
     if result.interrupted:
         raise KeyboardInterrupt

@@ -116,7 +116,7 @@ def run_phases(run: Run) -> bool:
 def _run_phase(run: Run, number: int, stop: StopOnInterrupt) -> bool:
     schedule, progress, processes = run.schedules[number], run.progress, run.processes
     phase = schedule.phase
-    if phase.global_rope_theta is not None:
+    if phase.global_rope_theta is not None and run.model.shape.architecture.position == "rope":
         run.model.set_rope_theta(phase.global_rope_theta)
     if progress.step == 0:
         progress.first_loss = evaluate(run, schedule)
@@ -133,20 +133,24 @@ def _run_phase(run: Run, number: int, stop: StopOnInterrupt) -> bool:
     )
     saved = time.monotonic()
     following = next(steps) if progress.phase_step < schedule.steps else None
+    following_predictions = processes.sum(
+        torch.tensor(_predictions(following), device=processes.device)
+    ).item()
     while following:
-        began, read = time.perf_counter(), following
+        began, read, predictions = time.perf_counter(), following, following_predictions
         learning_rate = schedule.learning_rate_at(progress.phase_step)
         set_rates(run.optimizer, phase, learning_rate)
         run.optimizer.zero_grad()
         passes = math.ceil(schedule.rows_at(progress.phase_step) / processes.count)
-        total, predictions = _accumulate(run, read, phase, passes)
+        total = _accumulate(run, read, phase, passes, predictions)
         # The next step's rows are made while a GPU is busy with this one's.
         following = next(steps) if progress.phase_step + 1 < schedule.steps else None
         # What rank 0 wants counts for all: the clocks of several processes differ.
         is_time = processes.speaks and time.monotonic() - saved >= run.recipe.save_every_seconds
-        sums = torch.stack([total, *total.new_tensor([is_time, stop.requested])])
-        loss, save_now, stop_now = processes.sum(sums).tolist()
-        loss /= predictions
+        mine = total.new_tensor([is_time, stop.requested, _predictions(following)])
+        # The one moment at which the device is waited for.
+        sums = processes.sum(torch.cat([total[None], mine])).tolist()
+        loss, save_now, stop_now, following_predictions = sums[0] / predictions, *sums[1:]
         if not math.isfinite(loss):
             _give_up(run, read, loss, learning_rate)
         run.optimizer.step()
@@ -180,14 +184,17 @@ def _run_phase(run: Run, number: int, stop: StopOnInterrupt) -> bool:
     return False
 
 
-def _accumulate(run: Run, read: Step, phase: Phase, passes: int) -> tuple[Tensor, int]:
-    """Gradients of the mean loss over the step's hidden tokens, those of all processes together.
+def _predictions(read: Step | None) -> int:
+    """Hidden tokens of this process's rows."""
+    return sum(len(hidden.targets) for hidden in read.rows) if read else 0
 
-    Returns this process's summed loss, float64, and the hidden tokens of all processes.
+
+def _accumulate(run: Run, read: Step, phase: Phase, passes: int, predictions: float) -> Tensor:
+    """Gradients of the mean loss over a step's hidden tokens, `predictions` on all processes together.
+
+    Returns this process's summed loss, a float64 scalar on the device.
     """
     processes, device = run.processes, run.processes.device
-    count = torch.tensor(sum(len(hidden.targets) for hidden in read.rows), device=device)
-    predictions = int(processes.sum(count))
     total = torch.zeros((), dtype=torch.float64, device=device)
     for number in range(passes):
         mine = number < len(read.rows)
@@ -197,7 +204,7 @@ def _accumulate(run: Run, read: Step, phase: Phase, passes: int) -> tuple[Tensor
             (loss * (mine * processes.count / predictions)).backward()  # type: ignore[no-untyped-call]
         if mine:
             total += loss.detach()
-    return total, predictions
+    return total
 
 
 def evaluate(run: Run, schedule: Schedule) -> float:
@@ -282,7 +289,9 @@ def _give_up(run: Run, read: Step, loss: float, learning_rate: float) -> NoRetur
     path = run.out / f"{name}.safetensors"
     write_whole(path, save(arrays))
     kept = "the checkpoints before it are kept"
-    if all(bool(torch.isfinite(tensor).all()) for tensor in whole_weights(run.model).values()):
+    if run.progress.step and all(
+        bool(torch.isfinite(tensor).all()) for tensor in whole_weights(run.model).values()
+    ):
         _save(run, kept=False, evaluated=False)
         kept = "the weights before it are in the last checkpoint"
     raise HwsearchError(
