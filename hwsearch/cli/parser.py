@@ -175,7 +175,7 @@ def _train(commands: _Commands[argparse.ArgumentParser]) -> None:
         "--data",
         nargs="+",
         metavar="PATH",
-        help="text files or folders (default: the sources of Python's own standard library)",
+        help="text, JSON lines, parquet, or folders of them (default: Python's own standard library)",
     )
     command.add_argument(
         "--tokenizer", metavar="PATH", help="tokenizer.json or its folder (default: train one)"

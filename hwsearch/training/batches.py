@@ -27,7 +27,7 @@ EVALUATION_SEED = 15
 
 @dataclass(frozen=True)
 class DataState:
-    """Where a run stands in its data; `asdict` of it is JSON.
+    """Where a run stands in its data.
 
     Attributes:
         step: steps taken from the data so far.
@@ -43,6 +43,7 @@ class DataState:
     data: str = ""
 
     def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
         return asdict(self) | {"held": list(self.held)}
 
     @staticmethod
@@ -154,4 +155,4 @@ def _row(cache: TokenCache, sequences: Sequences, drawn: Ids, masking: Masking, 
 
 
 def _masking(cache: TokenCache, share: float) -> Masking:
-    return Masking(share, cache.tokenizer.id("mask"), cache.tokenizer.ordinary_ids)
+    return Masking(share, cache.tokenizer.id("mask"), cache.tokenizer.is_ordinary)

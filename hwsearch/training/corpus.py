@@ -20,6 +20,7 @@ from hwsearch.training.tables import is_table, table_texts
 # Longer texts become several documents, cut at ends of lines: a book needs no memory of its size.
 DOCUMENT_CHARACTERS = 1 << 20
 HELD_OUT_CHARACTERS = 1 << 16
+LONGEST_LINE = 1 << 10  # what is cut at ends of lines has to have some
 HELD_OUT_SHARE = 20  # a small corpus gives up one twentieth
 
 
@@ -124,17 +125,17 @@ def _pieces(text: TextIO) -> Iterator[str]:
 def _not_text(path: Path) -> str | None:
     """Why this is not UTF-8 text; None if it is."""
     decoder = codecs.getincrementaldecoder("utf-8")()
-    read = 0
+    decoded = 0
     try:
         with open(path, "rb") as opened:
             while block := opened.read(DOCUMENT_CHARACTERS):
                 if b"\0" in block:
                     return "not text: holds a zero byte"
                 decoder.decode(block)
-                read += len(block)
+                decoded = opened.tell() - len(decoder.getstate()[0])
         decoder.decode(b"", final=True)
     except UnicodeDecodeError as error:
-        return f"not UTF-8 text (byte {read + error.start})"
+        return f"not UTF-8 text (byte {decoded + error.start})"
     except OSError as error:
         return f"cannot read: {error.strerror}"
     return None
@@ -177,6 +178,9 @@ def _source_file(path: Path, named: bool) -> SourceFile:
 
 
 def _line_end(text: str, at_least: int) -> int:
-    """The first end of a line at or after `at_least` characters."""
-    end = text.find("\n", at_least - 1)
-    return len(text) if end < 0 else end + 1
+    """The first end of a line at or after `at_least` characters, if that is near."""
+    near = at_least + LONGEST_LINE
+    end = text.find("\n", at_least - 1, near)
+    if end >= 0:
+        return end + 1
+    return len(text) if len(text) <= near else at_least

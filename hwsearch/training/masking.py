@@ -46,19 +46,16 @@ class Masking:
     Attributes:
         share: of the ordinary tokens, over 0 and up to 1.
         mask: id of MASK.
-        ordinary_ids: all ids but the special ones, which are never predicted; ascending, int64 [n].
+        is_ordinary: for every id, whether it is none of the special ones, which are never predicted, [ids].
     """
 
     share: float
     mask: int
-    ordinary_ids: Ids
+    is_ordinary: NDArray[np.bool_]
 
     @cached_property
-    def is_ordinary(self) -> NDArray[np.bool_]:
-        """By id, up to the largest ordinary one or MASK."""
-        table = np.zeros(max(self.mask, int(self.ordinary_ids[-1])) + 1, np.bool_)
-        table[self.ordinary_ids] = True
-        return table
+    def ordinary_ids(self) -> Ids:
+        return np.flatnonzero(self.is_ordinary)
 
 
 def sample_keys(seed: int, epochs: Ids, numbers: Ids) -> Bits:

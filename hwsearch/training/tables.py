@@ -5,7 +5,8 @@ from __future__ import annotations
 import glob
 import json
 import logging
-from collections.abc import Iterable, Iterator
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,9 @@ def table_texts(path: Path) -> Iterator[str]:
     except HwsearchError:
         raise
     except Exception as error:  # the libraries pass on whatever pyarrow or the file system raises
-        raise HwsearchError(f"{path}: cannot be read as {kind} after row {number}: {error}") from error
+        where = f" after row {number}" if number else ""
+        hint = "; pip install zstandard" if "zstd not supported" in str(error) else ""
+        raise HwsearchError(f"{path}: cannot be read as {kind}{where}: {error}{hint}") from error
 
 
 def _parquet_rows(path: Path) -> Iterator[Any]:
@@ -57,18 +60,19 @@ def _json_rows(path: Path) -> Iterator[Any]:
             yield json.loads(line["text"])
 
 
-def _stream(reader: str, path: Path, **options: Any) -> Iterable[Any]:
+def _stream(reader: str, path: Path, **options: Any) -> Iterator[Any]:
     if path.is_file() and path.stat().st_size == 0:  # the library wants a first row
-        return ()
+        return
     # Imported here: it takes a second, and plain text needs none of it.
     import datasets
 
     logging.getLogger("datasets").setLevel(logging.CRITICAL)  # what it logs, it raises as well
     pattern = glob.escape(str(path))
-    rows: Iterable[Any] = datasets.load_dataset(
-        reader, data_files=pattern, split="train", streaming=True, **options
-    )
-    return rows
+    # It writes no copy of what it streams, but a lock for each file, here rather than in the user's cache.
+    with tempfile.TemporaryDirectory() as scratch:
+        yield from datasets.load_dataset(
+            reader, data_files=pattern, split="train", streaming=True, cache_dir=scratch, **options
+        )
 
 
 def _text(row: Any, where: str) -> str | None:

@@ -16,6 +16,7 @@ import os
 import secrets
 import shutil
 import time
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -67,10 +68,8 @@ class _Meta:
 
 
 def cache_folder() -> Path:
-    """$HWSEARCH_CACHE, or `hwsearch` in the user's cache folder."""
-    chosen = os.environ.get("HWSEARCH_CACHE")
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(chosen) if chosen else Path(base, "hwsearch")
+    """$HWSEARCH_CACHE, or ~/.cache/hwsearch."""
+    return Path(os.environ.get("HWSEARCH_CACHE") or os.path.expanduser("~/.cache/hwsearch"))
 
 
 def token_cache(
@@ -107,45 +106,38 @@ def token_cache(
     make_folder(folder.parent)
     waiting = f"{corpus.source}: waiting for the process that tokenizes it"
     with hold_in_turn(folder.with_suffix(".lock"), lambda: report(waiting)):
-        if folder.exists() and (problem := _problem(folder, corpus)):
-            report(f"{corpus.source}: {problem}; tokenizing it again")
-            shutil.rmtree(folder)
-        if not folder.exists():
-            _build(folder, corpus, loaded, vocab_size, limit, report)
-        return _open(folder, corpus.source)
+        if folder.exists():
+            try:
+                return _open(folder, corpus)
+            except _UnusableError as problem:
+                report(f"{corpus.source}: {problem}; tokenizing it again")
+        _build(folder, corpus, loaded, vocab_size, limit, report)
+        return _open(folder, corpus)
 
 
-def _problem(folder: Path, corpus: Corpus) -> str | None:
-    """Why the cache in `folder` cannot serve; None if it can."""
+class _UnusableError(Exception):
+    """Why a cache cannot serve."""
+
+
+def _open(folder: Path, corpus: Corpus) -> TokenCache:
     try:
-        meta = _meta(folder)
-        tokens_bytes = (folder / "tokens.bin").stat().st_size
-        offsets = np.load(folder / "offsets.npy", mmap_mode="r")
-    except (OSError, ValueError, TypeError, HwsearchError) as error:
-        return f"its cached tokens cannot be read ({error})"
-    if meta.corpus != corpus.digest:
-        return "the text has changed since it was tokenized"
-    whole = tokens_bytes == meta.tokens * np.dtype(meta.dtype).itemsize
-    if not whole or offsets.shape != (meta.documents + 1,) or offsets[-1] != meta.tokens:
-        return "its cached tokens are damaged"
-    return None
-
-
-def _meta(folder: Path) -> _Meta:
-    return _Meta(**json.loads(read_text(folder / "meta.json")))
-
-
-def _open(folder: Path, source: str) -> TokenCache:
-    meta = _meta(folder)
-    # Plain arrays over the mapped files: the memmap class costs more than small reads from it.
-    tokens = np.asarray(np.memmap(folder / "tokens.bin", dtype=meta.dtype, mode="r"))
-    offsets = np.asarray(np.load(folder / "offsets.npy", mmap_mode="r"))
+        meta = _Meta(**json.loads(read_text(folder / "meta.json")))
+        if meta.corpus != corpus.digest:
+            raise _UnusableError("the text has changed since it was tokenized")
+        # Plain arrays over the mapped files: the memmap class costs more than small reads from it.
+        tokens = np.asarray(np.memmap(folder / "tokens.bin", dtype=meta.dtype, mode="r"))
+        offsets = np.asarray(np.load(folder / "offsets.npy", mmap_mode="r"))
+        tokenizer = load_tokenizer(folder)
+    except (OSError, EOFError, ValueError, TypeError, HwsearchError) as error:
+        raise _UnusableError(f"its cached tokens cannot be read ({error})") from error
+    if len(tokens) != meta.tokens or offsets.shape != (meta.documents + 1,) or offsets[-1] != meta.tokens:
+        raise _UnusableError("its cached tokens are damaged")
     held_out = meta.held_out_documents
     return TokenCache(
         folder=folder,
-        source=source,
+        source=corpus.source,
         digest=meta.digest,
-        tokenizer=load_tokenizer(folder),
+        tokenizer=tokenizer,
         training=Documents(tokens, offsets[held_out:]),
         held_out=Documents(tokens, offsets[: held_out + 1]),
     )
@@ -177,6 +169,8 @@ def _build(
         meta = _write_tokens(temporary, corpus, tokenizer, limit, skipped, report)
         (temporary / "meta.json").write_text(json.dumps(asdict(meta), indent=2) + "\n")
         _sync(temporary)
+        if folder.exists():
+            shutil.rmtree(folder)
         os.replace(temporary, folder)
     except OSError as error:
         raise HwsearchError(
@@ -199,7 +193,7 @@ def _write_tokens(
 ) -> _Meta:
     dtype = np.dtype(np.uint16 if tokenizer.largest_id < 1 << 16 else np.uint32)
     digest = hashlib.blake2b(digest_size=12)
-    lengths: list[int] = []
+    lengths = array("q")
     held_out_documents = held_out_tokens = tokens = unknown = 0
     last_line = time.monotonic()
     with open(folder / "tokens.bin", "wb") as file:
@@ -207,12 +201,12 @@ def _write_tokens(
             for document, ids in zip(documents, tokenizer.encode([d.text for d in documents]), strict=True):
                 if not ids:
                     continue
-                array = np.array(ids, dtype)
-                file.write(array.data)
-                digest.update(array.data)
+                content = np.array(ids, dtype)
+                file.write(content.data)
+                digest.update(content.data)
                 lengths.append(len(ids))
                 tokens += len(ids)
-                unknown += int((array == tokenizer.unknown_id).sum())
+                unknown += int((content == tokenizer.unknown_id).sum())
                 if document.held_out:
                     held_out_documents += 1
                     held_out_tokens = tokens
@@ -229,7 +223,8 @@ def _write_tokens(
             f"{corpus.source}: the tokenizer does not know {unknown / tokens:.0%} of the text;"
             f" accepted: one that knows {1 - MOST_UNKNOWN:.0%} of it"
         )
-    offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+    offsets = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(lengths, out=offsets[1:])
     digest.update(offsets.data)
     np.save(folder / "offsets.npy", offsets)
     return _Meta(

@@ -71,12 +71,14 @@ class TextTokenizer:
         return hashlib.blake2b(content.encode(), digest_size=12).hexdigest()
 
     @cached_property
-    def ordinary_ids(self) -> NDArray[np.int64]:
-        """All ids but the special ones, ascending: what a random replacement is drawn from."""
+    def is_ordinary(self) -> NDArray[np.bool_]:
+        """For every id up to the largest, whether it is in the vocabulary and not special."""
+        ids = list(self.tokenizer.get_vocab(with_added_tokens=True).values())
         added = self.tokenizer.get_added_tokens_decoder()
-        special = {number for number, token in added.items() if token.special}
-        ids = self.tokenizer.get_vocab(with_added_tokens=True).values()
-        return np.array(sorted(set(ids) - special), dtype=np.int64)
+        table = np.zeros(self.largest_id + 1, np.bool_)
+        table[ids] = True
+        table[[number for number, token in added.items() if token.special]] = False
+        return table
 
     def encode(self, texts: list[str]) -> list[list[int]]:
         """Ids of each text, none of them special: a text that says [MASK] is a text about masks."""

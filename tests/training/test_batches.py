@@ -28,7 +28,11 @@ def cache_of(lengths, *, held_out=(40, 7, 25)) -> TokenCache:
     """Documents of these lengths; no two tokens beside each other occur twice, so each can be told apart."""
 
     def documents(lengths):
-        tokens = np.random.default_rng(0).choice(TOKENIZER.ordinary_ids, sum(lengths)).astype(np.uint16)
+        tokens = (
+            np.random.default_rng(0)
+            .choice(np.flatnonzero(TOKENIZER.is_ordinary), sum(lengths))
+            .astype(np.uint16)
+        )
         return Documents(tokens, np.cumsum([0, *lengths]))
 
     return TokenCache(Path("unused"), "test", "digest", TOKENIZER, documents(lengths), documents(held_out))

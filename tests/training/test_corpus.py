@@ -38,6 +38,13 @@ def test_one_file_is_enough(tmp_path):
     assert held_out[0] + training[0] == lines("word", 1000)
 
 
+def test_text_in_one_line_is_cut_all_the_same(tmp_path):
+    (tmp_path / "line.txt").write_text("word " * 20_000)
+    held_out, training = read(tmp_path / "line.txt")
+    assert "".join(held_out + training) == "word " * 20_000
+    assert [len(text) for text in held_out] == [5000]
+
+
 def test_a_long_text_becomes_several_documents(tmp_path, monkeypatch):
     monkeypatch.setattr(corpus_module, "DOCUMENT_CHARACTERS", 1000)
     text = "".join(f"{i} naïve 🙂\r\n" for i in range(2000)) + "x" * 5000
@@ -91,7 +98,8 @@ def test_without_paths_it_is_the_standard_library():
     [
         (b"caf\xe9 " * 100, r"not UTF-8 text \(byte 3\)"),
         (b"a" * DOCUMENT_CHARACTERS + b"caf\xe9 ", rf"not UTF-8 text \(byte {DOCUMENT_CHARACTERS + 3}\)"),
-        (b"cut \xc3", "not UTF-8 text"),
+        (b"cut \xc3", r"not UTF-8 text \(byte 4\)"),
+        (b"a" * (DOCUMENT_CHARACTERS - 1) + b"\xc3(", rf"\(byte {DOCUMENT_CHARACTERS - 1}\)"),
         (b"zero\0" * 100, "zero byte"),
     ],
 )

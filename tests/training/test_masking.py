@@ -11,6 +11,8 @@ from hwsearch.training.tokenizer import train_tokenizer
 
 MASK = 4
 ORDINARY = np.arange(5, 1005)
+IDS = np.arange(1010)
+IS_ORDINARY = (IDS >= 5) & (IDS < 1005)  # special ones at both ends
 
 
 def row_of(*sequences) -> Row:
@@ -21,7 +23,7 @@ def row_of(*sequences) -> Row:
 def hide(row, share=0.3, seed=0, epoch=0, first=0):
     numbers = np.arange(first, first + len(row.cu_seqlens) - 1)
     keys = sample_keys(seed, np.full(len(numbers), epoch), numbers)
-    return mask_row(row, keys, Masking(share, MASK, ORDINARY))
+    return mask_row(row, keys, Masking(share, MASK, IS_ORDINARY))
 
 
 def test_shares_of_a_large_row():
@@ -81,7 +83,7 @@ def test_only_hidden_places_change_and_targets_are_the_old_tokens():
 
 
 def test_special_tokens_are_never_hidden_and_a_share_of_one_hides_all_others():
-    hidden = hide(row_of(*[[1, 7, 2]] * 200), share=1.0)
+    hidden = hide(row_of(*[[1, 7, 1009]] * 200), share=1.0)
     assert hidden.positions.tolist() == list(range(1, 600, 3))
 
 
@@ -99,7 +101,7 @@ def test_same_shares_as_transformers(tmp_path):
     from transformers import AutoTokenizer
 
     theirs = AutoTokenizer.from_pretrained(tmp_path)
-    ordinary = ours.ordinary_ids
+    ordinary = np.flatnonzero(ours.is_ordinary)
     tokens = np.random.default_rng(0).choice(ordinary, (100, 500))
     sequences = np.pad(tokens, ((0, 0), (1, 1)))
     sequences[:, 0], sequences[:, -1] = ours.id("cls"), ours.id("sep")
@@ -110,7 +112,7 @@ def test_same_shares_as_transformers(tmp_path):
 
     row = row_of(*sequences)
     keys = sample_keys(0, np.zeros(100, np.int64), np.arange(100))
-    hidden = mask_row(row, keys, Masking(0.3, ours.id("mask"), ordinary))
+    hidden = mask_row(row, keys, Masking(0.3, ours.id("mask"), ours.is_ordinary))
     hf_hidden = hf_labels != -100
     assert not hf_hidden[:, [0, -1]].any()
     assert len(hidden.positions) / hf_hidden.sum() == pytest.approx(1, abs=0.05)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import resource
 import shutil
 import threading
 
 import numpy as np
+import pandas as pd
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer
@@ -97,7 +99,7 @@ def test_changed_text_is_tokenized_again(text, folder):
     assert names(folder) == [second.folder.name]
 
 
-@pytest.mark.parametrize("damage", ["cut", "meta", "offsets", "missing"])
+@pytest.mark.parametrize("damage", ["cut", "meta", "offsets", "empty", "tokenizer", "missing"])
 def test_a_damaged_cache_is_built_again(damage, text, folder):
     first = opened(text)
     if damage == "cut":
@@ -105,7 +107,8 @@ def test_a_damaged_cache_is_built_again(damage, text, folder):
     elif damage == "missing":
         (first.folder / "tokens.bin").unlink()
     else:
-        (first.folder / {"meta": "meta.json", "offsets": "offsets.npy"}[damage]).write_text("{}")
+        names = {"meta": "meta.json", "offsets": "offsets.npy", "tokenizer": "tokenizer.json"}
+        (first.folder / names.get(damage, "offsets.npy")).write_text("" if damage == "empty" else "{}")
     lines: list[str] = []
     assert opened(text, lines).digest == first.digest
     assert "cached tokens" in lines[0] and "tokenizing it again" in lines[0]
@@ -211,9 +214,20 @@ def test_a_cache_folder_that_cannot_be(text, tmp_path, monkeypatch):
 
 
 def test_where_the_cache_is(monkeypatch, tmp_path):
+    monkeypatch.setenv("HWSEARCH_CACHE", str(tmp_path))
+    assert module.cache_folder() == tmp_path
     monkeypatch.delenv("HWSEARCH_CACHE")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert module.cache_folder() == tmp_path / "hwsearch"
-    monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     assert module.cache_folder() == tmp_path / "home" / ".cache" / "hwsearch"
+
+
+def test_text_json_lines_and_parquet_in_one_folder(text, folder):
+    rows = [{"text": f"row {i} of words", "id": i} for i in range(20)]
+    (text / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    pd.DataFrame({"content": [f"cell {i} of words" for i in range(20)]}).to_parquet(text / "cells.parquet")
+    cache = opened(text)
+    everything = cache.tokenizer.tokenizer.decode(
+        cache.training.tokens[: cache.training.offsets[-1]].tolist()
+    )
+    assert all(f"{word} {i} of words" in everything for word in ("row", "cell") for i in range(20))
+    assert "c line 299 of some words" in everything
