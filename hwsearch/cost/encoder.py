@@ -110,14 +110,12 @@ def encoder_time(layers: DistinctLayers, gpu: Gpu, workload: Workload, settings:
     plain = initial_feed_forward_operators(kernels_of_layer) if plain_layers else ()
 
     def in_all_layers(batch: Batch) -> list[Part]:
-        usual = layer_parts(layer, batch, *sizes, depth)
-        if not plain:
-            return usual
-        gated = [all(map(in_feed_forward, part.operators)) for part in usual]
-        usual = [
-            replace(p, times=depth - plain_layers) if g else p for p, g in zip(usual, gated, strict=True)
-        ]
-        return usual + layer_parts(plain, batch, *sizes, np.full_like(depth, plain_layers))
+        found = layer_parts(layer, batch, *sizes, depth)
+        if plain:
+            gated = depth - plain_layers
+            found = [replace(p, times=gated) if in_feed_forward(p.operators[0]) else p for p in found]
+            found += layer_parts(plain, batch, *sizes, np.full_like(depth, plain_layers))
+        return found
 
     in_layers = in_all_layers(batch)
     if settings.recompute:

@@ -180,6 +180,10 @@ class _Layers:
         return np.zeros_like(self.models.owner)
 
     @property
+    def max_position_embeddings(self) -> Column:
+        return self.models.seq[self.models.owner]
+
+    @property
     def num_hidden_layers(self) -> Column:
         return self.models.times
 

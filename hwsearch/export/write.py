@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hwsearch.errors import HwsearchError
 from hwsearch.export.flexbert import flexbert_text
-from hwsearch.export.hf import hf_config_text
+from hwsearch.export.hf import SpecialIds, hf_config_text
 from hwsearch.files import write_whole
 from hwsearch.shape import EncoderShape
 from hwsearch.shape.notation import shape_yaml
@@ -26,6 +26,14 @@ def exports(shape: EncoderShape, format: str) -> bool:
     except (HwsearchError, KeyError):
         return False
     return True
+
+
+def config_beside_weights(shape: EncoderShape, ids: SpecialIds | None = None) -> tuple[str, str]:
+    """Name and text of the file that says what a folder's weights are: config.json with the token ids where
+    transformers can build the shape, else shape.yaml. `hwsearch.model.read_checkpoint` reads both."""
+    if exports(shape, "hf"):
+        return "config.json", hf_config_text(shape, ids)
+    return "shape.yaml", shape_yaml(shape)
 
 
 def write_export(shape: EncoderShape, format: str, out: Path) -> list[Path]:

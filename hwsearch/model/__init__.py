@@ -2,6 +2,6 @@
 
 from hwsearch.model.encoder import MaskedLanguageModel
 from hwsearch.model.tiling import tile_from
-from hwsearch.model.weights import load_weights, save_weights
+from hwsearch.model.weights import load_weights, read_checkpoint, save_weights
 
-__all__ = ["MaskedLanguageModel", "load_weights", "save_weights", "tile_from"]
+__all__ = ["MaskedLanguageModel", "load_weights", "read_checkpoint", "save_weights", "tile_from"]

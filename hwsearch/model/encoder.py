@@ -99,7 +99,10 @@ class MaskedLanguageModel(nn.Module):
         head_PC = self.head_states(tokens_T, cu_seqlens, max_seqlen, positions_P)
         decoder = self.decoder
         if targets_P is not None:
-            return linear_cross_entropy(head_PC, decoder.weight, targets_P, decoder.bias, reduction="sum")
+            total: Tensor = linear_cross_entropy(
+                head_PC, decoder.weight, targets_P, decoder.bias, reduction="sum"
+            )
+            return total
         logits: Tensor = decoder(head_PC)
         return logits
 

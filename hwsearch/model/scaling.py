@@ -70,7 +70,9 @@ def _scale(name: str, shape: EncoderShape, base: EncoderShape) -> Scale:
     if in_layer and ".Wo." in name:
         # Behind 1 / depth. Megatron's own 1 / sqrt(2 L) stays the base shape's.
         initial = (depth * fan_in) ** -0.5
-        return Scale(initial, 1 / (depth * fan_in), 1 / width) if is_weight else Scale(1, 1 / depth, 1 / width)
+        return (
+            Scale(initial, 1 / (depth * fan_in), 1 / width) if is_weight else Scale(1, 1 / depth, 1 / width)
+        )
     if in_layer:
         eps = 1 / (width * depth)
         is_matrix = is_weight and ("Wqkv" in name or "Wi" in name)

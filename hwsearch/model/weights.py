@@ -13,6 +13,7 @@ from hwsearch.errors import HwsearchError
 from hwsearch.files import write_whole
 from hwsearch.model.encoder import MaskedLanguageModel
 from hwsearch.shape import EncoderShape
+from hwsearch.shape.hf_config import read_hf_config
 from hwsearch.shape.notation import read_folder
 
 DECODER = "decoder.weight"
@@ -41,9 +42,12 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
 def read_checkpoint(folder: Path) -> tuple[EncoderShape, dict[str, torch.Tensor]]:
     """Shape and weights of a folder that training or transformers wrote, as they stand there.
 
-    Raises HwsearchError where it holds no shape.yaml or config.json, or no model.safetensors.
+    Raises HwsearchError where it holds no config.json or shape.yaml, or no model.safetensors.
     """
-    return read_folder(folder), read_weights(folder / "model.safetensors")
+    # A winner's shape.yaml may lie beside the config that training wrote with the weights.
+    config = folder / "config.json"
+    shape = read_hf_config(config) if config.is_file() else read_folder(folder)
+    return shape, read_weights(folder / "model.safetensors")
 
 
 def load_weights(model: MaskedLanguageModel, path: Path) -> None:

@@ -98,14 +98,15 @@ def _thetas(config: dict[str, Any]) -> dict[str, Any]:
     nested = config.get("rope_parameters") or {}
     if not isinstance(nested, dict):
         raise HwsearchError(f"rope_parameters: found {nested!r}; accepted: a mapping of layer types")
-    thetas = {}
+    thetas: dict[str, Any] = {}
     for name, kind, default in THETAS:
         rotation = nested.get(kind) or {}
         if not isinstance(rotation, dict) or rotation.get("rope_type", "default") != "default":
             raise HwsearchError(f"rope_parameters: {kind}: found {rotation!r}; accepted: rope_type default")
-        # Version 4 rotates local layers as global ones where it names no base for them.
-        legacy = config.get(name, default)
-        thetas[name] = rotation.get("rope_theta", thetas["global_rope_theta"] if legacy is None else legacy)
+        thetas[name] = rotation.get("rope_theta", config.get(name, default))
+    # Version 4 rotates local layers as global ones where it names no base for them.
+    if thetas["local_rope_theta"] is None:
+        thetas["local_rope_theta"] = thetas["global_rope_theta"]
     return thetas
 
 

@@ -22,7 +22,7 @@ from typing import Any, get_args
 from hwsearch.errors import HwsearchError
 from hwsearch.shape.architecture import ARCHITECTURES, MODERNBERT, Activation, Architecture
 
-Fields = Mapping[str, Any]
+Fields = dict[str, Any]
 
 
 def _switch(field: str) -> dict[str, Fields]:

@@ -91,6 +91,7 @@ def shape_table(
         global_attn_every_n_layers=every,
         local_attention=window,
         max_position_embeddings=np.full(len(depth), section.max_position_embeddings, dtype=np.int64),
+        architecture=section.architecture,
     )
 
 

@@ -19,7 +19,9 @@ from hwsearch.gpu.catalog import load_gpu
 from hwsearch.gpu.profile import CPU, Gpu
 from hwsearch.settings import Head, Mode, RuntimeName
 from hwsearch.shape import EncoderShape, parse_shape
+from hwsearch.shape.architecture import MODERNBERT, Architecture
 from hwsearch.shape.encoder_shape import LARGEST_POSITION
+from hwsearch.shape.options import wiring
 from hwsearch.space.values import LARGEST_COUNT, Count, Values, parse_count
 from hwsearch.validation import Section, validate
 from hwsearch.workload import Workload, parse_workload
@@ -44,7 +46,10 @@ class RatioRange(Section):
 
 
 class ShapeSection(Section):
-    """Candidate sizes. `head_size` times the head count is the width."""
+    """Candidate sizes. `head_size` times the head count is the width.
+
+    `options` are those of every candidate, as in a shape.yaml.
+    """
 
     num_hidden_layers: Values
     hidden_size: Values
@@ -57,6 +62,21 @@ class ShapeSection(Section):
     local_attention: Values = (128,)
     vocab_size: Values = (50368,)
     max_position_embeddings: Annotated[int, Field(ge=1, le=LARGEST_POSITION)] = 8192
+    options: dict[str, str | bool | int | float] = Field(default_factory=dict)
+
+    @property
+    def architecture(self) -> Architecture:
+        return wiring(MODERNBERT.name, self.options)
+
+    @model_validator(mode="after")
+    def _options_can_be_built(self) -> ShapeSection:
+        try:
+            plain = self.architecture.initial_plain_layers
+        except HwsearchError as error:
+            raise ValueError(f"options: {error}") from error
+        if plain > min(self.num_hidden_layers):
+            raise ValueError(f"options: initial_plain_layers: {plain} are more than num_hidden_layers")
+        return self
 
     @model_validator(mode="after")
     def _feed_forward_given(self) -> ShapeSection:

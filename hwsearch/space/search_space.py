@@ -12,7 +12,7 @@ from hwsearch.errors import HwsearchError
 from hwsearch.gpu.profile import Gpu
 from hwsearch.settings import Head
 from hwsearch.shape import PRESETS, EncoderShape
-from hwsearch.shape.architecture import MODERNBERT
+from hwsearch.shape.options import wiring_text
 from hwsearch.shape.table import ShapeTable
 from hwsearch.space.constraints import Constraint, known_constraints
 from hwsearch.space.grid import enumerate_grid, grid_size, intermediate_sizes
@@ -68,8 +68,11 @@ class SearchSpace:
 
     def description(self) -> dict[str, Any]:
         """The space in plain data, every default spelled out; how many winners are written is no part."""
+        file = self.file.model_dump(mode="json", exclude={"basket", "workloads", "reference", "winners"})
+        if not file["shape"]["options"]:
+            del file["shape"]["options"]  # so that runs from before there were options go on
         return {
-            **self.file.model_dump(mode="json", exclude={"basket", "workloads", "reference", "winners"}),
+            **file,
             "basket": dict(self._basket()),
             "workloads": [
                 {"lengths": workload.spec, "weight": weight}
@@ -154,8 +157,8 @@ def preset_obstacles(space: SearchSpace) -> dict[str, list[str]]:
     obstacles: dict[str, list[str]] = {}
     for name, shape in PRESETS.items():
         found = []
-        if shape.architecture != MODERNBERT:
-            found.append(f"architecture ({shape.architecture.name})")
+        if shape.architecture != section.architecture:
+            found.append(f"architecture ({wiring_text(shape.architecture)})")
         for field, value in (
             ("num_hidden_layers", shape.num_hidden_layers),
             ("hidden_size", shape.hidden_size),

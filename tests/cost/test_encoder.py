@@ -10,13 +10,14 @@ from hwsearch.cost.batch import STREAM_TRAINING_FACTOR
 from hwsearch.cost.distinct import DistinctLayers
 from hwsearch.cost.encoder import encoder_time
 from hwsearch.cost.gemm import gemm_seconds
+from hwsearch.cost.memory import encoder_memory
 from hwsearch.cost.prediction import predict_shape
 from hwsearch.cost.runtime import GAP_S_PER_KERNEL, RUNTIMES
 from hwsearch.cost.stream import StreamKernel, stream_seconds
 from hwsearch.errors import HwsearchError
 from hwsearch.gpu.catalog import load_gpu
 from hwsearch.settings import Settings
-from hwsearch.shape import PRESETS, EncoderShape
+from hwsearch.shape import PRESETS, EncoderShape, parse_shape
 from hwsearch.shape.table import ShapeTable
 from hwsearch.space.grid import enumerate_grid
 from hwsearch.space.search_space import load_space
@@ -147,3 +148,27 @@ def test_recomputation_runs_the_layers_once_more() -> None:
     for name, seconds in training.parts_s.items():
         once_more = forward[name] if name not in ("embedding", "head", "optimizer") else 0.0
         assert again.parts_s[name] == pytest.approx(seconds + once_more), name
+
+
+def test_first_layers_without_a_gate_lie_between_plain_and_gated() -> None:
+    """Their time is that of so many plain layers and of the rest, and so are launches and bytes."""
+    sizes = "L12-h512-a8-i1024-v5000"
+    for mode in ("inference", "training"):
+        settings = Settings(mode, "eager", "none", "bf16")
+        seconds, bytes_ = {}, {}
+        for name, options in {
+            "gated": "",
+            "plain": "+mlp=plain:",
+            "mixed": "+initial_plain_layers=4:",
+        }.items():
+            table = ShapeTable.of([parse_shape(options + sizes)])
+            time = encoder_time(
+                DistinctLayers(table), load_gpu("l4"), parse_workload("fixed:128x8"), settings
+            )
+            # The optimizer's time is no sum over layers: it goes by all parameters.
+            parts = [part for part in time.parts if part.name != "optimizer"]
+            seconds[name] = np.array([sum(part.seconds[0] for part in parts), time.host[0]])
+            memory = encoder_memory(table, parse_workload("fixed:128x8"), settings, "bf16")
+            bytes_[name] = memory.peak_bytes[0]
+        assert seconds["mixed"] == pytest.approx((8 * seconds["gated"] + 4 * seconds["plain"]) / 12, rel=1e-9)
+        assert bytes_["plain"] < bytes_["mixed"] < bytes_["gated"]

@@ -208,3 +208,77 @@ def test_out_below_a_plain_file(tmp_path):
 def test_exporting_imports_neither_torch_nor_transformers():
     code = "import sys, hwsearch.export; sys.exit(any(m in sys.modules for m in ('torch', 'transformers')))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+OPTIONS = (
+    "+activation=gelu_tanh+norm_bias=true+qkv_bias=true+attention_out_bias=true+mlp_in_bias=true"
+    "+mlp_out_bias=true+head_activation=silu+head_bias=true+decoder_bias=false+tied_decoder=false"
+    "+norm_eps=1e-06+global_rope_theta=80000+local_rope_theta=160000:L4-h128-a2-i192"
+)
+
+
+def test_hf_options_build_our_parameters_and_read_back(tmp_path):
+    shape = parse_shape(OPTIONS)
+    write_export(shape, "hf", tmp_path)
+    config = AutoConfig.from_pretrained(tmp_path)
+    with torch.device("meta"):
+        model = AutoModelForMaskedLM.from_config(config)
+    assert sum(weight.numel() for weight in model.parameters()) == masked_lm_parameters(shape)
+    config.save_pretrained(tmp_path / "theirs")
+    assert parse_shape(str(tmp_path / "theirs")) == shape
+
+
+def test_a_config_of_version_4_brings_its_thetas(tmp_path):
+    write_export(PRESETS["modernbert-base"], "hf", tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["rope_parameters"], config["layer_types"]
+    old = {"global_rope_theta": 80000.0, "local_rope_theta": None, "global_attn_every_n_layers": 3}
+    (tmp_path / "config.json").write_text(json.dumps(config | old))
+    architecture = parse_shape(str(tmp_path)).architecture
+    # Version 4 rotates local layers as global ones where it names no base for them.
+    assert (architecture.global_rope_theta, architecture.local_rope_theta) == (80000.0, 80000.0)
+
+
+@pytest.mark.parametrize(
+    "option", ["mlp=plain", "norm=rmsnorm", "norm_order=post", "position=learned", "initial_plain_layers=1"]
+)
+def test_options_that_modernbertconfig_lacks_are_refused_by_name(option, tmp_path):
+    shape = parse_shape(f"+{option}:L4-h128-a2-i192")
+    with pytest.raises(HwsearchError, match=f"{option.split('=')[0]}: .* has no hf export"):
+        write_export(shape, "hf", tmp_path)
+    write_export(shape, "flexbert", tmp_path)
+    write_export(shape, "yaml", tmp_path)
+    assert parse_shape(str(tmp_path)) == shape
+
+
+def test_one_bias_of_two_is_no_switch_of_modernbertconfig(tmp_path):
+    with pytest.raises(HwsearchError, match="qkv_bias and attention_out_bias"):
+        write_export(parse_shape("+qkv_bias=true:L4-h128-a2-i192"), "hf", tmp_path)
+
+
+def test_flexbert_options(tmp_path):
+    text = (
+        "+activation=silu+norm=rmsnorm+norm_order=post+position=learned+qkv_bias=true+tied_decoder=false"
+        "+initial_plain_layers=2+norm_eps=1e-06:L4-h128-a2-i192"
+    )
+    (path,) = write_export(parse_shape(text), "flexbert", tmp_path)
+    config = yaml.safe_load(path.read_text())["model"]["model_config"]
+    expected = {
+        "hidden_act": "silu",
+        "normalization": "rmsnorm",
+        "norm_kwargs": {"eps": 1e-6},
+        "bert_layer": "postnorm",
+        "final_norm": False,
+        "skip_first_prenorm": False,
+        "embedding_layer": "absolute_pos",
+        "attention_layer": "base",
+        "unpad_embeddings": False,  # FlexBertConfig refuses it with learned positions
+        "attn_qkv_bias": True,
+        "attn_out_bias": False,
+        "mlp_layer": "glu",
+        "initial_mlp_layer": "mlp",
+        "num_initial_layers": 2,
+        "tie_word_embeddings": False,
+        "head_pred_act": "gelu",
+    }
+    assert {key: config[key] for key in expected} == expected

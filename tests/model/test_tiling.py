@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from transformers import AutoConfig, ModernBertForMaskedLM
 
 from hwsearch.errors import HwsearchError
-from hwsearch.export import write_export
-from hwsearch.model import MaskedLanguageModel, save_weights, tile_from
+from hwsearch.export import config_beside_weights, write_export
+from hwsearch.model import MaskedLanguageModel, read_checkpoint, save_weights, tile_from
 from hwsearch.model.tiling import layer_map, tile, tiled_weights
 from hwsearch.model.weights import stored_state
 from hwsearch.shape import PRESETS, EncoderShape, parse_shape
@@ -112,9 +112,7 @@ def test_a_folder_of_transformers_is_a_source(tmp_path):
     model = MaskedLanguageModel(parse_shape(LARGE))
     tile_from(model, tmp_path)
     assert torch.equal(model.head.norm.weight[32:96], hf.head.norm.weight)
-    assert torch.equal(
-        model.model.layers[1].mlp.Wo.weight[32:96, 32:80], hf.model.layers[1].mlp.Wo.weight
-    )
+    assert torch.equal(model.model.layers[1].mlp.Wo.weight[32:96, 32:80], hf.model.layers[1].mlp.Wo.weight)
 
 
 @pytest.mark.parametrize(
@@ -133,12 +131,22 @@ def test_what_cannot_be_tiled_is_refused(text, word, tmp_path):
         tile_from(MaskedLanguageModel(parse_shape(text)), tmp_path)
 
 
+@pytest.mark.parametrize("options", ["", "+norm=rmsnorm:"])
+def test_a_folder_of_weights_says_what_they_are(options, tmp_path):
+    shape = parse_shape(options + SMALL)
+    name, text = config_beside_weights(shape)
+    assert name == ("shape.yaml" if options else "config.json")
+    (tmp_path / name).write_text(text)
+    save_weights(MaskedLanguageModel(shape), tmp_path / "model.safetensors")
+    assert read_checkpoint(tmp_path)[0] == shape
+
+
 def test_bad_folders_are_refused_by_name(tmp_path):
     model = MaskedLanguageModel(parse_shape(LARGE))
-    with pytest.raises(HwsearchError, match="neither shape.yaml nor config.json"):
+    with pytest.raises(HwsearchError, match=r"neither shape\.yaml nor config\.json"):
         tile_from(model, tmp_path / "nowhere")
     write_export(parse_shape(SMALL), "yaml", tmp_path)
-    with pytest.raises(HwsearchError, match="model.safetensors: not a readable"):
+    with pytest.raises(HwsearchError, match=r"model\.safetensors: not a readable"):
         tile_from(model, tmp_path)
     save_weights(MaskedLanguageModel(parse_shape(LARGE)), tmp_path / "model.safetensors")
     with pytest.raises(HwsearchError, match=r"found \(100|found \("):

@@ -212,3 +212,28 @@ def test_multiples_of_64_are_asked_of_every_gemm_dimension(tmp_path: Path, sizes
     assert not rule.passes(enumerate_grid(space.file.shape)).any()
     off = switched_on(tmp_path, "head_size_multiple_of_64: false, gemm_dims_multiple_of_64: false", **sizes)
     assert "gemm_dims_multiple_of_64" not in [c.name for c in off.constraints]
+
+
+def test_a_space_with_options_holds_shapes_with_them(tmp_path: Path) -> None:
+    path = tmp_path / "small.yaml"
+    path.write_text(SMALL_SPACE.replace("shape:\n", "shape:\n  options: {norm: rmsnorm, mlp: plain}\n", 1))
+    space, usual = load_space(str(path)), load_space(str(tiny(tmp_path)))
+    shapes, _ = valid_shapes(space)
+    assert str(shapes.shape(0)).startswith("modernbert+mlp=plain+norm=rmsnorm:L")
+    assert space.description()["shape"]["options"] == {"norm": "rmsnorm", "mlp": "plain"}
+    # What a run of a space without options is known by is what it was before there were any.
+    assert "options" not in usual.description()["shape"]
+    for text, said in (
+        ("options: {norm: batch}", r"options: norm: found 'batch'; accepted: layernorm, rmsnorm"),
+        ("options: {initial_plain_layers: 5}", "5 are more than num_hidden_layers"),
+        ("options: rmsnorm", "options"),
+    ):
+        path.write_text(SMALL_SPACE.replace("shape:\n", f"shape:\n  {text}\n", 1))
+        with pytest.raises(HwsearchError, match=said):
+            load_space(str(path))
+
+
+def tiny(folder: Path) -> Path:
+    path = folder / "usual.yaml"
+    path.write_text(SMALL_SPACE)
+    return path
