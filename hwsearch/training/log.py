@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from io import FileIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from hwsearch.errors import HwsearchError
 
@@ -51,7 +54,7 @@ class RunLog:
 
     def __init__(
         self,
-        metrics: BinaryIO | None,
+        metrics: FileIO | None,
         board: SummaryWriter | None,
         bar: Progress | None,
         report: Callable[[str], None],
@@ -67,9 +70,15 @@ class RunLog:
         return self._metrics.tell() if self._metrics else 0
 
     def write(self, **values: Any) -> None:
-        if self._metrics:
-            self._metrics.write(json.dumps(values).encode() + b"\n")
-            self._metrics.flush()
+        """A line of metrics.jsonl. Raises HwsearchError for a full disk."""
+        if self._metrics is None:
+            return
+        line = json.dumps(values).encode() + b"\n"
+        try:
+            if self._metrics.write(line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            raise HwsearchError(f"{self._metrics.name}: cannot write: {error.strerror}") from error
 
     def step(self, record: StepRecord) -> None:
         self.write(kind="step", **asdict(record))
@@ -110,11 +119,12 @@ def open_log(
         return
     path = folder / "metrics.jsonl"
     try:
-        metrics = path.open("r+b" if path.exists() else "w+b")
+        # Without a buffer: a line is in the file, or the user hears of it.
+        metrics = path.open("r+b" if path.exists() else "w+b", buffering=0)
+        metrics.truncate(position)
     except OSError as error:
         raise HwsearchError(f"{path}: cannot write: {error.strerror}") from error
     with metrics:
-        metrics.truncate(position)
         metrics.seek(0, 2)
         board = _board(folder / "tensorboard", step, report)
         progress = _progress() if bar else None

@@ -15,14 +15,12 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from hwsearch.errors import HwsearchError
-from hwsearch.export import exports
-from hwsearch.export.hf import hf_config_text
+from hwsearch.export import config_beside_weights
 from hwsearch.files import write_whole
 from hwsearch.interrupt import StopOnInterrupt
 from hwsearch.model import MaskedLanguageModel
 from hwsearch.model.weights import stored_state
 from hwsearch.shape.flops import count_flops
-from hwsearch.shape.notation import shape_yaml
 from hwsearch.training.batches import DataState, Step, batches, evaluation_rows
 from hwsearch.training.checkpoint import prune, write_checkpoint
 from hwsearch.training.log import RunLog, StepRecord
@@ -95,10 +93,8 @@ class Run:
         """What transformers reads beside the weights; a shape that it cannot build goes into shape.yaml."""
         shape, tokenizer = self.model.shape, self.text.tokenizer
         tokenizer.save(folder, shape.max_position_embeddings)
-        if exports(shape, "hf"):
-            write_whole(folder / "config.json", hf_config_text(shape, tokenizer.config_ids))
-        else:
-            write_whole(folder / "shape.yaml", shape_yaml(shape))
+        name, text = config_beside_weights(shape, tokenizer.config_ids)
+        write_whole(folder / name, text)
 
 
 def run_phases(run: Run) -> bool:
@@ -133,9 +129,8 @@ def _run_phase(run: Run, number: int, stop: StopOnInterrupt) -> bool:
     )
     saved = time.monotonic()
     following = next(steps) if progress.phase_step < schedule.steps else None
-    following_predictions = processes.sum(
-        torch.tensor(_predictions(following), device=processes.device)
-    ).item()
+    count = torch.tensor(_predictions(following), device=processes.device)
+    following_predictions = processes.sum(count).item()
     while following:
         began, read, predictions = time.perf_counter(), following, following_predictions
         learning_rate = schedule.learning_rate_at(progress.phase_step)

@@ -211,7 +211,13 @@ def train(
                 torch=torch.__version__,
                 python=platform.python_version(),
             )
-        interrupted = run_phases(run)
+        try:
+            interrupted = run_phases(run)
+        except torch.OutOfMemoryError as error:
+            raise HwsearchError(
+                f"step {progress.step + 1}: the GPU's memory is full; accepted: a recipe with a smaller"
+                " tokens_per_row, --recompute, or --fsdp on several GPUs"
+            ) from error
         if interrupted:
             report(f"stopped after step {progress.step} of {plan.steps}; --resume goes on from there")
         else:
