@@ -186,7 +186,9 @@ def _train(commands: _Commands[argparse.ArgumentParser]) -> None:
     command.add_argument("--learning-rate", type=float, metavar="X", help="at its peak (default 2e-3)")
     command.add_argument("--seed", type=int, help="of weights, order and masks (default 0, or the recipe's)")
     command.add_argument(
-        "--recipe", metavar="R", help="a recipe file, or a shipped recipe's name, in place of the five above"
+        "--recipe",
+        metavar="R",
+        help="a recipe file, or a shipped recipe's name (default: one phase, as above)",
     )
     command.add_argument(
         "--scale",
