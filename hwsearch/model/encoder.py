@@ -252,10 +252,17 @@ class PredictionHead(nn.Module):
         return out_PC
 
 
+class RMSNorm(nn.RMSNorm):
+    """In its weight's precision, as a GPU's autocast computes a LayerNorm; torch's own stays in bf16."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.to(self.weight.dtype))
+
+
 def norm_of(shape: EncoderShape) -> nn.Module:
     a = shape.architecture
     if a.norm == "rmsnorm":
-        return nn.RMSNorm(shape.hidden_size, eps=a.norm_eps)
+        return RMSNorm(shape.hidden_size, eps=a.norm_eps)
     return nn.LayerNorm(shape.hidden_size, eps=a.norm_eps, bias=a.norm_bias)
 
 

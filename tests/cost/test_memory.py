@@ -26,6 +26,7 @@ def peak(table: ShapeTable, spec: str, dtype: str = "bf16", **settings: str | bo
     [
         ("ours", "L4-h256-a4-i384-v2048-g1"),
         ("ours", "L4-h256-a4-i1024-v2048-g3"),
+        ("ours", "+norm_order=post+initial_plain_layers=2:L4-h256-a4-i1024-v2048-g3"),
         ("mixed", "L4-h256-a4-i384-v2048-g1"),
         ("transformers", "L4-h256-a4-i1024-v2048-g3"),
         ("transformers", "bert:L4-h256-a4-i1024-v2048-p256"),

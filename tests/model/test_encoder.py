@@ -334,6 +334,15 @@ def test_recomputed_layers_have_the_same_loss_and_gradients():
     assert saved[1] < saved[0] / 4
 
 
+@torch.no_grad()
+def test_rms_norms_stay_float32_under_autocast():
+    """A GPU's autocast does so for LayerNorm, but not for torch's RMSNorm."""
+    model = ours(parse_shape(f"+norm=rmsnorm:{SHAPES[0]}"))
+    tokens, cu_seqlens = packed([20])
+    with torch.autocast("cpu", torch.bfloat16):
+        assert model.head_states(tokens, cu_seqlens, 20).dtype == torch.float32
+
+
 def test_the_loss_is_the_cross_entropy_of_the_logits():
     model = ours(parse_shape(SHAPES[0]))
     tokens, cu_seqlens = packed(LENGTHS)
