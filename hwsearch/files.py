@@ -26,7 +26,7 @@ KeyPath = tuple[Hashable, ...]
 
 
 def data_folder(name: str) -> Path:
-    """The shipped folder `name` ("spaces" or "profiles"): inside a wheel, or at a checkout's root."""
+    """The shipped folder `name` ("spaces", "profiles", "recipes"): in a wheel, or at a checkout's root."""
     package = Path(__file__).resolve().parent
     installed = package / name
     return installed if installed.is_dir() else package.parent / name

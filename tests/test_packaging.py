@@ -19,7 +19,7 @@ def test_every_package_and_data_folder_is_listed() -> None:
         ".".join(["hwsearch.kernels", *path.parent.relative_to(ROOT / "kernels/src").parts])
         for path in (ROOT / "kernels/src").rglob("__init__.py")
     }
-    assert set(setuptools["packages"]) == found | {"hwsearch.spaces", "hwsearch.profiles"}
+    assert set(setuptools["packages"]) == found | {"hwsearch.spaces", "hwsearch.profiles", "hwsearch.recipes"}
     for package, folder in setuptools["package-dir"].items():
         assert (ROOT / folder).is_dir(), package
     # A package called `kernels` at the root would shadow the PyPI distribution that transformers imports.

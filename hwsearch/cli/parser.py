@@ -184,7 +184,29 @@ def _train(commands: _Commands[argparse.ArgumentParser]) -> None:
     command.add_argument("--tokens-per-step", type=int, metavar="N", help="real tokens a step (default 4096)")
     command.add_argument("--sequence-length", type=int, metavar="N", help="longest sequence (default 256)")
     command.add_argument("--learning-rate", type=float, metavar="X", help="at its peak (default 2e-3)")
-    command.add_argument("--seed", type=int, help="of weights, order and masks (default 0)")
+    command.add_argument("--seed", type=int, help="of weights, order and masks (default 0, or the recipe's)")
+    command.add_argument(
+        "--recipe",
+        metavar="R",
+        help="a recipe file, or a shipped recipe's name (default: one phase, as above)",
+    )
+    command.add_argument(
+        "--scale",
+        type=float,
+        metavar="S",
+        help="the recipe with S times the tokens and sqrt(S) times the steps",
+    )
+    command.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in DIR")
+    command.add_argument(
+        "--start", metavar="MODEL", help="a smaller model's folder, whose weights are tiled into this shape"
+    )
+    command.add_argument("--compile", action="store_true", help="run the model through torch.compile")
+    command.add_argument(
+        "--recompute", action="store_true", help="save layer inputs alone and run layers twice, for memory"
+    )
+    command.add_argument(
+        "--fsdp", action="store_true", help="under torchrun, shard the model over the processes (FSDP2)"
+    )
 
 
 def _import(commands: _Commands[argparse.ArgumentParser]) -> None:

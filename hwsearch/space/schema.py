@@ -7,17 +7,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
-    ValidationError,
     ValidationInfo,
     model_validator,
 )
 
 from hwsearch.errors import HwsearchError
-from hwsearch.files import YamlDocument, data_folder, read_yaml
+from hwsearch.files import data_folder, read_yaml
 from hwsearch.gpu.catalog import load_gpu
 from hwsearch.gpu.profile import CPU, Gpu
 from hwsearch.settings import Head, Mode, RuntimeName
@@ -26,6 +23,7 @@ from hwsearch.shape.architecture import MODERNBERT, Architecture
 from hwsearch.shape.encoder_shape import LARGEST_POSITION
 from hwsearch.shape.options import wiring
 from hwsearch.space.values import LARGEST_COUNT, Count, Values, parse_count
+from hwsearch.validation import Section, validate
 from hwsearch.workload import Workload, parse_workload
 
 Positive = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
@@ -34,12 +32,7 @@ Ratio = Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)]
 Weight = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
 
 
-class _Section(BaseModel):
-    # strict: a quoted number is a mistake that the user wants to hear about
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, arbitrary_types_allowed=True)
-
-
-class RatioRange(_Section):
+class RatioRange(Section):
     """2 * intermediate_size / hidden_size, as ModernBERT's authors count it (base 3.0, large 5.125)."""
 
     min: Ratio
@@ -52,7 +45,7 @@ class RatioRange(_Section):
         return self
 
 
-class ShapeSection(_Section):
+class ShapeSection(Section):
     """Candidate sizes. `head_size` times the head count is the width.
 
     `options` are those of every candidate, as in a shape.yaml.
@@ -69,7 +62,7 @@ class ShapeSection(_Section):
     local_attention: Values = (128,)
     vocab_size: Values = (50368,)
     max_position_embeddings: Annotated[int, Field(ge=1, le=LARGEST_POSITION)] = 8192
-    options: dict[str, str | bool | int | float] = {}
+    options: dict[str, str | bool | int | float] = Field(default_factory=dict)
 
     @property
     def architecture(self) -> Architecture:
@@ -98,7 +91,7 @@ class ShapeSection(_Section):
         return self
 
 
-class Budget(_Section):
+class Budget(Section):
     """Bounds on the exact count of the masked-LM model with tied decoder, embeddings included."""
 
     min: Count = 1
@@ -163,12 +156,12 @@ Reference = Annotated[EncoderShape, BeforeValidator(_known_shape)]
 Bound = Annotated[float | Literal["reference"], BeforeValidator(_bound)]
 
 
-class WeightedWorkload(_Section):
+class WeightedWorkload(Section):
     lengths: Lengths
     weight: Share = 1.0
 
 
-class Objective(_Section):
+class Objective(Section):
     """Weight 0 keeps the bounds and drops the objective.
 
     Bounds are in layers (depth), parameters (quality_prior, body_parameters), GiB (memory) or
@@ -193,7 +186,7 @@ class LatencyObjective(Objective):
         return self
 
 
-class Objectives(_Section):
+class Objectives(Section):
     latency: LatencyObjective = LatencyObjective()
     quality_prior: Objective | None = None
     body_parameters: Objective | None = None
@@ -213,11 +206,11 @@ Tile = Annotated[list[Annotated[int, Field(ge=1, le=65536)]], Field(min_length=2
 _TILE = [128, 256]
 
 
-class TileDivisibility(_Section):
+class TileDivisibility(Section):
     tile: Tile = _TILE
 
 
-class WaveUtilisation(_Section):
+class WaveUtilisation(Section):
     min: Annotated[float, Field(gt=0, le=1)]
     tile: Tile = _TILE
 
@@ -226,7 +219,7 @@ def _switch(found: Any) -> Any:
     return {} if found is True else None if found is False else found
 
 
-class Constraints(_Section):
+class Constraints(Section):
     gemm_dims_multiple_of_64: bool = True
     head_size_multiple_of_64: bool = True
     output_tile_divisibility: Annotated[TileDivisibility | None, BeforeValidator(_switch)] = None
@@ -236,15 +229,15 @@ class Constraints(_Section):
     last_layer_is_global: bool = False
 
 
-class Limits(_Section):
+class Limits(Section):
     """What a candidate may need at most, per GPU; predicted now, measured on later rungs."""
 
-    latency_ms: dict[GpuName, Positive] = {}
-    memory_gib: dict[GpuName, Positive] = {}
+    latency_ms: dict[GpuName, Positive] = Field(default_factory=dict)
+    memory_gib: dict[GpuName, Positive] = Field(default_factory=dict)
     fits_memory: bool = True
 
 
-class SpaceFile(_Section):
+class SpaceFile(Section):
     """A whole space file."""
 
     shape: ShapeSection
@@ -282,81 +275,4 @@ def find_space(name: str) -> Path:
 
 def read_space_file(path: Path) -> SpaceFile:
     """Read and validate one space; every mistake in it is listed with its line."""
-    document = read_yaml(path)
-    if not isinstance(document.data, dict):
-        raise HwsearchError(f"{path}: a space is a mapping; accepted keys: {_keys(SpaceFile)}")
-    try:
-        return SpaceFile.model_validate(document.data, context={"folder": path.parent})
-    except ValidationError as error:
-        raise HwsearchError("\n".join(_mistakes(document, error))) from error
-
-
-def _keys(model: type[BaseModel]) -> str:
-    return ", ".join(model.model_fields)
-
-
-def _mistakes(document: YamlDocument, error: ValidationError) -> list[str]:
-    """One line a mistake: where it stands, what was found, what is accepted."""
-    lines = []
-    for mistake in error.errors(include_url=False):
-        keys = _keys_in_file(document, mistake["loc"])
-        name = ".".join(str(key) for key in keys) or "space"
-        message = mistake["msg"].removeprefix("Value error, ")
-        if mistake["type"] == "extra_forbidden":
-            message = f"unknown key; accepted: {_keys(_model_at(keys[:-1]))}"
-        elif mistake["type"] == "missing":
-            message = "is missing"
-        elif mistake["type"] == "float_type" and _is_number(mistake["input"]):
-            message = f"found the text {mistake['input']!r}; YAML writes such a number as in 1.0e-3"
-        elif mistake["type"] != "value_error":
-            message = f"found {mistake['input']!r}; {message[0].lower()}{message[1:]}"
-        lines.append(f"{document.where(keys)}: {name}: {message}")
-    return lines
-
-
-def _is_number(text: Any) -> bool:
-    if not isinstance(text, str):
-        return False
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _keys_in_file(document: YamlDocument, location: tuple[int | str, ...]) -> tuple[int | str, ...]:
-    """pydantic's location without the names it adds for union members and dict keys."""
-    keys: tuple[int | str, ...] = ()
-    for part in location:
-        if (*keys, part) in document.lines or (
-            part == location[-1] and isinstance(part, str) and part in _field_names()
-        ):
-            keys = (*keys, part)
-    return keys
-
-
-def _field_names() -> set[str]:
-    return {
-        name
-        for model in _Section.__subclasses__() + Objective.__subclasses__()
-        for name in model.model_fields
-    }
-
-
-def _model_at(keys: tuple[int | str, ...]) -> type[BaseModel]:
-    """The section of the schema that the keys lead to."""
-    model: type[BaseModel] = SpaceFile
-    for key in keys:
-        if isinstance(key, int) or key not in model.model_fields:
-            continue
-        model = _section_of(model.model_fields[key].annotation) or model
-    return model
-
-
-def _section_of(annotation: Any) -> type[BaseModel] | None:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    for part in getattr(annotation, "__args__", ()):
-        if (found := _section_of(part)) is not None:
-            return found
-    return None
+    return validate(SpaceFile, read_yaml(path), "space", context={"folder": path.parent})

@@ -1,6 +1,6 @@
 """Masked-LM training of one shape on real text."""
 
-from hwsearch.training.loop import TrainingResult, train
-from hwsearch.training.recipe import Recipe
+from hwsearch.training.recipe import Recipe, find_recipe, read_recipe, recipe_of, short_recipe
+from hwsearch.training.run import TrainingResult, train
 
-__all__ = ["Recipe", "TrainingResult", "train"]
+__all__ = ["Recipe", "TrainingResult", "find_recipe", "read_recipe", "recipe_of", "short_recipe", "train"]

@@ -1,268 +1,295 @@
-"""The masked-LM training loop."""
+"""The training loop: phases of steps, evaluation on held-out text, checkpoints to go on from."""
 
 from __future__ import annotations
 
 import math
-import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NoReturn
 
+import numpy as np
 import torch
-from torch import Tensor
+from optimi import StableAdamW
+from safetensors.torch import save
+from torch import Tensor, nn
 
 from hwsearch.errors import HwsearchError
-from hwsearch.export.hf import hf_config_text
-from hwsearch.files import make_folder, write_whole
+from hwsearch.export import config_beside_weights
+from hwsearch.files import write_whole
 from hwsearch.interrupt import StopOnInterrupt
-from hwsearch.kernels.loss import linear_cross_entropy
-from hwsearch.model import MaskedLanguageModel, save_weights
-from hwsearch.model.encoder import check_wiring
-from hwsearch.shape import EncoderShape
-from hwsearch.shape.parameters import masked_lm_parameters
-from hwsearch.training.batches import Step, batches, evaluation_rows
-from hwsearch.training.log import MetricsLog
+from hwsearch.model import MaskedLanguageModel
+from hwsearch.model.weights import stored_state
+from hwsearch.shape.flops import count_flops
+from hwsearch.training.batches import DataState, Step, batches, evaluation_rows
+from hwsearch.training.checkpoint import prune, write_checkpoint
+from hwsearch.training.log import RunLog, StepRecord
 from hwsearch.training.masking import MaskedRow
-from hwsearch.training.recipe import Recipe
-from hwsearch.training.token_cache import TokenCache, token_cache
+from hwsearch.training.optimizer import optimizer_tensors, set_rates, whole
+from hwsearch.training.packing import Row
+from hwsearch.training.processes import Processes, gradients_reduced
+from hwsearch.training.recipe import Phase, Recipe
+from hwsearch.training.schedule import Schedule
+from hwsearch.training.token_cache import TokenCache
 
-BETAS = (0.9, 0.98)
-EPS = 1e-6
-SECONDS_BETWEEN_LINES = 5.0
-
-
-@dataclass(frozen=True)
-class TrainingResult:
-    """What a run did.
-
-    Attributes:
-        steps: finished optimizer steps; fewer than asked for after Ctrl-C.
-        held_out_before, held_out_after: nats per hidden token of the held-out text at 15 %; `after`
-            is None after Ctrl-C.
-        tokens_per_second: real tokens, over the steps alone.
-    """
-
-    out: Path
-    steps: int
-    interrupted: bool
-    parameters: int
-    tokens: int
-    tokens_per_second: float
-    held_out_before: float
-    held_out_after: float | None
-
-
-def train(
-    shape: EncoderShape,
-    data: Sequence[Path],
-    out: Path,
-    recipe: Recipe | None = None,
-    *,
-    tokenizer: Path | None = None,
-    report: Callable[[str], None] = print,
-) -> TrainingResult:
-    """Train `shape` from fresh weights and leave a folder that transformers loads.
-
-    Writes model.safetensors, config.json, tokenizer.json and tokenizer_config.json at the end, each
-    whole, and metrics.jsonl as it goes. Ctrl-C ends the run after the step in progress and writes
-    the same files. On a GPU matrix products run in bf16; on the CPU everything is float32, and the
-    same seed on the same machine gives the same losses.
-
-    Args:
-        shape: a ModernBERT shape.
-        data: text files and folders; none means the sources of Python's standard library.
-        out: a folder, created if need be.
-        recipe: `Recipe()` if None.
-        tokenizer: a tokenizer.json or its folder; None trains one on the text.
-        report: takes one line of progress at a time.
-
-    Raises HwsearchError for input that does not fit (nothing is written then), and when the loss is
-    no longer finite (no weights are written then).
-    """
-    recipe = recipe or Recipe()
-    check_wiring(shape)
-    recipe.check_fits(shape)
-    text = token_cache(
-        data,
-        vocab_size=shape.vocab_size,
-        tokenizer=tokenizer,
-        tokens=recipe.steps * recipe.tokens_per_step,
-        report=report,
-    )
-    make_folder(out)
-    torch.manual_seed(recipe.seed)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = MaskedLanguageModel(shape).to(device)
-    parameters = int(masked_lm_parameters(shape))
-    report(
-        f"{shape}: {parameters:,} parameters, {recipe.steps:,} steps of up to"
-        f" {recipe.tokens_per_step:,} tokens, on {device.type}; {text.training.token_count:,} tokens of text"
-    )
-    with MetricsLog(out / "metrics.jsonl") as log:
-        log.write(
-            kind="start",
-            shape=shape.to_dict(),
-            recipe=asdict(recipe),
-            data=text.source,
-            device=device.type,
-            threads=torch.get_num_threads(),
-            torch=torch.__version__,
-            python=platform.python_version(),
-        )
-        before = evaluate(model, text, recipe)
-        log.write(kind="held_out", step=0, loss=before)
-        report(f"held-out loss {before:.3f} before the first step")
-        progress = _optimize(model, text, recipe, log, report)
-        _save(model, text, out)
-        after = None if progress.interrupted else evaluate(model, text, recipe)
-        if after is None:
-            report(f"stopped after step {progress.steps} of {recipe.steps}; its weights are in {out}")
-        else:
-            log.write(kind="held_out", step=progress.steps, loss=after)
-            report(
-                f"held-out loss {before:.3f} -> {after:.3f} nats"
-                f" ({text.held_out.token_count:,} tokens, 15 % hidden),"
-                f" {progress.tokens_per_second:,.0f} tokens/s; saved in {out}"
-            )
-    return TrainingResult(
-        out=out,
-        steps=progress.steps,
-        interrupted=progress.interrupted,
-        parameters=parameters,
-        tokens=progress.tokens,
-        tokens_per_second=progress.tokens_per_second,
-        held_out_before=before,
-        held_out_after=after,
-    )
+CHECKPOINTS = "checkpoints"
+# What a process without a row of its own runs, since the others wait for it: two tokens, weighted by 0.
+IDLE_ROW = MaskedRow(
+    Row(np.zeros(2, np.int64), np.array([0, 2], np.int32)), np.zeros(1, np.int64), np.zeros(1, np.int64)
+)
 
 
 @dataclass
-class _Progress:
-    steps: int = 0
+class Progress:
+    """Where a run stands, as checkpoints hold it.
+
+    Attributes:
+        step: steps done in all phases.
+        phase, phase_step: the phase's number, and steps done in it.
+        tokens: real ones.
+        seconds: spent in steps.
+        data: where the phase stands in its data; None at its beginning.
+        first_loss, last_loss: on held-out text, before the first step and the last time.
+    """
+
+    step: int = 0
+    phase: int = 0
+    phase_step: int = 0
     tokens: int = 0
     seconds: float = 0.0
-    interrupted: bool = False
+    data: dict[str, Any] | None = None
+    first_loss: float = math.nan
+    last_loss: float = math.nan
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run in progress.
+
+    Attributes:
+        module: the model as this process calls it.
+        identity: what a checkpoint must have been made with to go on here; plain data.
+        flops_per_s: what one device can do, if known.
+    """
+
+    recipe: Recipe
+    schedules: tuple[Schedule, ...]
+    text: TokenCache
+    out: Path
+    processes: Processes
+    model: MaskedLanguageModel
+    module: nn.Module
+    optimizer: StableAdamW
+    log: RunLog
+    identity: dict[str, Any]
+    flops_per_s: float | None
+    progress: Progress
 
     @property
-    def tokens_per_second(self) -> float:
-        return self.tokens / self.seconds if self.seconds else 0.0
+    def checkpoints(self) -> Path:
+        return self.out / CHECKPOINTS
+
+    def write_texts(self, folder: Path) -> None:
+        """What transformers reads beside the weights; a shape that it cannot build goes into shape.yaml."""
+        shape, tokenizer = self.model.shape, self.text.tokenizer
+        tokenizer.save(folder, shape.max_position_embeddings)
+        name, text = config_beside_weights(shape, tokenizer.config_ids)
+        write_whole(folder / name, text)
 
 
-def _optimize(
-    model: MaskedLanguageModel,
-    text: TokenCache,
-    recipe: Recipe,
-    log: MetricsLog,
-    report: Callable[[str], None],
-) -> _Progress:
-    optimizer = _optimizer(model, recipe)
-    progress = _Progress()
-    last_line = started = time.perf_counter()
-    tokens_at_last_line = 0
-    previous: float | None = None
+def run_phases(run: Run) -> bool:
+    """All steps that are left; whether Ctrl-C stopped them."""
+    progress = run.progress
     with StopOnInterrupt() as stop:
-        for step, read in zip(range(recipe.steps), _steps(text, recipe), strict=False):
-            learning_rate = recipe.learning_rate_at(step)
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate
-            (hidden,) = read.rows
-            loss = masked_loss(model, hidden) / len(hidden.targets)
-            value = loss.item()
-            if not math.isfinite(value):
-                raise HwsearchError(_not_finite(step, value, learning_rate, previous))
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            if recipe.max_gradient_norm is not None:
-                torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.max_gradient_norm)
-            optimizer.step()
+        for number in range(progress.phase, len(run.schedules)):
+            if number > progress.phase:
+                progress.phase, progress.phase_step, progress.data = number, 0, None
+            if _run_phase(run, number, stop):
+                return True
+    return False
 
-            now = time.perf_counter()
-            progress.steps, progress.seconds = step + 1, now - started
-            progress.tokens += read.tokens
-            previous = value
-            log.write(
-                kind="step",
-                step=progress.steps,
-                loss=value,
+
+def _run_phase(run: Run, number: int, stop: StopOnInterrupt) -> bool:
+    schedule, progress, processes = run.schedules[number], run.progress, run.processes
+    phase = schedule.phase
+    if phase.global_rope_theta is not None and run.model.shape.architecture.position == "rope":
+        run.model.set_rope_theta(phase.global_rope_theta)
+    if progress.step == 0:
+        progress.first_loss = evaluate(run, schedule)
+    steps = batches(
+        run.text,
+        sequence_length=phase.sequence_length,
+        tokens_per_row=phase.tokens_per_row,
+        rows_of_step=schedule.rows_at,
+        mask_share=phase.mask_share,
+        seed=run.recipe.seed + number,  # two phases of one length do not read the same order again
+        state=DataState.from_dict(progress.data) if progress.data else None,
+        rank=processes.rank,
+        world_size=processes.count,
+    )
+    saved = time.monotonic()
+    following = next(steps) if progress.phase_step < schedule.steps else None
+    count = torch.tensor(_predictions(following), device=processes.device)
+    following_predictions = processes.sum(count).item()
+    while following:
+        began, read, predictions = time.perf_counter(), following, following_predictions
+        learning_rate = schedule.learning_rate_at(progress.phase_step)
+        set_rates(run.optimizer, phase, learning_rate)
+        run.optimizer.zero_grad()
+        passes = math.ceil(schedule.rows_at(progress.phase_step) / processes.count)
+        total = _accumulate(run, read, phase, passes, predictions)
+        # The next step's rows are made while a GPU is busy with this one's.
+        following = next(steps) if progress.phase_step + 1 < schedule.steps else None
+        # What rank 0 wants counts for all: the clocks of several processes differ.
+        is_time = processes.speaks and time.monotonic() - saved >= run.recipe.save_every_seconds
+        mine = total.new_tensor([is_time, stop.requested, _predictions(following)])
+        # The one moment at which the device is waited for.
+        sums = processes.sum(torch.cat([total[None], mine])).tolist()
+        loss, save_now, stop_now, following_predictions = sums[0] / predictions, *sums[1:]
+        if not math.isfinite(loss):
+            _give_up(run, read, loss, learning_rate)
+        run.optimizer.step()
+
+        seconds = time.perf_counter() - began
+        progress.step += 1
+        progress.phase_step += 1
+        progress.tokens += read.tokens
+        progress.seconds += seconds
+        progress.data = read.state.to_dict()
+        run.log.step(
+            StepRecord(
+                step=progress.step,
+                phase=phase.name,
+                loss=loss,
                 learning_rate=learning_rate,
                 tokens=progress.tokens,
-                tokens_per_second=progress.tokens_per_second,
+                tokens_per_second=read.tokens / seconds,
+                flops_utilisation=run.flops_per_s and _flops(run, read) / seconds / run.flops_per_s,
+                seconds=progress.seconds,
             )
-            if stop.requested:
-                progress.interrupted = True
-                break
-            if now - last_line >= SECONDS_BETWEEN_LINES or progress.steps == recipe.steps:
-                rate = (progress.tokens - tokens_at_last_line) / (now - last_line)
-                last_line, tokens_at_last_line = now, progress.tokens
-                report(
-                    f"step {progress.steps}/{recipe.steps}  loss {value:.3f}"
-                    f"  learning rate {learning_rate:.1e}  {rate:,.0f} tokens/s"
-                )
-    return progress
+        )
+        keep = schedule.keeps(progress.phase_step)
+        if keep:
+            evaluate(run, schedule)
+        if keep or _is_power_of_two(progress.step) or save_now or stop_now:
+            _save(run, kept=keep or _is_power_of_two(progress.step), evaluated=keep)
+            saved = time.monotonic()
+        if stop_now:
+            return True
+    return False
 
 
-def _steps(text: TokenCache, recipe: Recipe) -> Iterator[Step]:
-    return batches(
-        text,
-        sequence_length=recipe.sequence_length,
-        tokens_per_row=recipe.tokens_per_step,
-        rows_of_step=lambda step: 1,
-        mask_share=recipe.mask_share,
-        seed=recipe.seed,
+def _predictions(read: Step | None) -> int:
+    """Hidden tokens of this process's rows."""
+    return sum(len(hidden.targets) for hidden in read.rows) if read else 0
+
+
+def _accumulate(run: Run, read: Step, phase: Phase, passes: int, predictions: float) -> Tensor:
+    """Gradients of the mean loss over a step's hidden tokens, `predictions` on all processes together.
+
+    Returns this process's summed loss, a float64 scalar on the device.
+    """
+    processes, device = run.processes, run.processes.device
+    total = torch.zeros((), dtype=torch.float64, device=device)
+    for number in range(passes):
+        mine = number < len(read.rows)
+        with gradients_reduced(run.module, number == passes - 1):
+            loss = summed_loss(run.module, read.rows[number] if mine else IDLE_ROW, phase, device)
+            # DDP and FSDP2 take the mean over processes.
+            (loss * (mine * processes.count / predictions)).backward()  # type: ignore[no-untyped-call]
+        if mine:
+            total += loss.detach()
+    return total
+
+
+def evaluate(run: Run, schedule: Schedule) -> float:
+    """Nats per hidden token of the held-out text, 15 % hidden; the same tokens in every call of a phase."""
+    phase, processes = schedule.phase, run.processes
+    rows = evaluation_rows(
+        run.text, sequence_length=phase.sequence_length, tokens_per_row=phase.tokens_per_row
     )
+    total = torch.zeros((), dtype=torch.float64, device=processes.device)
+    with torch.no_grad():
+        for first in range(0, len(rows), processes.count):
+            mine = first + processes.rank < len(rows)
+            hidden = rows[first + processes.rank] if mine else IDLE_ROW
+            total += summed_loss(run.module, hidden, phase, processes.device) * mine
+    loss = processes.sum(total).item() / sum(len(hidden.targets) for hidden in rows)
+    run.log.held_out(run.progress.step, loss, sum(len(hidden.row.tokens) for hidden in rows))
+    run.progress.last_loss = loss
+    return loss
 
 
-def _not_finite(step: int, loss: float, learning_rate: float, previous: float | None) -> str:
-    last = "it is the first one" if previous is None else f"{previous:.3f} in the step before"
-    return (
-        f"step {step + 1}: the loss is {loss} ({last}) at learning rate {learning_rate:.2e};"
-        " no weights are saved; a lower learning rate, a longer warmup or gradient clipping may help"
+def summed_loss(module: nn.Module, hidden: MaskedRow, phase: Phase, device: torch.device) -> Tensor:
+    """Nats of all hidden tokens of a row. On a GPU products run in bf16, on the CPU all is float32."""
+    tokens, offsets, positions, targets = (
+        torch.from_numpy(array).to(device, non_blocking=True)
+        for array in (hidden.row.tokens, hidden.row.cu_seqlens, hidden.positions, hidden.targets)
     )
-
-
-def _optimizer(model: MaskedLanguageModel, recipe: Recipe) -> torch.optim.Optimizer:
-    """AdamW that leaves norms and biases, the one-dimensional weights, without decay."""
-    matrices = [weight for weight in model.parameters() if weight.dim() > 1]
-    vectors = [weight for weight in model.parameters() if weight.dim() == 1]
-    groups = [
-        {"params": matrices, "weight_decay": recipe.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=BETAS, eps=EPS, fused=True)
-
-
-def masked_loss(model: MaskedLanguageModel, hidden: MaskedRow) -> Tensor:
-    """Cross-entropy in nats, summed over the hidden tokens; a float32 scalar. No [P, V] logits are kept."""
-    device = next(model.parameters()).device
     with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-        head_PC = model.head_states(
-            torch.from_numpy(hidden.row.tokens).to(device),
-            torch.from_numpy(hidden.row.cu_seqlens).to(device),
-            hidden.row.max_seqlen,
-            torch.from_numpy(hidden.positions).to(device),
-        )
-        targets_P = torch.from_numpy(hidden.targets).to(device)
-        decoder = model.decoder
-        total: Tensor = linear_cross_entropy(
-            head_PC, decoder.weight, targets_P, decoder.bias, reduction="sum"
-        )
-        return total
+        # The longest sequence of any row, not of this one: another number would compile anew.
+        loss: Tensor = module(tokens, offsets, phase.sequence_length, positions, targets)
+    return loss
 
 
-@torch.no_grad()
-def evaluate(model: MaskedLanguageModel, text: TokenCache, recipe: Recipe) -> float:
-    """Nats per hidden token of the held-out text, 15 % hidden; the same tokens in every call."""
-    total, count = 0.0, 0
-    for hidden in evaluation_rows(
-        text, sequence_length=recipe.sequence_length, tokens_per_row=recipe.tokens_per_step
+def _save(run: Run, *, kept: bool, evaluated: bool) -> None:
+    """A checkpoint of this very moment; every process must call it."""
+    weights = whole_weights(run.model)
+    tensors = optimizer_tensors(run.model, run.optimizer) | {"random": torch.get_rng_state()}
+    if run.processes.speaks:
+        position = {
+            "progress": vars(run.progress),
+            "kept": kept,
+            "evaluated": evaluated,
+            "log": run.log.position,
+            "run": run.identity,
+        }
+        write_checkpoint(run.checkpoints, run.progress.step, weights, tensors, position, run.write_texts)
+        prune(run.checkpoints)
+
+
+def whole_weights(model: MaskedLanguageModel) -> dict[str, Tensor]:
+    """Under transformers' names, on the CPU; every process must call it."""
+    return {name: whole(tensor) for name, tensor in stored_state(model).items()}
+
+
+def _flops(run: Run, read: Step) -> int:
+    """Forward and backward of this process's rows."""
+    return sum(
+        count_flops(
+            run.model.shape, np.diff(hidden.row.cu_seqlens).tolist(), head_tokens=len(hidden.targets)
+        ).training
+        for hidden in read.rows
+    )
+
+
+def _is_power_of_two(step: int) -> bool:
+    return step & (step - 1) == 0
+
+
+def _give_up(run: Run, read: Step, loss: float, learning_rate: float) -> NoReturn:
+    """Keep what is needed to see why; the weights are those before the step."""
+    step = run.progress.step + 1
+    name = f"batch-step-{step:07d}" + (f"-rank-{run.processes.rank}" if run.processes.count > 1 else "")
+    arrays = {
+        f"{number}/{what}": torch.from_numpy(array)
+        for number, hidden in enumerate(read.rows)
+        for what, array in (
+            ("tokens", hidden.row.tokens),
+            ("cu_seqlens", hidden.row.cu_seqlens),
+            ("positions", hidden.positions),
+            ("targets", hidden.targets),
+        )
+    }
+    path = run.out / f"{name}.safetensors"
+    write_whole(path, save(arrays))
+    kept = "the checkpoints before it are kept"
+    if run.progress.step and all(
+        bool(torch.isfinite(tensor).all()) for tensor in whole_weights(run.model).values()
     ):
-        total += masked_loss(model, hidden).item()
-        count += len(hidden.targets)
-    return total / count
-
-
-def _save(model: MaskedLanguageModel, text: TokenCache, out: Path) -> None:
-    text.tokenizer.save(out, model.shape.max_position_embeddings)
-    write_whole(out / "config.json", hf_config_text(model.shape, text.tokenizer.config_ids))
-    save_weights(model, out / "model.safetensors")
+        _save(run, kept=False, evaluated=False)
+        kept = "the weights before it are in the last checkpoint"
+    raise HwsearchError(
+        f"step {step}: the loss is {loss} at learning rate {learning_rate:.2e}; its batch is in {path},"
+        f" {kept}; a lower learning rate or a longer warm-up may help"
+    )
