@@ -9,18 +9,18 @@ from itertools import product
 from hwsearch.errors import HwsearchError
 from hwsearch.gpu.profile import CPU, Gpu
 from hwsearch.kernels.dispatch import AMPERE, TRITON_HEAD_SIZES
-from hwsearch.kernels.tuned import LENGTHS, Key, length_class, window_class
+from hwsearch.kernels.tuned import KERNELS, LENGTHS, Key, length_class, window_class
 from hwsearch.space.search_space import SearchSpace
 from hwsearch.workload import Workload, parse_workload
 
+# Tiles of our Triton kernels; the other kernels of the tables choose a backend.
 TILES = ("attention_forward", "attention_backward")
-BACKENDS = ("attention_backend", "attention_backend_training")
-KERNELS = (*TILES, *BACKENDS)
+BACKENDS = tuple(kernel for kernel in KERNELS if kernel not in TILES)
 # What the command line takes; `attention` stands for all.
 NAMES = ("attention", *KERNELS)
 
-# Keys to each side at which a class of windows is tuned; "narrow" is ModernBERT's.
-WINDOWS: dict[str, int | None] = {"global": None, "narrow": 64, "wide": 512}
+# Keys to each side of ModernBERT's local layers.
+LOCAL = 64
 # Every layer is as wide as ModernBERT-base where nobody names the heads.
 WIDTH = 768
 # Enough to fill every GPU many times over; little enough for a CPU.
@@ -68,7 +68,7 @@ class Wanted:
 
 def everything(gpu: Gpu) -> Wanted:
     """What `--all` stands for: the GPU's own dtype, every head size, ModernBERT's windows, all lengths."""
-    return Wanted((gpu.default_dtype,), TRITON_HEAD_SIZES, (None, WINDOWS["narrow"]), LENGTHS)
+    return Wanted((gpu.default_dtype,), TRITON_HEAD_SIZES, (None, LOCAL), LENGTHS)
 
 
 def of_space(space: SearchSpace, gpu: Gpu) -> Wanted:
@@ -86,13 +86,11 @@ def of_space(space: SearchSpace, gpu: Gpu) -> Wanted:
 
 
 def problems(gpu: Gpu, kernels: Iterable[str], wanted: Wanted) -> list[Problem]:
-    """One for each kernel and class that `gpu` can run, lengths innermost; no class twice.
+    """One for each kernel and class, lengths innermost; no class twice, and none that cannot occur.
 
-    Raises HwsearchError for a dtype that the GPU lacks, a head size or length out of range, and where
-    nothing is left.
+    Raises HwsearchError for a dtype that the GPU lacks, a size out of range, and where nothing is left.
     """
     _check(gpu, wanted)
-    kernels = [kernel for kernel in kernels if runs(kernel, gpu)]
     lengths = (wanted.workload.padded_length,) if wanted.workload else wanted.lengths
     found: dict[tuple[str, Key], Problem] = {}
     for kernel, dtype, size, window, length in product(
@@ -108,15 +106,21 @@ def problems(gpu: Gpu, kernels: Iterable[str], wanted: Wanted) -> list[Problem]:
         found.setdefault((kernel, key), Problem(kernel, gpu, key, window, heads, workload))
     if not found:
         raise HwsearchError(
-            f"nothing to tune on {gpu.name}: tiles need compute capability 8.0 and heads of"
-            f" {_listed(TRITON_HEAD_SIZES)}; a window must hide something of the sequences"
+            f"{gpu.name}: nothing is left to tune; tiles are for heads of {_listed(TRITON_HEAD_SIZES)}, and a"
+            " window must hide something of the longest sequence"
         )
     return list(found.values())
 
 
-def runs(kernel: str, gpu: Gpu) -> bool:
-    """Whether `kernel` has something to choose on `gpu`: Triton's tiles need tensor cores that it knows."""
-    return kernel in BACKENDS or (gpu.name != CPU and gpu.compute_capability >= AMPERE)
+def tunable(gpu: Gpu, kernels: Iterable[str], here: bool) -> tuple[str, ...]:
+    """Those of `kernels` that can be tuned for `gpu`: tiles where Triton uses its tensor cores, the choice of
+    a backend where the GPU is `here`. Raises HwsearchError where none is left."""
+    tiles = gpu.name != CPU and gpu.compute_capability >= AMPERE
+    found = tuple(kernel for kernel in kernels if (tiles if kernel in TILES else here))
+    if not found:
+        reason = "it is not here" if tiles else "Triton's tiles need tensor cores of compute capability 8.0"
+        raise HwsearchError(f"{gpu.name}: nothing of {', '.join(kernels)} can be tuned: {reason}")
+    return found
 
 
 def class_workload(length: int, gpu: Gpu) -> Workload:

@@ -1,4 +1,4 @@
-"""Tunes one problem after another and keeps every answer in its table as soon as it is there."""
+"""Tunes one problem after another, and keeps every answer in its table as soon as it is there."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from hwsearch.errors import HwsearchError
 from hwsearch.gpu.profile import Gpu
-from hwsearch.kernels.tuned import Row, Table
+from hwsearch.kernels.tuned import Row, table_path
 from hwsearch.tuning.problems import TILES, Problem
 from hwsearch.tuning.progress import Progress
-from hwsearch.tuning.table_file import merge_rows
+from hwsearch.tuning.table_file import header_of, merge_rows
+from hwsearch.tuning.tables import Placed
 
 Report = Callable[[Progress], None]
 
@@ -32,46 +34,52 @@ class Effort:
     workers: int
 
 
-def measure_all(
-    found: Sequence[Problem], effort: Effort, tables: Path, studies: Path, report: Report
-) -> Iterator[tuple[Problem, Row]]:
-    """Measure on the device at hand; a problem whose study is complete answers at once.
+def tune(
+    gpu: Gpu, asked: Sequence[Problem], effort: Effort, tables: Path, work: Path, here: bool, report: Report
+) -> list[Placed]:
+    """Measure where `gpu` is `here`, else compile and model; merge the rows into the tables below `tables`.
 
-    Raises HwsearchError where another process tunes the same problem, or a table cannot be written.
+    `work` keeps the studies and what was compiled: what is complete there answers at once. Raises
+    HwsearchError where another process tunes the same problem, or a table cannot be written.
     """
+    answers = _measured(asked, effort, work, report) if here else _modelled(gpu, asked, effort, work, report)
+    placed = []
+    for problem, row in answers:
+        header, path = header_of(problem.kernel, gpu), table_path(tables, gpu.name, problem.kernel)
+        merge_rows(path, header, [row])
+        placed.append(Placed(header, row, path))
+    return placed
+
+
+def _measured(
+    asked: Sequence[Problem], effort: Effort, work: Path, report: Report
+) -> Iterator[tuple[Problem, Row]]:
     from hwsearch.tuning.measured import tune_measured
 
-    for problem in found:
-        row = tune_measured(
+    for problem in asked:
+        yield (
             problem,
-            trials=effort.trials,
-            seconds=effort.seconds,
-            objective=effort.objective,
-            workers=effort.workers,
-            folder=studies / problem.gpu.name,
-            report=report,
+            tune_measured(
+                problem,
+                trials=effort.trials,
+                seconds=effort.seconds,
+                objective=effort.objective,
+                workers=effort.workers,
+                folder=work / problem.gpu.name,
+                report=report,
+            ),
         )
-        keep(tables, problem.gpu, problem.kernel, [row])
-        yield problem, row
 
 
-def model_all(
-    gpu: Gpu, found: Sequence[Problem], effort: Effort, tables: Path, cache: Path, report: Report
+def _modelled(
+    gpu: Gpu, asked: Sequence[Problem], effort: Effort, work: Path, report: Report
 ) -> Iterator[tuple[Problem, Row]]:
-    """Compile for `gpu`, which need not be here, and rank by the pipeline model."""
     from hwsearch.tuning.modelled import tune_modelled
 
-    tiles = [problem for problem in found if problem.kernel in TILES]
+    if effort.objective != "time":
+        raise HwsearchError(f"--objective: {effort.objective} is measured, and {gpu.name} is not here")
+    tiles = [problem for problem in asked if problem.kernel in TILES]
     rows = tune_modelled(
-        gpu, tiles, compilations=effort.trials, workers=effort.workers, cache=cache, report=report
+        gpu, tiles, compilations=effort.trials, workers=effort.workers, cache=work / "compiled", report=report
     )
-    for kernel in dict.fromkeys(problem.kernel for problem in tiles):
-        own = [row for problem, row in zip(tiles, rows, strict=True) if problem.kernel == kernel]
-        keep(tables, gpu, kernel, own)
     yield from zip(tiles, rows, strict=True)
-
-
-def keep(tables: Path, gpu: Gpu, kernel: str, rows: Sequence[Row]) -> None:
-    """Merge `rows` into the table of `gpu` and `kernel`."""
-    header = Table(kernel, gpu.name, gpu.nvml_names, gpu.compute_capability, gpu.sms, ())
-    merge_rows(tables / gpu.name / f"{kernel}.json", header, rows)
