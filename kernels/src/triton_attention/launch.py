@@ -16,7 +16,7 @@ import triton
 from torch import Tensor
 
 from ..tuned import Config
-from ..tuned_state import tuned_state
+from ..tuned_call import tuned_state
 from .backward import delta_kernel, dkdv_kernel, dq_kernel, short_backward_kernel
 from .configs import (
     DELTA_TILE,
