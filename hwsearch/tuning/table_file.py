@@ -10,6 +10,7 @@ from pathlib import Path
 from hwsearch.errors import HwsearchError
 from hwsearch.files import hold, make_folder, write_whole
 from hwsearch.gpu.profile import CPU, Gpu
+from hwsearch.kernels.triton_attention.space import trimmed
 from hwsearch.kernels.tuned_table import FORMAT, Row, Table, one_each, parse_table, read_table
 
 HEADER = ("kernel", "gpu", "devices", "compute_capability", "sms")
@@ -81,10 +82,10 @@ def _record(row: Row) -> dict[str, object]:
         "window": key.window,
         "length": key.length,
         "source": row.source,
-        "config": dict(row.config),
+        "config": trimmed(row.config),
         "seconds": row.seconds,
         "default_seconds": row.default_seconds,
-        "alternatives": [{"config": dict(config), "seconds": s} for config, s in row.alternatives],
+        "alternatives": [{"config": trimmed(config), "seconds": s} for config, s in row.alternatives],
         "workload": row.workload,
         "heads": row.heads,
         "spread": row.spread,

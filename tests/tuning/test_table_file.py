@@ -15,6 +15,7 @@ from tuned_rows import KEY, row, write
 from hwsearch import files
 from hwsearch.errors import HwsearchError
 from hwsearch.gpu.catalog import load_gpu
+from hwsearch.kernels.triton_attention.space import default_config
 from hwsearch.kernels.tuned import LENGTHS, Key, Row, read_table
 from hwsearch.tuning import table_file
 from hwsearch.tuning.table_file import header_of, merge_rows
@@ -39,6 +40,17 @@ def test_a_new_row_replaces_that_of_its_key_and_source_alone(tmp_path: Path) -> 
 def test_the_last_of_two_new_rows_counts(tmp_path: Path) -> None:
     path = write(tmp_path, "h200-sxm", row(), row(seconds=9e-4, date="2020-01-01"))
     assert read_table(path).rows == (row(seconds=9e-4, date="2020-01-01"),)
+
+
+def test_settings_that_say_nothing_are_left_out(tmp_path: Path) -> None:
+    """A tuner's space gives every configuration of the backward the same keys."""
+    kernel, key = "attention_backward", Key("bf16", 64, "global", 64)
+    config = default_config(kernel, (9, 0), "bf16", 64, None, 64)
+    assert config["one_pass"] and config["dq_rows"] == 0
+    best = row(kernel, key, config=config, alternatives=((config, 2e-4),))
+    (found,) = read_table(write(tmp_path, "h200-sxm", best, kernel=kernel)).rows
+    assert set(found.config) == {"one_pass", "rows", "warps", "stages", "rotate"}
+    assert found.alternatives[0][0] == found.config
 
 
 def test_no_rows_make_a_table_that_can_be_read(tmp_path: Path) -> None:
