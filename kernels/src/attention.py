@@ -31,7 +31,7 @@ from .arguments import (
 )
 from .problem import Problem
 from .tuned import DEFAULT, LENGTHS, Key, length_class, window_class
-from .tuned_state import tuned_on
+from .tuned_call import tuned_on
 
 
 @overload

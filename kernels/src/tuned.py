@@ -81,10 +81,7 @@ def tuned(kernel: str, device: str, capability: Capability | None, key: Key) -> 
     used, with one warning a process and GPU.
     """
     found = _find(kernel, lambda table: device in table.devices, capability, key)
-    if found.row is not None and found.row.triton is not None and found.gpu is not None:
-        here = _triton_version()
-        if here is not None and _minor(found.row.triton) != _minor(here):
-            _warn_stale(found.gpu, found.row.triton, here)
+    _warn_of_another_triton(found)
     return found
 
 
@@ -96,8 +93,9 @@ def tuned_for(kernel: str, gpu: str, capability: Capability | None, key: Key) ->
 
 def forget() -> None:
     """Read the tables anew on the next look-up, as after tuning in the same process."""
-    for each in (tuned, tuned_for, _headers, _rows, _warn_stale):
+    for each in (tuned, tuned_for, _headers, _rows):
         each.cache_clear()
+    _stale.clear()
 
 
 def _find(kernel: str, is_this: Callable[[Table], bool], capability: Capability | None, key: Key) -> Found:
@@ -164,12 +162,19 @@ def _warn_broken(path: Path, error: Exception) -> None:
     warnings.warn(f"{path}: ignored: {error}", stacklevel=2)
 
 
-@cache
-def _warn_stale(gpu: str, then: str, here: str) -> None:
+# GPUs of whose old tables this process was told.
+_stale: set[str | None] = set()
+
+
+def _warn_of_another_triton(found: Found) -> None:
+    then, here = found.row and found.row.triton, _triton_version()
+    if not then or here is None or _minor(then) == _minor(here) or found.gpu in _stale:
+        return
+    _stale.add(found.gpu)
     warnings.warn(
-        f"the table of {gpu} was tuned with triton {then}, and this is {here}: used all the same;"
-        " `hwsearch tune` renews it",
-        stacklevel=2,
+        f"{found.path}: tuned with triton {then}, and this is {here}: used all the same; to renew it:"
+        " hwsearch tune",
+        stacklevel=3,
     )
 
 
