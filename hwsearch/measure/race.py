@@ -115,7 +115,7 @@ def finals(
         for name, seconds in _round(sample, left, turn).items():
             samples[name].append(seconds)
         failed += [name for name in left if samples[name][-1] == math.inf]
-        left = sorted(set(left) - set(failed), key=lambda name: _mean_log(samples[name]))
+        left = sorted((n for n in left if n not in failed), key=lambda name: _mean_log(samples[name]))
         if turn + 1 < FEWEST:
             continue
         leader = samples[left[0]] if left else []
@@ -156,9 +156,11 @@ def _log_ratios(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
 
 
 def interval(values: Sequence[float], risk: float) -> tuple[float, float, float]:
-    """(low, mean, high): the two-sided Student t interval of the mean, which misses with probability `risk`."""
-    mean = statistics.fmean(values)
-    half = _t(risk, len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
+    """(low, mean, high): the two-sided Student t interval of the mean, which misses it by `risk`."""
+    count = len(values)
+    mean = math.fsum(values) / count
+    deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (count - 1))
+    half = _t(risk, count - 1) * deviation / math.sqrt(count)
     return mean - half, mean, mean + half
 
 

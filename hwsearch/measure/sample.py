@@ -24,6 +24,7 @@ FEWEST_SAMPLES, MOST_SAMPLES = 5, 60
 # A call that takes seconds is not repeated for minutes; three samples it gets.
 LONGEST_SECONDS = 10.0
 CONFIDENCE = 0.95
+MOST_TRIES = 3
 # What heated or disturbed the card gets so long to go away, and twice as long the second time.
 PAUSE_SECONDS = 0.5
 
@@ -72,21 +73,20 @@ def measure(
     watch: Watch,
     *,
     precision: float = 0.005,
-    tries: int = 3,
     energy: bool = False,
 ) -> Measurement:
     """Time `call` until the 95 % interval of its mean is within +-`precision` of it, or 60 samples are taken.
 
-    A tainted measurement (hwsearch.measure.nvml says what that is) is taken again after a pause, `tries` times
+    A tainted measurement (hwsearch.measure.nvml says what that is) is taken again after a pause, three times
     in all; the last one is marked. `energy` adds a second of repeats. Raises what `call` raises.
     """
     plan = warm_up(call, device)
-    for turn in range(1, tries + 1):
+    for turn in range(1, MOST_TRIES + 1):
         before = _read_under_load(plan, watch)
         seconds = _samples(plan, precision)
         after = _read_under_load(plan, watch)
         taint = nvml.taint(before, after)
-        if taint is None or turn == tries:
+        if taint is None or turn == MOST_TRIES:
             break
         time.sleep(PAUSE_SECONDS * 2 ** (turn - 1))
         warm_up(call, device)

@@ -8,6 +8,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from types import ModuleType, SimpleNamespace
+from typing import cast
 
 
 class Worker:
@@ -53,6 +55,15 @@ class Worker:
 
     def run_out_of_memory(self) -> None:
         raise MemoryError
+
+    def lose_device(self) -> None:
+        """As torch after an illegal access: whatever asks the device finds the same error."""
+
+        def refuse() -> None:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered\nmore")
+
+        cuda = SimpleNamespace(is_initialized=lambda: True, synchronize=refuse, empty_cache=refuse)
+        sys.modules["torch"] = cast(ModuleType, SimpleNamespace(cuda=cuda))
 
     def bytes_of(self, count: int) -> bytes:
         return bytes(count)
