@@ -146,7 +146,8 @@ def watch_cuda() -> Watch:
 
     if not torch.cuda.is_available():
         return Watch(note="no CUDA device: clocks, throttling and energy are not watched")
-    found = torch.cuda.get_device_properties(torch.cuda.current_device())
+    # Untyped: torch's stubs lack the parts of the PCI address.
+    found: Any = torch.cuda.get_device_properties(torch.cuda.current_device())
     address = f"{found.pci_domain_id:08x}:{found.pci_bus_id:02x}:{found.pci_device_id:02x}.0"
     return watch_gpu(str(found.uuid), address)
 

@@ -60,7 +60,7 @@ def warm_up(call: Call, device: str) -> Plan:
     start = time.perf_counter()
     call()
     synchronize(device)
-    busy = []
+    busy: list[float] = []
     while not busy or time.perf_counter() - start < WARM_UP_SECONDS:
         busy.append(_wall_clock(call))
         synchronize(device)
