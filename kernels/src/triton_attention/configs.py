@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+# Rows of a tile; the work list has one entry a tile for each of these sizes.
+TILE_SIZES = (16, 32, 64, 128)
+
 
 @dataclass(frozen=True)
 class Tile:
     """Score tile rows x columns of one program, its warps, and the depth of its load pipeline.
 
-    Rows are what the program owns (queries; keys in dK/dV), columns what it loops over.
+    Rows are what the program owns (queries; keys in dK/dV), columns what it loops over. `split`: blocks
+    without a mask have a loop of their own; None: by `has_inner_blocks`.
     """
 
     rows: int
     columns: int
     warps: int
     stages: int
+    split: bool | None = None
 
 
 def launch_options(tile: Tile) -> dict[str, int | bool]:
@@ -43,8 +48,7 @@ class Tiles:
 
     `short` is the tile of the one-pass backward, None where sequences do not fit one tile.
     `rotate_in_forward`, `rotate_in_backward`: rotary embedding is applied whenever a tile is loaded in a
-    loop; otherwise what loops load is rotated once into scratch. `split_*`: blocks without a mask have a
-    loop of their own; None: where `has_inner_blocks` says so.
+    loop; otherwise what loops load is rotated once into scratch.
     """
 
     forward: Tile
@@ -53,9 +57,6 @@ class Tiles:
     short: Tile | None
     rotate_in_forward: bool
     rotate_in_backward: bool
-    split_forward: bool | None = None
-    split_dq: bool | None = None
-    split_dkdv: bool | None = None
 
 
 def default_tiles(

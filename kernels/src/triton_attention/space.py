@@ -2,7 +2,7 @@
 
 What is left out, and where the rule comes from:
 
-- rows are sizes that the work list has (`schedule.TILE_SIZES`); columns are at least 16, the depth of one
+- rows are sizes that the work list has (`TILE_SIZES`); columns are at least 16, the depth of one
   tensor-core product of 16-bit numbers (PTX, mma.m16n8k16) and the least that `tl.dot` takes;
 - neither goes beyond the power of two that holds the longest sequence: the same blocks, more of them empty;
 - rows are at least a quarter of that and of 128 (half in the backward kernels, whose product has to stay a
@@ -31,14 +31,13 @@ from functools import lru_cache
 from itertools import product
 from typing import Any
 
-from .configs import Tile, Tiles, default_tiles, has_inner_blocks
+from .configs import TILE_SIZES, Tile, default_tiles, has_inner_blocks
 from .occupancy import LIMITS
 
 Config = dict[str, Any]
 KERNELS = ("attention_forward", "attention_backward")
 BYTES = {"fp16": 2, "bf16": 2, "fp32": 4}
-# schedule.TILE_SIZES, whose module imports torch; a test compares them.
-ROWS = (16, 32, 64, 128)
+ROWS = TILE_SIZES
 COLUMNS = (16, 32, 64, 128)
 WARPS = (1, 2, 4, 8)
 # Of the 255 a thread can have, what is left of them for accumulators when addresses have theirs.
@@ -104,28 +103,6 @@ def trimmed(config: Mapping[str, Any]) -> Config:
         return dict(config)
     kept = ("rows", "warps", "stages") if config["one_pass"] else tuple(k for k in ABSENT if "_" in k)
     return {name: config[name] for name in config if name not in ABSENT or name in kept}
-
-
-def tiles_of(forward: Mapping[str, Any] | None, backward: Mapping[str, Any] | None, default: Tiles) -> Tiles:
-    """The tiles that the two configurations mean, those of `default` where there is None."""
-    dq, dkdv, short = default.dq, default.dkdv, default.short
-    in_forward, in_backward = default.rotate_in_forward, default.rotate_in_backward
-    splits = {"forward": default.split_forward, "dq": default.split_dq, "dkdv": default.split_dkdv}
-    tile = default.forward
-    if forward is not None:
-        tile = _tile(forward)
-        in_forward = forward["rotate"] == "load"
-        splits["forward"] = bool(forward["split"])
-    if backward is not None:
-        in_backward = backward["rotate"] == "load"
-        if backward["one_pass"]:
-            short = Tile(backward["rows"], backward["rows"], backward["warps"], backward["stages"])
-        else:
-            short, dq, dkdv = None, _tile(backward, "dq_"), _tile(backward, "dkdv_")
-            splits |= {"dq": bool(backward["dq_split"]), "dkdv": bool(backward["dkdv_split"])}
-    return Tiles(
-        tile, dq, dkdv, short, in_forward, in_backward, splits["forward"], splits["dq"], splits["dkdv"]
-    )
 
 
 def check(kernel: str, capability: tuple[int, int], dtype: str) -> None:
@@ -235,7 +212,3 @@ def _settings(tile: Tile, split: bool, prefix: str = "") -> Config:
 
 def _short_settings(tile: Tile) -> Config:
     return {"rows": tile.rows, "warps": tile.warps, "stages": tile.stages}
-
-
-def _tile(config: Mapping[str, Any], prefix: str = "") -> Tile:
-    return Tile(*(int(config[prefix + name]) for name in ("rows", "columns", "warps", "stages")))
