@@ -1,33 +1,33 @@
 """Seconds of one compiled configuration of hwsearch's attention kernels, from what its code issues.
 
-The tables of the tuner rest on it where no GPU is at hand, so it knows a configuration by its compiled code and
+The tables of the tuner rest on it where no GPU is at hand. It knows a configuration by its compiled code, and
 nothing of triton or tuning: that is why it stands with the cost model.
 
-Four warps, one on each scheduler, are a customer of their multiprocessor's units, in turn: tensor cores, special
-function units (exp2), arithmetic (issue slots, multiply-add lanes, other lanes: the fullest), shared memory.
-In between they wait: for the results of products, barriers, exchanges, and loads that the stages did not ask
-for early enough. n customers are resident; they share the units as in mean value analysis of a closed network
-(Schweitzer's approximation: P. Schweitzer 1979; Y. Bard 1979), with D the cycles of a customer at each unit and
-Z its waits:
+Four warps, one on each scheduler, are a customer of their multiprocessor's units, in turn: tensor cores,
+special function units (exp2), arithmetic (issue slots, multiply-add lanes, other lanes: the fullest), shared
+memory. In between they wait: for the results of products, barriers, exchanges, and loads that the stages did not
+ask for early enough. n customers are resident; they share the units as in mean value analysis of a closed
+network (Schweitzer's approximation: P. Schweitzer 1979; Y. Bard 1979), with D the cycles of a customer at each
+unit and Z its waits:
 
     residence of unit k = D_k (1 + (n - 1) / n x customers at k),  customers at k = n residence / T,
-    T(n) = Z + sum of residences                                            cycles from start to end of a block
+    T(n) = Z + sum of residences                             cycles from start to end of a block
 
     compute = (full waves x T(n) + T(blocks left an SM)) / clock
     seconds = launches + max(compute, bytes through L2, bytes to memory and back) + rotation beforehand
 
-n is what fits an SM (registers, shared memory, warps, tensor memory), times a block's warps over four. Nothing is fitted to times of these
-kernels. Constants:
+n is what fits an SM (registers, shared memory, warps, tensor memory), times a block's warps over four. Nothing
+is fitted to times of these kernels. Constants:
 
 - lanes: CUDA C++ Programming Guide, arithmetic throughput: 16 special functions, 64 lanes for compare, logic
   and conversions; 128 multiply-adds, 64 on 8.0. Four schedulers issue one instruction of a warp a cycle.
 - shared memory: 128 bytes a cycle (the same guide: 32 banks of 4 bytes).
-- latencies in cycles: shared memory 29, L2 263, memory 479 (H100; A100 and RTX 4090 within 14 %; Luo et al. 2024,
-  arXiv 2402.13499, from memory); shuffle 23 (Jia et al. 2018, arXiv 1804.06826, from memory).
+- latencies in cycles: shared memory 29, L2 263, memory 479 (H100; A100 and RTX 4090 within 14 %; Luo et al.
+  2024, arXiv 2402.13499, from memory); shuffle 23 (Jia et al. 2018, arXiv 1804.06826, from memory).
 - of a product, from issue to use: mma.sync 33 (Sun et al. 2022, arXiv 2206.02874, from memory); wgmma 64 and
   tcgen05 180, with fence, commit and wait: assumed. A barrier 30: assumed.
-- mma.sync runs at 0.63 of wgmma's rate on Hopper (arXiv 2402.13499, from memory); the same rate in FLOP a cycle
-  is assumed for Blackwell's 10.0.
+- mma.sync runs at 0.63 of wgmma's rate on Hopper (arXiv 2402.13499, from memory); as many FLOP a cycle are
+  assumed for Blackwell's 10.0.
 - tensor rate, clock, bandwidth, L2: the GPU's profile; 40 bytes a cycle and SM from L2 as fitted for Triton
   (hwsearch.gpu.attention_constants).
 
@@ -206,20 +206,23 @@ def _tensor_cycles(gpu: Gpu, dtype: str, code: KernelCode, mix: Mix, steps: floa
 def _response(units: tuple[float, ...], code: KernelCode, walked: Stretches, residents: float) -> float:
     """T(n) of `residents` blocks. Fewer than four warps leave schedulers idle."""
     customers = code.warps / SCHEDULERS
-    demands = np.array(units) / customers
-    total = float(demands.sum())
+    demands = tuple(unit / customers for unit in units)
+    total = sum(demands)
     for _ in range(3):  # what is waited for depends on how long a step takes
         total = _queue(demands, _waits(code, walked, total), max(1.0, residents * customers))
     return total
 
 
-def _queue(demands: NDArray[np.float64], waits: float, n: float) -> float:
-    at = np.full(demands.shape, n / max(1, np.count_nonzero(demands)))
-    total = float(demands.sum()) + waits
-    for _ in range(50):
-        residence = demands * (1 + (n - 1) / n * at)
-        total = float(residence.sum()) + waits
-        at = n * residence / total
+def _queue(demands: tuple[float, ...], waits: float, n: float) -> float:
+    """The fixed point of residences and customers; starts at an even spread."""
+    at = [n / len(demands)] * len(demands)
+    total = sum(demands) + waits
+    for _ in range(100):
+        residence = [demand * (1 + (n - 1) / n * there) for demand, there in zip(demands, at, strict=True)]
+        before, total = total, sum(residence) + waits
+        at = [n * each / total for each in residence]
+        if abs(total - before) < 1e-6 * total:
+            break
     return total
 
 

@@ -1,8 +1,8 @@
 """What compiled configurations of the attention kernels issue and take, kept in a file of JSON lines.
 
 Compilers run in processes of their own, so that a crash or a hang costs one configuration. A line is added
-when a configuration is done: Ctrl-C keeps them all, the next run compiles the rest. Of a configuration,
-lengths count for nothing and the GPU for its compute capability alone: classes of lengths and GPUs share lines.
+when a configuration is done: Ctrl-C keeps them all, the next run compiles the rest. Lengths count for nothing,
+and of the GPU the compute capability alone: classes of lengths share lines, and so do GPUs.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ SOURCES = ("tiles.py", "forward.py", "backward.py", "rotation.py")
 class Job:
     """One Triton kernel to compile: "forward", "dq", "dkdv" or "short".
 
-    `local`: a window hides keys. `rope`: "load" or "scratch", as Configuration has it.
+    The tile says whether its loop is split. `local`: a window hides keys. `rope`: "load" or "scratch", as
+    Configuration has it.
     """
 
     capability: tuple[int, int]
@@ -46,7 +47,6 @@ class Job:
     head_size: int
     tile: Tile
     local: bool
-    split: bool
     rope: str
 
 
@@ -171,7 +171,7 @@ def _work(pipe: Connection, folder: str) -> None:
         job: Job = pipe.recv()
         configuration = compiled.Configuration(
             job.kernel, names[job.dtype], job.head_size, job.tile, "local" if job.local else "global",
-            job.split, rope="load" if job.rope == "load" else "scratch",
+            bool(job.tile.split), rope="load" if job.rope == "load" else "scratch",
         )  # fmt: skip
         try:
             usage, issued = compiled.compile_with_instructions(job.capability, configuration)

@@ -24,12 +24,12 @@ class Mix:
         fma: on the lanes that multiply and add, floats and integers; two for packed pairs.
         alu: on the other lanes: compare, select, minimum, shift, logic, conversion.
         mufu: on the special function units: exp2, reciprocal.
-        tensor_flops: of mma.sync and wgmma, by the shapes in the listing; a warpgroup's shared among its four.
+        tensor_flops: of mma.sync and wgmma, by the shapes in the listing; a warp's quarter of a warpgroup's.
         wgmma: instructions of a warpgroup.
         tcgen05: instructions of Blackwell's tensor cores, whose shapes are not in the listing;
             `tcgen05_shared` of them read their first operand from shared memory.
-        shared_bytes: through the port of shared memory: loads, stores, copies from global memory, shuffles, and
-            the operands of wgmma that lie there (a warp's quarter).
+        shared_bytes: through the port of shared memory: loads, stores, copies from global memory, shuffles,
+            and the operands of wgmma that lie there (a warp's quarter).
         global_bytes: asked of L1 and L2.
         tensor_memory: registers that each lane moves to or from Blackwell's tensor memory.
         shuffles, barriers, local: exchanges within the warp, waits for others, spilled registers.

@@ -26,7 +26,7 @@ What is left out, and where the rule comes from:
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import lru_cache
 from itertools import product
 from typing import Any
@@ -67,9 +67,9 @@ def space_of(
     call = (capability, dtype, head_size, window, max_seqlen)
     if kernel == "attention_forward":
         found = [
-            {**_settings(tile, split), "rotate": rotate}
+            {**_settings(tile), "rotate": rotate}
             for rotate in ("load", "scratch")
-            for tile, split in tiles_with_split("forward", *call, rotate)
+            for tile in tiles_of_kernel("forward", *call, rotate)
         ]
     else:
         found = [dict(ABSENT, one_pass=True, rotate=r, **t) for r, t in _one_pass(*call)]
@@ -85,16 +85,18 @@ def default_config(
     check(kernel, capability, dtype)
     if window is not None and window >= max_seqlen - 1:
         window = None
-    tiles = default_tiles(capability, BYTES[dtype], head_size, window is not None, max_seqlen)
+    default = default_tiles(capability, BYTES[dtype], head_size, window is not None, max_seqlen)
     keys = -1 if window is None else window
     if kernel == "attention_forward":
-        split = has_inner_blocks(tiles.forward, keys, max_seqlen)
-        return {**_settings(tiles.forward, split), "rotate": _rotate(tiles.rotate_in_forward)}
-    common = {"one_pass": tiles.short is not None, **ABSENT, "rotate": _rotate(tiles.rotate_in_backward)}
-    if tiles.short is not None:
-        return common | _short_settings(tiles.short)
-    dq = _settings(tiles.dq, has_inner_blocks(tiles.dq, keys, max_seqlen), "dq_")
-    return common | dq | _settings(tiles.dkdv, has_inner_blocks(tiles.dkdv, keys, max_seqlen), "dkdv_")
+        return {
+            **_settings(_split(default.forward, keys, max_seqlen)),
+            "rotate": _rotate(default.rotate_in_forward),
+        }
+    common = {"one_pass": default.short is not None, **ABSENT, "rotate": _rotate(default.rotate_in_backward)}
+    if default.short is not None:
+        return common | _short_settings(default.short)
+    dq = _settings(_split(default.dq, keys, max_seqlen), "dq_")
+    return common | dq | _settings(_split(default.dkdv, keys, max_seqlen), "dkdv_")
 
 
 def trimmed(config: Mapping[str, Any]) -> Config:
@@ -118,20 +120,20 @@ def check(kernel: str, capability: tuple[int, int], dtype: str) -> None:
 
 
 @lru_cache(64)
-def tiles_with_split(
+def tiles_of_kernel(
     kernel: str, capability: tuple[int, int], dtype: str, head_size: int, window: int | None,
     max_seqlen: int, rotate: str,
-) -> tuple[tuple[Tile, bool], ...]:  # fmt: skip
+) -> tuple[Tile, ...]:  # fmt: skip
     """The tiles of one Triton kernel, "forward", "dq" or "dkdv", each without and with a loop of its own for
     blocks that need no mask, where there are such."""
     size = BYTES[dtype]
     halved = size // 2
     longest = max(16, 1 << (max_seqlen - 1).bit_length())
-    most_rows = min(longest, ROWS[-1] // halved)
+    most_rows = min(longest, TILE_SIZES[-1] // halved)
     fewest_rows = most_rows // (4 if kernel == "forward" else 2)
     least, most, deepest = FORWARD_LIMITS if kernel == "forward" else BACKWARD_LIMITS
     found = []
-    for rows, columns, warps, stages in product(ROWS, COLUMNS, WARPS, range(1, deepest + 1)):
+    for rows, columns, warps, stages in product(TILE_SIZES, COLUMNS, WARPS, range(1, deepest + 1)):
         if not fewest_rows <= rows <= most_rows or not min(32 // halved, longest) <= columns <= longest:
             continue
         scores = rows * columns / (32 * warps)
@@ -144,17 +146,16 @@ def tiles_with_split(
             continue
         if staged_bytes(columns, stages, head_size, size, rotate) > LIMITS[capability].shared_bytes_per_block:
             continue
-        tile = Tile(rows, columns, warps, stages)
-        found.append((tile, False))
+        found.append(Tile(rows, columns, warps, stages, split=False))
         if max_seqlen > columns and (window is None or 2 * window + 2 - rows >= columns):
-            found.append((tile, True))
+            found.append(Tile(rows, columns, warps, stages, split=True))
     return tuple(found)
 
 
 def _one_pass(
     capability: tuple[int, int], dtype: str, head_size: int, window: int | None, max_seqlen: int
 ) -> Iterator[tuple[str, Config]]:
-    side = next((rows for rows in ROWS if rows >= max_seqlen), None)
+    side = next((rows for rows in TILE_SIZES if rows >= max_seqlen), None)
     if side is None:
         return
     for warps in WARPS:
@@ -172,8 +173,8 @@ def _two_kernels(
 ) -> Iterator[tuple[str, Config, Config]]:
     call = (capability, dtype, head_size, window, max_seqlen)
     for rotate in ("load", "scratch"):
-        dq = [_settings(*pair, "dq_") for pair in tiles_with_split("dq", *call, rotate)]
-        dkdv = [_settings(*pair, "dkdv_") for pair in tiles_with_split("dkdv", *call, rotate)]
+        dq = [_settings(tile, "dq_") for tile in tiles_of_kernel("dq", *call, rotate)]
+        dkdv = [_settings(tile, "dkdv_") for tile in tiles_of_kernel("dkdv", *call, rotate)]
         yield from (
             (rotate, *both) for both in product(dq, dkdv) if both[0]["dq_split"] == both[1]["dkdv_split"]
         )
@@ -206,8 +207,12 @@ def _rotate(in_load: bool) -> str:
     return "load" if in_load else "scratch"
 
 
-def _settings(tile: Tile, split: bool, prefix: str = "") -> Config:
-    return {prefix + name: value for name, value in (asdict(tile) | {"split": split}).items()}
+def _settings(tile: Tile, prefix: str = "") -> Config:
+    return {prefix + name: value for name, value in asdict(tile).items()}
+
+
+def _split(tile: Tile, window: int, max_seqlen: int) -> Tile:
+    return replace(tile, split=has_inner_blocks(tile, window, max_seqlen))
 
 
 def _short_settings(tile: Tile) -> Config:
