@@ -1,7 +1,8 @@
-"""Time and energy at once: the sampler finds a better front than chance, and learns from half-known trials."""
+"""Time and energy at once: a better front than by chance, and trials of which only the time is known."""
 
 from __future__ import annotations
 
+import itertools
 import math
 from pathlib import Path
 
@@ -23,8 +24,8 @@ from hwsearch.tuning.weights import scalar, weights_of
 BOTH = ["minimize", "minimize"]
 SPACE = TuningSpace.of(
     ("rows", "columns", "warps", "stages"),
-    [(r, c, w, s) for r in (16, 32, 64, 128, 256) for c in (16, 32, 64, 128) for w in (1, 2, 4, 8) for s in (1, 2, 3, 4)],
-)  # fmt: skip
+    list(itertools.product((16, 32, 64, 128, 256), (16, 32, 64, 128), (1, 2, 4, 8), (1, 2, 3, 4))),
+)
 
 
 def measured(params: dict[str, int]) -> list[float]:
