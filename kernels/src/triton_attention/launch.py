@@ -57,7 +57,7 @@ def forward(q: Tensor, k: Tensor, v: Tensor, call: Call) -> tuple[Tensor, Tensor
         out.stride(0), tokens, call.max_seqlen, call.scale / log(2), call.window,
         GROUP=heads // k.shape[1], D=size, M=tile.rows, N=tile.columns,
         LOCAL=call.window >= 0, CAUSAL=call.causal, ROTATE_Q=rope, ROTATE_K=rope and tiles.rotate_in_forward,
-        SPLIT=_split(call, tile), PRECISION=_precision(q), **launch_options(tile),
+        SPLIT=_split(call, tile, tiles.split_forward), PRECISION=_precision(q), **launch_options(tile),
     )  # fmt: skip
     return out, lse
 
@@ -109,13 +109,15 @@ def backward(
         *inputs, dk, dv, call.cos, call.sin, _entries(call, tile.rows),
         *strides, dk.stride(0), dk.stride(1), dv.stride(0), dv.stride(1),
         tokens, call.max_seqlen, call.scale, call.window,
-        N=tile.rows, M=tile.columns, SPLIT=_split(call, tile), **launch_options(tile), **common,
+        N=tile.rows, M=tile.columns, SPLIT=_split(call, tile, tiles.split_dkdv),
+        **launch_options(tile), **common,
     )  # fmt: skip
     tile = tiles.dq
     dq_kernel[_grid(call, tokens, tile.rows, heads)](
         *inputs, dq, call.cos, call.sin, _entries(call, tile.rows),
         *strides, dq.stride(0), dq.stride(1), tokens, call.max_seqlen, call.scale, call.window,
-        M=tile.rows, N=tile.columns, SPLIT=_split(call, tile), **launch_options(tile), **common,
+        M=tile.rows, N=tile.columns, SPLIT=_split(call, tile, tiles.split_dq),
+        **launch_options(tile), **common,
     )  # fmt: skip
 
 
@@ -139,8 +141,8 @@ def _tiles(q: Tensor, call: Call) -> Tiles:
     return default_tiles(capability, q.element_size(), q.shape[2], call.window >= 0, call.max_seqlen)
 
 
-def _split(call: Call, tile: Tile) -> bool:
-    return has_inner_blocks(tile, call.window, call.max_seqlen)
+def _split(call: Call, tile: Tile, chosen: bool | None) -> bool:
+    return has_inner_blocks(tile, call.window, call.max_seqlen) if chosen is None else chosen
 
 
 def _grid(call: Call, tokens: int, rows: int, heads: int) -> tuple[int, int]:
