@@ -67,7 +67,7 @@ class AttentionKernel:
 
     def default(self) -> Config:
         if self.name in BACKENDS:
-            return {"backend": dispatch.by_rules(self.dispatched).backend}
+            return {"backend": dispatch.choices(self.dispatched)[0].backend}
         return space.default_config(self.name, *self._call)
 
     def compile(self, config: Config) -> str:

@@ -111,7 +111,7 @@ def truth(batch: Batch, sequences: Sequence[int], heads: list[int], gradients: b
     """Of these sequences and heads, by the formula in float64; dq, dk and dv where `gradients` are wanted."""
     offsets = [0, *accumulate(batch.lengths)]
     rows, right, peer = [], [], []
-    for index in sorted(set(sequences)):
+    for index in sorted({index for index in sequences if batch.lengths[index]}):
         part = slice(offsets[index], offsets[index + 1])
         rows.append(torch.arange(part.start, part.stop, device=batch.qkv.device))
         right.append(_of_sequence(batch, part, heads, gradients, torch.float64))
@@ -159,9 +159,7 @@ def _of_sequence(
     return found | (dict(zip(("dq", "dk", "dv"), sums, strict=True)) if gradients else {})
 
 
-def _pieces(
-    length: int, window: int | None, device: torch.device
-) -> Iterator[tuple[slice, Tensor | None]]:
+def _pieces(length: int, window: int | None, device: torch.device) -> Iterator[tuple[slice, Tensor | None]]:
     """Queries, and which keys each of them sees; None for all."""
     places = torch.arange(length, device=device)
     for first in range(0, length, PIECE):
