@@ -8,24 +8,36 @@ contiguous.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from math import log
 
 import torch
 import triton
 from torch import Tensor
 
-from ..schedule import TILE_SIZES
+from ..tuned import Config
+from ..tuned_state import tuned_state
 from .backward import delta_kernel, dkdv_kernel, dq_kernel, short_backward_kernel
-from .configs import DELTA_TILE, ROTATION_TILE, Tile, Tiles, default_tiles, has_inner_blocks, launch_options
+from .configs import (
+    DELTA_TILE,
+    ROTATION_TILE,
+    TILE_SIZES,
+    Tile,
+    Tiles,
+    default_tiles,
+    has_inner_blocks,
+    launch_options,
+)
 from .forward import forward_kernel
 from .rotation import rotate_kernel
+from .tuned_tiles import tiles_of
 
 
 @dataclass(frozen=True)
 class Call:
     """What is the same for all kernels of one call. `window` -1: every key of the sequence.
 
-    `tiles` are those to run with, as a tuner or a benchmark sets them; None: the GPU's own.
+    `tiles` are those to run with, as a tuner or a benchmark sets them; None: `tiles_for`.
     """
 
     schedule: Tensor
@@ -136,12 +148,28 @@ def _rotated(x: Tensor, call: Call) -> Tensor:
 def _tiles(q: Tensor, call: Call) -> Tiles:
     if call.tiles is not None:
         return call.tiles
+    return tiles_for(q.device, q.dtype, q.shape[2], call.window, call.max_seqlen, call.causal)
+
+
+@lru_cache(1 << 14)
+def tiles_for(
+    device: torch.device, dtype: torch.dtype, head_size: int, window: int, max_seqlen: int, causal: bool
+) -> Tiles:
+    """What a call runs with: tuned tiles where there are any, else `default_tiles`; `window` as in Call."""
     # The interpreter on a CPU takes an A100's tiles.
-    capability = torch.cuda.get_device_capability(q.device) if q.is_cuda else (8, 0)
-    return default_tiles(capability, q.element_size(), q.shape[2], call.window >= 0, call.max_seqlen)
+    capability = torch.cuda.get_device_capability(device) if device.type == "cuda" else (8, 0)
+    default = default_tiles(capability, dtype.itemsize, head_size, window >= 0, max_seqlen)
+    keys = None if window < 0 else window
+
+    def tuned(kernel: str) -> Config | None:
+        row = tuned_state(kernel, max_seqlen, dtype, head_size, keys, causal, device).row
+        return None if row is None else row.config
+
+    return tiles_of(tuned("attention_forward"), tuned("attention_backward"), default)
 
 
 def _split(call: Call, tile: Tile, chosen: bool | None) -> bool:
+    chosen = tile.split if chosen is None else chosen
     return has_inner_blocks(tile, call.window, call.max_seqlen) if chosen is None else chosen
 
 

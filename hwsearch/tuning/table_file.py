@@ -1,0 +1,107 @@
+"""Writes tables of tuned configurations; `hwsearch.kernels.tuned_table` reads them and says how they look."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from hwsearch.errors import HwsearchError
+from hwsearch.files import hold, make_folder, write_whole
+from hwsearch.gpu.profile import CPU, Gpu
+from hwsearch.kernels.tuned_table import FORMAT, Row, Table, one_each, parse_table, read_table
+
+HEADER = ("kernel", "gpu", "devices", "compute_capability", "sms")
+# Merging takes milliseconds, and another tuner may be at it.
+PATIENCE_S = 30.0
+
+
+def header_of(kernel: str, gpu: Gpu) -> Table:
+    """The table of `kernel` on `gpu` without rows."""
+    if gpu.name == CPU:
+        return Table(kernel, CPU, (gpu.product,), None, gpu.sms)
+    return Table(kernel, gpu.name, gpu.nvml_names, gpu.compute_capability, gpu.sms)
+
+
+def merge_rows(path: Path, header: Table, rows: Sequence[Row]) -> None:
+    """Add `rows` to the table in `path`, created where there is none; `header` is that table without rows.
+
+    A row takes the place of the one with its key and source; all others stay, those too that another process
+    adds meanwhile. Raises HwsearchError, and leaves the file as it was, where it cannot be read or is a table
+    of something else, and where a row is none that the reader accepts.
+    """
+    make_folder(path.parent)
+    with hold(path.with_name(".lock"), f"{path}: another process has been writing it", PATIENCE_S):
+        kept = _existing(path, header)
+        replaced = {(row.key, row.source) for row in rows}
+        # Of two new rows with one key the last counts, whatever their dates.
+        new = {(row.key, row.source): row for row in rows}.values()
+        table = replace(header, rows=(*(row for row in kept if (row.key, row.source) not in replaced), *new))
+        text = table_text(table)
+        try:
+            parse_table(text)
+        except ValueError as error:
+            raise HwsearchError(f"{path}: not written: {error}") from error
+        write_whole(path, text)
+
+
+def table_text(table: Table) -> str:
+    """The file's text, a row a line."""
+    lines = [
+        f'{{"format": {FORMAT}, "kernel": {_json(table.kernel)}, "gpu": {_json(table.gpu)},',
+        f'"devices": {_json(table.devices)}, "compute_capability": {_json(table.compute_capability)},'
+        f' "sms": {_json(table.sms)},',
+        '"rows": [',
+        *(f"{_json(_record(row))}," for row in one_each(table.rows)),
+        "null]}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _existing(path: Path, header: Table) -> tuple[Row, ...]:
+    try:
+        table = read_table(path)
+    except FileNotFoundError:
+        return ()
+    except (OSError, ValueError) as error:
+        raise HwsearchError(
+            f"{path}: {error}; it is left as it is: mend it, or move it away and tune again"
+        ) from error
+    for name in HEADER:
+        found, accepted = getattr(table, name), getattr(header, name)
+        if found != accepted:
+            raise HwsearchError(f"{path}: {name}: {_json(found)}; these rows are of {_json(accepted)}")
+    rows: tuple[Row, ...] = table.rows
+    return rows
+
+
+def _record(row: Row) -> dict[str, object]:
+    key = row.key
+    return {
+        "dtype": key.dtype,
+        "head_size": key.head_size,
+        "window": key.window,
+        "length": key.length,
+        "source": row.source,
+        "config": dict(row.config),
+        "seconds": row.seconds,
+        "default_seconds": row.default_seconds,
+        "alternatives": [{"config": dict(config), "seconds": s} for config, s in row.alternatives],
+        "workload": row.workload,
+        "heads": row.heads,
+        "spread": row.spread,
+        "joules": row.joules,
+        "triton": row.triton,
+        "torch": row.torch,
+        "driver": row.driver,
+        "date": row.date,
+        "method": row.method,
+    }
+
+
+def _json(value: object) -> str:
+    try:
+        return json.dumps(value)
+    except TypeError as error:
+        raise HwsearchError(f"a row of a table: {error}") from error
