@@ -43,7 +43,7 @@ class AttentionKernel:
         window: keys to each side, None for all.
         max_seqlen: what calls are given; the configurations depend on it.
         device: "cuda" or "cpu".
-        capability: of the CUDA device; None for a CPU.
+        capability: of the CUDA device; None for a CPU. device_names: those it may have.
     """
 
     name: str
@@ -55,6 +55,7 @@ class AttentionKernel:
     max_seqlen: int
     device: str
     capability: tuple[int, int] | None
+    device_names: tuple[str, ...] = ()
 
     @property
     def compiles(self) -> bool:
@@ -63,12 +64,14 @@ class AttentionKernel:
     def configurations(self) -> list[Config]:
         if self.name in BACKENDS:
             return [{"backend": name} for name in dispatch.allowed(self.dispatched)]
-        return space.space_of(self.name, *self._call)
+        found: list[Config] = space.space_of(self.name, *self._call)
+        return found
 
     def default(self) -> Config:
         if self.name in BACKENDS:
-            return {"backend": dispatch.choices(self.dispatched)[0].backend}
-        return space.default_config(self.name, *self._call)
+            return {"backend": dispatch.choose(self.dispatched).backend}
+        default: Config = space.default_config(self.name, *self._call)
+        return default
 
     def compile(self, config: Config) -> str:
         from hwsearch.kernels.triton_attention import compiled
@@ -86,6 +89,11 @@ class AttentionKernel:
         return "-".join(digests)
 
     def open(self) -> OpenAttention:
+        if self.device == "cuda":
+            import torch
+
+            if (name := torch.cuda.get_device_name()) not in self.device_names:
+                raise ValueError(f"the first CUDA device is {name}; expected: {', '.join(self.device_names)}")
         return OpenAttention(self)
 
     def tiles(self, config: Config) -> Tiles:
@@ -122,22 +130,18 @@ class AttentionKernel:
         tiles = self.tiles(config)
         dtype = {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32"}[self.dtype]
 
-        def part(kernel: str, tile: Tile, split: bool | None) -> Configuration:
+        def part(kernel: str, tile: Tile, split: object = False) -> Configuration:
             window = "global" if self.window is None else "local"
             rope = str(config["rotate"])
             return Configuration(kernel, dtype, self.head_size, tile, window, bool(split), rope=rope)
 
-        parts = [part("rotate", ROTATION_TILE, False)] if config["rotate"] == "scratch" else []
+        parts = [part("rotate", ROTATION_TILE)] if config["rotate"] == "scratch" else []
         if self.name == FORWARD:
-            return [*parts, part("forward", tiles.forward, tiles.split_forward)]
+            return [*parts, part("forward", tiles.forward, config["split"])]
         if tiles.short is not None:
-            return [*parts, part("short", tiles.short, False)]
-        return [
-            *parts,
-            part("delta", DELTA_TILE, False),
-            part("dkdv", tiles.dkdv, tiles.split_dkdv),
-            part("dq", tiles.dq, tiles.split_dq),
-        ]
+            return [*parts, part("short", tiles.short)]
+        dkdv, dq = part("dkdv", tiles.dkdv, config["dkdv_split"]), part("dq", tiles.dq, config["dq_split"])
+        return [*parts, part("delta", DELTA_TILE), dkdv, dq]
 
 
 class OpenAttention:

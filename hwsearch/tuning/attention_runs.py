@@ -84,7 +84,7 @@ def _call(batch: Batch, tiles: Tiles) -> launch.Call:
 
 
 def _attend(batch: Batch, qkv: Tensor, name: str) -> Tensor:
-    return varlen_attention_qkvpacked(
+    out: Tensor = varlen_attention_qkvpacked(
         qkv,
         batch.cu_seqlens,
         batch.max_seqlen,
@@ -93,6 +93,7 @@ def _attend(batch: Batch, qkv: Tensor, name: str) -> Tensor:
         backend=name,
         schedule=batch.schedule,
     )
+    return out
 
 
 def _poison(batch: Batch) -> None:

@@ -133,7 +133,9 @@ class _Campaign:
                 ahead.append((trial, compiler.submit(dict(trial.params))))
             if not ahead:
                 return
-            done, _ = wait([future for _, future in ahead], GLANCE_S, FIRST_COMPLETED)
+            # The default first of all: others are raced against it.
+            open_to = ahead if self._study.records else ahead[:1]
+            done, _ = wait([future for _, future in open_to], GLANCE_S, FIRST_COMPLETED)
             if not done:
                 continue
             # In the order in which they were proposed, as far as they are compiled.
@@ -163,12 +165,13 @@ class _Campaign:
         # By the ratio, since clocks and temperature drift.
         seconds = measured.seconds if best is None else measured.ratio * _seconds(best)
         facts |= {VERDICT: measured.verdict, "samples": measured.samples, "raw seconds": measured.seconds}
-        joules: float | Failure | None = None
+        joules: float | None = None
         if self._objective != "time" and (best is None or measured.ratio <= ENERGY_WITHIN):
-            joules = self._bench.call("joules", config, timeout=self._limits.trial_s)
-            if isinstance(joules, Failure):
-                self._fail(trial, joules, facts)
+            answer = self._bench.call("joules", config, timeout=self._limits.trial_s)
+            if isinstance(answer, Failure):
+                self._fail(trial, answer, facts)
                 return
+            joules = float(answer)
         slower = measured.verdict == SLOWER if self._objective == "time" else joules is None
         values: dict[Objective, list[float | None]] = {
             "time": [seconds],

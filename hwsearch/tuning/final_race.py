@@ -85,7 +85,7 @@ def decide(
     if not kept:
         raise HwsearchError(_nothing_runs(records))
     finalists = {space.row_of(default): r for r in records if r.row == space.row_of(default) and r.seconds}
-    finalists |= {record.row: record for record in kept[:FINALISTS]}
+    finalists |= {record.row: record for record in _distinct(kept)[:FINALISTS]}
     configs = [space.configuration(row) for row in finalists if row is not None]
     places, configs = _race(bench, configs, objective, limits)
     by_config = [finalists[space.row_of(config)] for config in configs]
@@ -100,19 +100,30 @@ def decide(
             winner = against
     energy = objective == "energy"
     seconds = {i: (by_config[i].seconds or math.nan) if energy else value for i, value in values.items()}
-    others = [(configs[i], seconds[i]) for i in values if i != winner][:ALTERNATIVES]
+    others = sorted(((configs[i], seconds[i]) for i in values if i != winner), key=lambda pair: pair[1])
     if objective == "both":
         others = _front(kept, space, configs[winner])
     return Tuned(
         config=configs[winner],
         seconds=seconds[winner],
         default_seconds=None if against is None else seconds[against],
-        alternatives=tuple(others),
+        alternatives=tuple(others[:ALTERNATIVES]),
         spread=next(place.spread for place in places if int(place.name) == winner),
         joules=values[winner] if energy else by_config[winner].joules,
         trials=len(records),
         failures=sum(bool(record.failure) for record in records),
     )
+
+
+def _distinct(records: Sequence[Record]) -> list[Record]:
+    """Without those whose machine code an earlier one has."""
+    seen: set[str] = set()
+    found = []
+    for record in records:
+        if record.code not in seen:
+            found.append(record)
+        seen |= {record.code} - {""}
+    return found
 
 
 def _value(record: Record, objective: Objective) -> float:
