@@ -186,10 +186,8 @@ def measure(case: Case, device: str, refused: Refused) -> list[Row]:
         for name, timing in interleaved(calls, device, ROUNDS[device]).items():
             rows.append(_timed_row(case, direction, name, timing) | {"error": checks[name, direction]})
     once = {name: prepared.prepare for name, prepared in ready.items() if prepared.prepare is not None}
-    rows += [
-        _timed_row(case, "prepare", name, timing)
-        for name, timing in interleaved(once, device, ROUNDS[device]).items()
-    ]
+    timings = interleaved(once, device, ROUNDS[device])
+    rows += [_timed_row(case, "prepare", name, timing) for name, timing in timings.items()]
     return rows
 
 

@@ -7,8 +7,8 @@
 
 The object lives on in the child, with its tensors and compiled kernels, until a call takes the child down:
 then the next call starts a new child and builds the object anew. `Child(importlib.import_module, "a.b")`
-calls the functions of a module. Factory, arguments and answers travel by pickle, so the factory is a name in a
-module that can be imported, not in a script.
+calls the functions of a module. Factory, arguments and answers travel by pickle, so the factory is a name in
+a module that can be imported, not in a script.
 
 The child is a fresh interpreter in a session of its own, so Ctrl-C at the terminal reaches the parent alone.
 It ends with the parent, however that ends: a thread of the child waits for the end of the socket between

@@ -12,7 +12,7 @@ import threading
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
-from typing import IO
+from io import BufferedRWPair
 
 from hwsearch.measure.child import LENGTH
 from hwsearch.measure.device import DeviceLost, check_device, device_in_use, synchronize
@@ -28,9 +28,7 @@ def serve(descriptor: int) -> None:
     """Build the object, answer calls until the parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     faulthandler.enable(all_threads=False)  # a crash says where
-    faulthandler.register(
-        signal.SIGUSR1, all_threads=False
-    )  # and so does a hang that the parent is about to end
+    faulthandler.register(signal.SIGUSR1, all_threads=False)  # so does a hang, before the parent ends it
     channel = socket.socket(fileno=descriptor)
     channel.set_inheritable(False)
     threading.Thread(target=_end_with_parent, args=(descriptor,), daemon=True).start()
@@ -75,7 +73,7 @@ def _performed(action: Callable[[], object]) -> bytes:
     return pickle.dumps((False, failed))
 
 
-def _receive(stream: IO[bytes]) -> bytes:
+def _receive(stream: BufferedRWPair) -> bytes:
     """The next message; without one, as the parent is gone, this process ends."""
     head = stream.read(LENGTH.size)
     if len(head) == LENGTH.size:
@@ -86,7 +84,7 @@ def _receive(stream: IO[bytes]) -> bytes:
     os._exit(0)
 
 
-def _send(stream: IO[bytes], data: bytes) -> None:
+def _send(stream: BufferedRWPair, data: bytes) -> None:
     stream.write(LENGTH.pack(len(data)) + data)
     stream.flush()
 

@@ -35,8 +35,8 @@ class Comparison:
     """The challenger against the incumbent.
 
     Attributes:
-        verdict: "faster" | "slower": the challenger is, with the confidence asked for; "undecided": the largest
-            number of pairs could not tell.
+        verdict: "faster" | "slower": the challenger is, with the confidence asked for; "undecided": the
+            largest number of pairs could not tell.
         ratio: the challenger's seconds over the incumbent's, geometric mean of the pairs.
         low, high: the interval of the ratio at the last look.
         seconds, incumbent_seconds: medians.

@@ -1,7 +1,7 @@
 """Seconds of a call on the device: events on "cuda", the wall clock on "cpu".
 
-    plan = warm_up(call, "cuda")                     # compiles, fills caches, raises clocks; how often to repeat
-    seconds = sample(plan)                           # one sample: the median of some repeats
+    plan = warm_up(call, "cuda")     # compiles, fills caches, raises clocks; finds how often to repeat
+    seconds = sample(plan)           # one sample: the median of the repeats
 
 What a sample is on a GPU: the device first sleeps for a moment, in which the host queues all repeats, so that
 the gaps between launches are not timed. Before every repeat a buffer of the size of the L2 is overwritten,
@@ -44,7 +44,7 @@ class Plan:
 
     Attributes:
         repeats: calls in one sample.
-        host: seconds that the CPU is busy with one call. A loop that is slower than this on the device hides it.
+        host: seconds that the CPU is busy with one call; a loop that is slower on the device hides it.
     """
 
     call: Call
@@ -120,7 +120,7 @@ def graphed(call: Call) -> Call:
     """
     import torch
 
-    side = torch.cuda.Stream()
+    side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
         for _ in range(3):
