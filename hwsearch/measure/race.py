@@ -73,7 +73,7 @@ def compare(
         elif len(ours) < FEWEST:
             continue
         else:
-            low, mean, high = _interval(ours, theirs, risk / looks)
+            low, mean, high = interval(_log_ratios(ours, theirs), risk / looks)
             verdict = SLOWER if low > 0 else FASTER if high < 0 else UNDECIDED
         if verdict != UNDECIDED or len(ours) >= most_pairs:
             medians = statistics.median(ours), statistics.median(theirs)
@@ -118,7 +118,10 @@ def finals(
         left = sorted(set(left) - set(failed), key=lambda name: _mean_log(samples[name]))
         if turn + 1 < FEWEST:
             continue
-        slower = [n for n in left[1:] if _interval(samples[n], samples[left[0]], risk / looks)[0] > 0]
+        leader = samples[left[0]] if left else []
+        slower = [
+            name for name in left[1:] if interval(_log_ratios(samples[name], leader), risk / looks)[0] > 0
+        ]
         left = [name for name in left if name not in slower]
         dropped = slower + dropped
         if len(left) <= 1:
@@ -148,9 +151,12 @@ def _mean_log(seconds: Sequence[float]) -> float:
     return statistics.fmean(map(math.log, seconds))
 
 
-def _interval(ours: Sequence[float], theirs: Sequence[float], risk: float) -> tuple[float, float, float]:
-    """(low, mean, high) of log(ours / theirs): the two-sided Student t interval that misses by `risk`."""
-    values = [math.log(a / b) for a, b in zip(ours, theirs, strict=True)]
+def _log_ratios(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
+    return [math.log(a / b) for a, b in zip(ours, theirs, strict=True)]
+
+
+def interval(values: Sequence[float], risk: float) -> tuple[float, float, float]:
+    """(low, mean, high): the two-sided Student t interval of the mean, which misses with probability `risk`."""
     mean = statistics.fmean(values)
     half = _t(risk, len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
     return mean - half, mean, mean + half
