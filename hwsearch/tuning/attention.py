@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from hwsearch.kernels import dispatch
@@ -96,6 +95,15 @@ class AttentionKernel:
                 raise ValueError(f"the first CUDA device is {name}; expected: {', '.join(self.device_names)}")
         return OpenAttention(self)
 
+    @property
+    def odd_lengths(self) -> tuple[int, ...]:
+        """Of a small batch that is checked whole; to a compiler its tensors are those of the large one."""
+        around = set(ODD_LENGTHS)
+        if (window := self.window) is not None:
+            around |= {window - 1, window, window + 1, 2 * window, 2 * window + 1, 2 * window + 2}
+        lengths = sorted({min(length, self.max_seqlen) for length in around if length >= 0}, reverse=True)
+        return tuple(lengths if self.device == "cuda" else lengths[::3])  # a CPU takes long for a token
+
     def tiles(self, config: Config) -> Tiles:
         """`config` as the kernels take it, with the defaults of the kernels that it says nothing of."""
         forward, backward = (config, None) if self.name == FORWARD else (None, config)
@@ -145,46 +153,27 @@ class AttentionKernel:
 
 
 class OpenAttention:
-    """The kernel's inputs on the device; what they should give is worked out once."""
+    """The kernel's inputs on the device, and what they should give, worked out once."""
 
     def __init__(self, kernel: AttentionKernel) -> None:
         self._kernel = kernel
+        self._batch = self._made(kernel.lengths, kernel.heads)
+        odd = self._made(kernel.odd_lengths, min(ODD_HEADS, kernel.heads))
+        # Of the small batch all; of the large one the longest, the shortest and the last sequence, and the
+        # first and the last head.
+        all_of_it = self._truth(odd, range(len(odd.lengths)), range(odd.heads))
+        lengths = self._batch.lengths
+        sequences = (lengths.index(max(lengths)), lengths.index(min(lengths)), len(lengths) - 1)
+        self._truths = (odd, all_of_it), (self._batch, self._truth(self._batch, sequences, (0, -1)))
 
     def call(self, config: Config) -> Callable[[], object]:
         return self._bound(config, self._batch)[0]
 
     def check(self, config: Config) -> None:
-        for batch, truth in ((self._odd_batch, self._odd_truth), (self._batch, self._truth)):
+        for batch, truth in self._truths:
             call, outputs = self._bound(config, batch)
             call()
             truth.check(outputs())
-
-    @cached_property
-    def _batch(self) -> Batch:
-        return self._made(self._kernel.lengths, self._kernel.heads)
-
-    @cached_property
-    def _odd_batch(self) -> Batch:
-        """Small, with lengths of all kinds; to a compiler its tensors are those of the large one."""
-        kernel, around = self._kernel, set(ODD_LENGTHS)
-        if (window := kernel.window) is not None:
-            around |= {window - 1, window, window + 1, 2 * window, 2 * window + 1, 2 * window + 2}
-        lengths = sorted({min(length, kernel.max_seqlen) for length in around if length >= 0}, reverse=True)
-        if kernel.device == "cpu":  # where a token is dear
-            lengths = lengths[::3]
-        return self._made(tuple(lengths), min(ODD_HEADS, kernel.heads))
-
-    @cached_property
-    def _odd_truth(self) -> Truth:
-        batch = self._odd_batch
-        return self._truth_of(batch, range(len(batch.lengths)), list(range(batch.heads)))
-
-    @cached_property
-    def _truth(self) -> Truth:
-        """Of the longest, the shortest and the last sequence; of the first and the last head."""
-        batch, lengths = self._batch, self._batch.lengths
-        chosen = (lengths.index(max(lengths)), lengths.index(min(lengths)), len(lengths) - 1)
-        return self._truth_of(batch, chosen, sorted({0, batch.heads - 1}))
 
     def _made(self, lengths: tuple[int, ...], heads: int) -> Batch:
         from hwsearch.tuning.attention_batch import make_batch
@@ -192,10 +181,11 @@ class OpenAttention:
         k = self._kernel
         return make_batch(lengths, heads, k.head_size, k.dtype, k.window, k.max_seqlen, k.device)
 
-    def _truth_of(self, batch: Batch, sequences: Any, heads: list[int]) -> Truth:
+    def _truth(self, batch: Batch, sequences: Sequence[int], heads: Sequence[int]) -> Truth:
         from hwsearch.tuning.attention_batch import truth
 
-        return truth(batch, sequences, heads, self._kernel.name in (BACKWARD, BACKEND_TRAINING))
+        chosen = sorted({head % batch.heads for head in heads})
+        return truth(batch, sequences, chosen, self._kernel.name in (BACKWARD, BACKEND_TRAINING))
 
     def _bound(
         self, config: Config, batch: Batch

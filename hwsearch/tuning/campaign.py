@@ -165,6 +165,7 @@ class _Campaign:
         # By the ratio, since clocks and temperature drift.
         seconds = measured.seconds if best is None else measured.ratio * _seconds(best)
         facts |= {VERDICT: measured.verdict, "samples": measured.samples, "raw seconds": measured.seconds}
+        facts |= measured.conditions
         joules: float | None = None
         if self._objective != "time" and (best is None or measured.ratio <= ENERGY_WITHIN):
             answer = self._bench.call("joules", config, timeout=self._limits.trial_s)

@@ -100,7 +100,12 @@ def decide(
             winner = against
     energy = objective == "energy"
     seconds = {i: (by_config[i].seconds or math.nan) if energy else value for i, value in values.items()}
-    others = sorted(((configs[i], seconds[i]) for i in values if i != winner), key=lambda pair: pair[1])
+    others = [(configs[i], seconds[i]) for i in values if i != winner]
+    # Those that were not in it, with what is known of them: who lacks the winner wants to know the next best.
+    drift = seconds[winner] / (by_config[winner].seconds or math.nan)
+    rest = [r for r in records if r.seconds and not r.failure and r.row not in finalists]
+    others += [(space.configuration(r.row), r.seconds * drift) for r in rest if r.seconds]
+    others.sort(key=lambda pair: pair[1])
     if objective == "both":
         others = _front(kept, space, configs[winner])
     return Tuned(
