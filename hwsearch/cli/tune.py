@@ -19,7 +19,16 @@ from hwsearch.gpu.profile import CPU, Gpu
 from hwsearch.kernels.tuned import LENGTHS, own_folder
 from hwsearch.report.tuned import placed_json, placed_table
 from hwsearch.space.search_space import load_space
-from hwsearch.tuning.problems import LOCAL, Problem, Wanted, everything, kernels_named, of_space, problems, tunable
+from hwsearch.tuning.problems import (
+    LOCAL,
+    Problem,
+    Wanted,
+    everything,
+    kernels_named,
+    of_space,
+    problems,
+    tunable,
+)
 from hwsearch.tuning.run import Effort, tune
 from hwsearch.tuning.tables import Placed
 from hwsearch.workload import parse_workload
@@ -48,7 +57,9 @@ def _tune(arguments: argparse.Namespace) -> None:
         how = "measured on this machine" if gpu.name in here else "compiled and modelled: it is not here"
         print(f"{gpu.name}: {len(asked)} to tune, {how}", file=sys.stderr)
         with tuning_progress() as report:
-            answers += tune(gpu, asked, effort, tables, own_folder().parent / "tuning", gpu.name in here, report)
+            answers += tune(
+                gpu, asked, effort, tables, own_folder().parent / "tuning", gpu.name in here, report
+            )
     print(placed_json(answers) if arguments.json else placed_table(answers))
 
 

@@ -11,10 +11,21 @@ from hwsearch.report.columns import aligned
 from hwsearch.tuning.tables import Placed
 
 
-
 def placed_table(placed: Sequence[Placed]) -> str:
     """A line a row: what it is for, how it was found, its time beside the default's, its configuration."""
-    header = ["gpu", "kernel", "dtype", "head", "window", "up to", "found", "date", "ms", "default / it", "with"]
+    header = [
+        "gpu",
+        "kernel",
+        "dtype",
+        "head",
+        "window",
+        "up to",
+        "found",
+        "date",
+        "ms",
+        "default / it",
+        "with",
+    ]
     lines = [header]
     for each in placed:
         row, key = each.row, each.row.key

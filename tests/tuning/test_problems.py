@@ -13,7 +13,13 @@ from hwsearch.gpu.catalog import load_gpu
 from hwsearch.kernels.tuned import KERNELS, LENGTHS, Key
 from hwsearch.space.search_space import load_space
 from hwsearch.tuning.problems import (
-    Wanted, class_workload, everything, kernels_named, of_space, problems, tunable,
+    Wanted,
+    class_workload,
+    everything,
+    kernels_named,
+    of_space,
+    problems,
+    tunable,
 )  # fmt: skip
 from hwsearch.workload import parse_workload
 
