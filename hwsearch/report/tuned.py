@@ -12,7 +12,7 @@ from hwsearch.tuning.tables import Placed
 
 
 def placed_table(placed: Sequence[Placed]) -> str:
-    """A line a row: what it is for, how it was found, its time, what it gains on the default's, its settings."""
+    """A line a row: what it is for, how it was found, time, default time over it, settings."""
     lines = [["gpu", "kernel", "dtype", "head", "window", "up to", "found", "date", "ms", "gain", "with"]]
     for each in placed:
         row, key = each.row, each.row.key
