@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from hwsearch.cost.runtime import RUNTIMES
 from hwsearch.search.candidates import Candidates
 from hwsearch.search.objectives import Objective, scores
 from hwsearch.search.run_folder import RunFolder
+from hwsearch.search.tables_used import tables_used
 from hwsearch.shape import EncoderShape
 from hwsearch.shape.parameters import body_parameters, masked_lm_parameters
 from hwsearch.shape.quality_prior import effective_parameters
@@ -66,6 +67,7 @@ class RunResult:
             "workloads": [workload.spec for workload in space.workloads],
             "mode": space.file.mode,
             "runtime": space.file.runtime,
+            "attention": {name: asdict(time) for name, time in tables_used(space).items()},
             "end_to_end_error_percent": RUNTIMES[space.file.runtime].end_to_end_error_percent,
             "objectives": [
                 {"name": o.name, "direction": o.direction, "weight": o.weight, "reference": o.reference}

@@ -31,6 +31,7 @@ from hwsearch.search.study import (
     open_study,
     without_password,
 )
+from hwsearch.search.tables_used import tables_used
 from hwsearch.search.winners import best_by_weight, fastest_no_worse, like_for_like
 from hwsearch.shape.table import ShapeTable
 from hwsearch.space.search_space import LARGEST_GRID, Removal, SearchSpace
@@ -150,5 +151,6 @@ def _inputs(space: SearchSpace, digest: str, sampler: str, seed: int, storage: s
         "sampler": sampler,
         "seed": seed,
         "storage": without_password(storage or "study.log"),
+        "attention": {name: str(time) for name, time in tables_used(space).items()},
         "identity": digest,
     }
