@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+# Rows of a tile; the work list has one entry a tile for each of these sizes.
+TILE_SIZES = (16, 32, 64, 128)
+
 
 @dataclass(frozen=True)
 class Tile:
@@ -43,7 +46,8 @@ class Tiles:
 
     `short` is the tile of the one-pass backward, None where sequences do not fit one tile.
     `rotate_in_forward`, `rotate_in_backward`: rotary embedding is applied whenever a tile is loaded in a
-    loop; otherwise what loops load is rotated once into scratch.
+    loop; otherwise what loops load is rotated once into scratch. `split_*`: blocks without a mask have a
+    loop of their own; None: where `has_inner_blocks` says so.
     """
 
     forward: Tile
@@ -52,6 +56,9 @@ class Tiles:
     short: Tile | None
     rotate_in_forward: bool
     rotate_in_backward: bool
+    split_forward: bool | None = None
+    split_dq: bool | None = None
+    split_dkdv: bool | None = None
 
 
 def default_tiles(
