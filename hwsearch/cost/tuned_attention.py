@@ -167,7 +167,7 @@ def runs_own_attention(architecture: Architecture, runtime: RuntimeName) -> bool
 
 
 def _fits_worse(one: PassTime, other: PassTime) -> bool:
-    return STATES.index(one.state) > STATES.index(other.state)
+    return bool(STATES.index(one.state) > STATES.index(other.state))
 
 
 # What each table's seconds hold, in forward passes of attention and of the rotation, and in kernels of that.
