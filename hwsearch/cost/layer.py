@@ -25,6 +25,11 @@ LinearInputs = Literal["hidden", "query", "intermediate"]
 Rows = Literal["tokens", "scores", "positions", "head_tokens", "hidden", "query", "intermediate"]
 
 
+ROTARY = "rotary embedding"
+# Encoders that unpad bring a kernel that turns queries and keys in place.
+ROTARY_PASSES = 2
+
+
 @dataclass(frozen=True)
 class Gemm:
     """y[rows, outputs] = x[rows, inputs] W^T."""
@@ -157,9 +162,6 @@ def _streams(name: str, width: Width, passes: Sequence[float]) -> list[Stream]:
     return [Stream(name, width, count) for count in passes]
 
 
-ROTARY = "rotary embedding"
-# Encoders that unpad bring a kernel that turns queries and keys in place.
-ROTARY_PASSES = 2
 # A cast of a weight matrix reads 4 bytes and writes 2: three elements of 2 bytes.
 CAST_PASSES = 3
 
