@@ -51,7 +51,7 @@ def table_text(table: Table) -> str:
         f'"devices": {_json(table.devices)}, "compute_capability": {_json(table.compute_capability)},'
         f' "sms": {_json(table.sms)},',
         '"rows": [',
-        *(f"{_json(_record(row))}," for row in table.rows),
+        *(f"{_json(record_of(row))}," for row in table.rows),
         "null]}",
     ]
     return "\n".join(lines) + "\n"
@@ -74,7 +74,8 @@ def _existing(path: Path, header: Table) -> tuple[Row, ...]:
     return rows
 
 
-def _record(row: Row) -> dict[str, object]:
+def record_of(row: Row) -> dict[str, object]:
+    """What a line of a table holds; settings that say nothing are left out."""
     key = row.key
     return {
         "dtype": key.dtype,

@@ -212,7 +212,7 @@ def _table(content: Any) -> Table:
     rows = content["rows"]
     last = isinstance(rows, list) and bool(rows) and rows[-1] is None
     _require(last, "rows", rows, "a list of rows that ends with null")
-    found = [_row(row, kernel, f"rows[{place}]") for place, row in enumerate(rows[:-1])]
+    found = [row_of(row, kernel, f"rows[{place}]") for place, row in enumerate(rows[:-1])]
     pair_of_ints = None if capability is None else (capability[0], capability[1])
     return Table(kernel, gpu, tuple(devices), pair_of_ints, sms, one_each(found))
 
@@ -236,7 +236,8 @@ _ROW_KEYS = (
 )  # fmt: skip
 
 
-def _row(record: Any, kernel: str, where: str) -> Row:
+def row_of(record: Any, kernel: str, where: str) -> Row:
+    """The row of a table of `kernel` in a line; ValueError, which begins with `where`, for anything else."""
     _require(isinstance(record, dict), where, record, "an object")
     _exactly(where, record, _ROW_KEYS)
     key = _key(record, where)
