@@ -69,7 +69,10 @@ def _existing(path: Path, header: Table) -> tuple[Row, ...]:
     for name in HEADER:
         found, accepted = getattr(table, name), getattr(header, name)
         if found != accepted:
-            raise HwsearchError(f"{path}: {name}: {_json(found)}; these rows are of {_json(accepted)}")
+            raise HwsearchError(
+                f"{path}: {name}: {_json(found)}; these rows are of {_json(accepted)}:"
+                " another HWSEARCH_CACHE holds tables of their own"
+            )
     rows: tuple[Row, ...] = table.rows
     return rows
 

@@ -24,6 +24,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TypeVar
 
+from .cpu_name import cpu_name
 from .tuned_table import (
     DTYPES,
     KERNELS,
@@ -106,6 +107,8 @@ def tuned(kernel: str, device: str, capability: Capability | None, key: Key) -> 
 @until_forgotten
 def tuned_for(kernel: str, gpu: str, capability: Capability | None, key: Key) -> Found:
     """For the GPU profile called `gpu`, as reports ask; never warns of Triton's version."""
+    if gpu == "cpu":  # the one at hand: machines may share a home
+        return _find(kernel, lambda table: cpu_name() in table.devices, None, key)
     return _find(kernel, lambda table: table.gpu == gpu, capability, key)
 
 

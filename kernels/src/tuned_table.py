@@ -13,7 +13,6 @@ Of rows with the same key and source, which such a merge may leave, the newest c
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -328,7 +327,8 @@ def _natural(x: object) -> bool:
 
 
 def _positive(x: object) -> bool:
-    return type(x) in (int, float) and math.isfinite(x) and x > 0  # type: ignore[arg-type, operator]
+    # Python's whole numbers have no bound, and floats have.
+    return type(x) in (int, float) and 0 < x < 1e18  # type: ignore[operator]
 
 
 def _float(x: float | None) -> float | None:
