@@ -8,9 +8,11 @@ Runs on any CPU, with full tables of every GPU in a temporary folder.
 from __future__ import annotations
 
 import os
+import platform
 import tempfile
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ import torch
 from hwsearch.gpu.catalog import gpu_names, load_gpu
 from hwsearch.gpu.profile import Gpu
 from hwsearch.kernels import tuned
+from hwsearch.kernels.cpu_name import cpu_name
 from hwsearch.kernels.triton_attention import launch
 from hwsearch.kernels.triton_attention.space import default_config
 from hwsearch.kernels.tuned import DTYPES, LENGTHS, WINDOWS, Key, Row, table_path, tuned_for
@@ -63,6 +66,7 @@ def _print_costs(table_bytes: int) -> None:
 
     one = call(512)
     plain = {(q.device, q.dtype, 64, 64, 512, False): launch.tiles_for(q.device, q.dtype, 64, 64, 512, False)}
+    print(f"{cpu_name()}, Python {platform.python_version()}, {datetime.now(UTC):%Y-%m-%d}")
     gpus = len(gpu_names())
     print(f"two tables of {gpus} GPUs and this CPU, {len(KEYS)} rows each, {table_bytes / 1e6:.0f} MB")
     _print("a plain dictionary", _microseconds(lambda: plain[q.device, q.dtype, q.shape[2], 64, 512, False]))

@@ -23,8 +23,14 @@ from hwsearch.tuning.json_file import read_json
 from hwsearch.tuning.table_file import record_of
 
 SCHEMA_VERSION = "1.0.0"
-# Why a configuration has no time, in T4's words.
-FAILURES = ("timeout", "compile", "runtime", "correctness", "constraints")
+# Why a configuration has no time, in T4's words; and what Kernel Tuner writes in the time's place.
+FAILURES = {
+    "timeout": "RuntimeFailedConfig",
+    "compile": "CompilationFailedConfig",
+    "runtime": "RuntimeFailedConfig",
+    "correctness": "RuntimeFailedConfig",
+    "constraints": "InvalidConfig",
+}
 ALTERNATIVES = 4
 # What a row need not know.
 _UNKNOWN = dict.fromkeys(("default_seconds", "spread", "joules", "triton", "torch", "driver"))
@@ -137,14 +143,13 @@ def import_t4(path: Path, about: Mapping[str, object] | None = None) -> Imported
 
 def _result(evaluation: Evaluation, objective: str) -> dict[str, Any]:
     """As kernel_tuner.file_utils.get_t4_results writes one."""
-    measurements = []
-    if evaluation.seconds is not None:
-        measurements.append({"name": "time", "value": 1e3 * evaluation.seconds, "unit": "ms"})
-    if evaluation.joules is not None:
-        measurements.append({"name": "energy", "value": evaluation.joules, "unit": "J"})
     failure = evaluation.failure
     if (failure is None) != (evaluation.seconds is not None) or failure not in (None, *FAILURES):
         raise ValueError(f"failure: {failure!r}; accepted: {', '.join(FAILURES)}, or None beside a time")
+    time = FAILURES[failure] if failure is not None else 1e3 * (evaluation.seconds or 0)
+    measurements: list[dict[str, object]] = [{"name": "time", "value": time, "unit": "ms"}]
+    if evaluation.joules is not None:
+        measurements.append({"name": "energy", "value": evaluation.joules, "unit": "J"})
     return {
         **({"timestamp": evaluation.timestamp} if evaluation.timestamp else {}),
         "configuration": _filled(evaluation.config),

@@ -248,7 +248,7 @@ def row_of(record: Any, kernel: str, where: str) -> Row:
         accepted = record[name] is None or _positive(record[name])
         _require(accepted, f"{where}: {name}", record[name], "a positive number or null")
     spread = record["spread"]
-    accepted = spread is None or spread == 0 or _positive(spread)
+    accepted = spread is None or (type(spread) in (int, float) and spread == 0) or _positive(spread)
     _require(accepted, f"{where}: spread", spread, "0, a positive number or null")
     _require(_natural(record["heads"]), f"{where}: heads", record["heads"], "a positive integer")
     for name in ("workload", "method"):

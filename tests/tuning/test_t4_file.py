@@ -170,9 +170,12 @@ def test_kernel_tuner_writes_the_same_and_its_schema_holds(tmp_path: Path) -> No
     jsonschema = pytest.importorskip("jsonschema")
     from kernel_tuner.util import CompilationFailedConfig, InvalidConfig, RuntimeFailedConfig
 
+    # Strings, which its caches name after themselves.
     errors = {
-        "compile": CompilationFailedConfig(), "runtime": RuntimeFailedConfig(), "constraints": InvalidConfig()
-    }  # fmt: skip
+        "compile": CompilationFailedConfig("CompilationFailedConfig"),
+        "runtime": RuntimeFailedConfig("RuntimeFailedConfig"),
+        "constraints": InvalidConfig("InvalidConfig"),
+    }
     evaluations = [
         replace(forward(1, 3e-4), runs=(2e-4, 4e-4), timestamp="2026-11-21T10:00:00"),
         *(forward(2 + n, failure=failure) for n, failure in enumerate(errors)),
@@ -181,7 +184,7 @@ def test_kernel_tuner_writes_the_same_and_its_schema_holds(tmp_path: Path) -> No
     version, schema = file_utils.output_file_schema("results")
     jsonschema.validate(ours, schema)
     assert ours["schema_version"] == version
-    assert set(FAILURES) | {"correct"} == set(
+    assert {*FAILURES, "correct"} == set(
         schema["properties"]["results"]["items"]["properties"]["invalidity"]["enum"]
     )
     results = [
@@ -189,7 +192,8 @@ def test_kernel_tuner_writes_the_same_and_its_schema_holds(tmp_path: Path) -> No
             **each.config, "compile_time": 1500.0, "verification_time": 250.0, "benchmark_time": 500.0,
             "framework_time": 125.0, "strategy_time": 0.0, "times": [1e3 * run for run in each.runs],
             **({"timestamp": each.timestamp} if each.timestamp else {}),
-            **({"__error__": errors[each.failure]} if each.failure else {"time": 1e3 * each.seconds}),
+            **({"__error__": errors[each.failure]} if each.failure else {}),
+            "time": errors[each.failure] if each.failure else 1e3 * each.seconds,
         }
         for each in evaluations
     ]  # fmt: skip
