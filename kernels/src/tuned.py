@@ -19,10 +19,10 @@ import os
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import _lru_cache_wrapper, cache, lru_cache
+from functools import cache, lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from .cpu_name import cpu_name
 from .tuned_table import (
@@ -42,10 +42,13 @@ from .tuned_table import (
     window_class,
 )
 
+if TYPE_CHECKING:
+    from functools import _lru_cache_wrapper
+
 __all__ = [
     "DEFAULT", "DTYPES", "KERNELS", "LENGTHS", "SOURCES", "STATES", "WINDOWS", "Config", "Found", "Key",
-    "Row", "Table", "forget", "length_class", "own_folder", "read_table", "table_path", "tuned", "tuned_for",
-    "window_class",
+    "Row", "Table", "folders", "forget", "length_class", "own_folder", "read_table", "table_path", "tuned",
+    "tuned_for", "window_class",
 ]  # fmt: skip
 
 STATES = ("exact", "same GPU", "same family", "compiled only", "default")
