@@ -68,7 +68,9 @@ def _existing(path: Path, header: Table) -> tuple[Row, ...]:
         ) from error
     for name in HEADER:
         found, accepted = getattr(table, name), getattr(header, name)
-        if found != accepted:
+        # A profile may have learned a further name of its device.
+        same = found == accepted or (name == "devices" and not set(found).isdisjoint(accepted))
+        if not same:
             raise HwsearchError(
                 f"{path}: {name}: {_json(found)}; these rows are of {_json(accepted)}:"
                 " another HWSEARCH_CACHE holds tables of their own"
