@@ -63,8 +63,9 @@ def _existing(path: Path, header: Table) -> tuple[Row, ...]:
     except FileNotFoundError:
         return ()
     except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
         raise HwsearchError(
-            f"{path}: {error}; it is left as it is: mend it, or move it away and tune again"
+            f"{path}: {reason}; it is left as it is: mend it, or move it away and tune again"
         ) from error
     for name in HEADER:
         found, accepted = getattr(table, name), getattr(header, name)

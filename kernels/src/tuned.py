@@ -176,7 +176,8 @@ def _rows(path: Path) -> dict[tuple[Key, str], Row]:
 
 
 def _warn_broken(path: Path, error: Exception) -> None:
-    warnings.warn(f"{path}: ignored: {error}", stacklevel=2)
+    reason = error.strerror if isinstance(error, OSError) else error
+    warnings.warn(f"{path}: ignored: {reason}", stacklevel=2)
 
 
 # GPUs of whose old tables this process was told.
