@@ -19,10 +19,12 @@ import os
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
+from .cpu_name import cpu_name
 from .tuned_table import (
     DTYPES,
     KERNELS,
@@ -40,10 +42,13 @@ from .tuned_table import (
     window_class,
 )
 
+if TYPE_CHECKING:
+    from functools import _lru_cache_wrapper
+
 __all__ = [
     "DEFAULT", "DTYPES", "KERNELS", "LENGTHS", "SOURCES", "STATES", "WINDOWS", "Config", "Found", "Key",
-    "Row", "Table", "forget", "length_class", "own_folder", "read_table", "table_path", "tuned", "tuned_for",
-    "window_class",
+    "Row", "Table", "folders", "forget", "length_class", "own_folder", "read_table", "table_path", "tuned",
+    "tuned_for", "window_class",
 ]  # fmt: skip
 
 STATES = ("exact", "same GPU", "same family", "compiled only", "default")
@@ -63,6 +68,23 @@ class Found:
 
 DEFAULT = Found("default", None, None)
 
+T = TypeVar("T")
+_caches: list[_lru_cache_wrapper[object]] = []
+
+
+def until_forgotten(function: Callable[..., T]) -> _lru_cache_wrapper[T]:
+    """`functools.lru_cache` of what rests on the tables, which `forget` empties."""
+    cached = lru_cache(1 << 14)(function)
+    _caches.append(cached)
+    return cached
+
+
+def forget() -> None:
+    """Read the tables anew on the next look-up, as after tuning in the same process."""
+    for each in _caches:
+        each.cache_clear()
+    _stale.clear()
+
 
 def own_folder() -> Path:
     """Where the user's own tables lie."""
@@ -73,7 +95,7 @@ def table_path(folder: Path, gpu: str, kernel: str) -> Path:
     return folder / gpu / f"{kernel}.json"
 
 
-@cache
+@until_forgotten
 def tuned(kernel: str, device: str, capability: Capability | None, key: Key) -> Found:
     """For the device that CUDA, or the operating system for a CPU, calls `device`; once a process.
 
@@ -85,17 +107,12 @@ def tuned(kernel: str, device: str, capability: Capability | None, key: Key) -> 
     return found
 
 
-@cache
+@until_forgotten
 def tuned_for(kernel: str, gpu: str, capability: Capability | None, key: Key) -> Found:
     """For the GPU profile called `gpu`, as reports ask; never warns of Triton's version."""
+    if gpu == "cpu":  # the one at hand: machines may share a home
+        return _find(kernel, lambda table: cpu_name() in table.devices, None, key)
     return _find(kernel, lambda table: table.gpu == gpu, capability, key)
-
-
-def forget() -> None:
-    """Read the tables anew on the next look-up, as after tuning in the same process."""
-    for each in (tuned, tuned_for, _headers, _rows):
-        each.cache_clear()
-    _stale.clear()
 
 
 def _find(kernel: str, is_this: Callable[[Table], bool], capability: Capability | None, key: Key) -> Found:
@@ -132,7 +149,7 @@ def folders() -> tuple[Path, ...]:
     return own_folder(), package / "profiles" / "tuned", package.parent / "profiles" / "tuned"
 
 
-@cache
+@until_forgotten
 def _headers(kernel: str, folders: tuple[Path, ...]) -> tuple[tuple[Path, Table], ...]:
     return tuple(_readable_headers(kernel, folders))
 
@@ -149,7 +166,7 @@ def _readable_headers(kernel: str, folders: tuple[Path, ...]) -> Iterator[tuple[
             yield path, table
 
 
-@cache
+@until_forgotten
 def _rows(path: Path) -> dict[tuple[Key, str], Row]:
     try:
         return {(row.key, row.source): row for row in read_table(path).rows}
@@ -159,7 +176,8 @@ def _rows(path: Path) -> dict[tuple[Key, str], Row]:
 
 
 def _warn_broken(path: Path, error: Exception) -> None:
-    warnings.warn(f"{path}: ignored: {error}", stacklevel=2)
+    reason = error.strerror if isinstance(error, OSError) else error
+    warnings.warn(f"{path}: ignored: {reason}", stacklevel=2)
 
 
 # GPUs of whose old tables this process was told.

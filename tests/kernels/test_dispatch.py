@@ -121,10 +121,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The user's own folder of tables, empty; what was read is forgotten before and after."""
     monkeypatch.setattr(tuned, "folders", lambda: (tmp_path,))
     tuned.forget()
-    attention._choose.cache_clear()
     yield tmp_path
     tuned.forget()
-    attention._choose.cache_clear()
 
 
 @pytest.fixture

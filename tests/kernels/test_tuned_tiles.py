@@ -30,19 +30,14 @@ BACKWARD = {
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Where this very CPU's tables lie, empty; what was read is forgotten before and after."""
     monkeypatch.setattr(tuned, "folders", lambda: (tmp_path,))
-    forget()
-    yield tmp_path
-    forget()
-
-
-def forget() -> None:
     tuned.forget()
-    launch.tiles_for.cache_clear()
+    yield tmp_path
+    tuned.forget()
 
 
 def table(folder: Path, kernel: str, config: dict[str, Any], *keys: Key) -> None:
     write(folder, "cpu", *(row(kernel, key, config=config) for key in keys), kernel=kernel)
-    forget()
+    tuned.forget()
 
 
 def tiles(window: int | None = 40, max_seqlen: int = 100, causal: bool = False) -> Tiles:

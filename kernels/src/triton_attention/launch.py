@@ -8,15 +8,15 @@ contiguous.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from math import log
 
 import torch
 import triton
 from torch import Tensor
 
-from ..tuned import Config
-from ..tuned_call import tuned_state
+from ..arguments import DTYPES
+from ..tuned import Config, Key, length_class, until_forgotten, window_class
+from ..tuned_call import tuned_on
 from .backward import delta_kernel, dkdv_kernel, dq_kernel, short_backward_kernel
 from .configs import (
     DELTA_TILE,
@@ -157,7 +157,7 @@ def _tiles(q: Tensor, call: Call) -> Tiles:
     return tiles_for(q.device, q.dtype, q.shape[2], window, call.max_seqlen, call.causal)
 
 
-@lru_cache(1 << 14)
+@until_forgotten
 def tiles_for(
     device: torch.device,
     dtype: torch.dtype,
@@ -166,16 +166,24 @@ def tiles_for(
     max_seqlen: int,
     causal: bool,
 ) -> Tiles:
-    """What a call runs with: tuned tiles where there are any, else `default_tiles`."""
+    """What a call runs with: tuned tiles where there are any, else `default_tiles`.
+
+    `window` is None where it hides nothing.
+    """
     # The interpreter on a CPU takes an A100's tiles.
     capability = torch.cuda.get_device_capability(device) if device.type == "cuda" else (8, 0)
     default = default_tiles(capability, dtype.itemsize, head_size, window is not None, max_seqlen)
+    if causal:
+        return default
+    key = Key(DTYPES[dtype], head_size, window_class(window, max_seqlen), length_class(max_seqlen))
+    return tiles_of(*_tuned(device, key), default)
 
-    def tuned(kernel: str) -> Config | None:
-        row = tuned_state(kernel, max_seqlen, dtype, head_size, window, causal, device).row
-        return None if row is None else row.config
 
-    return tiles_of(tuned("attention_forward"), tuned("attention_backward"), default)
+@until_forgotten
+def _tuned(device: torch.device, key: Key) -> tuple[Config | None, Config | None]:
+    """Configurations of forward and backward, None where there is none."""
+    forward, backward = (tuned_on(device, f"attention_{which}", key).row for which in ("forward", "backward"))
+    return None if forward is None else forward.config, None if backward is None else backward.config
 
 
 def _split(call: Call, tile: Tile, chosen: bool | None) -> bool:
