@@ -163,21 +163,20 @@ def watch_gpu(uuid: str, pci_address: str) -> Watch:
     except pynvml.NVMLError as error:
         return Watch(note=f"NVML failed: {error}: the GPU is not watched")
     handle = _ask(pynvml, "nvmlDeviceGetHandleByUUID", f"GPU-{uuid}")
-    slice_ = _ask(pynvml, "nvmlDeviceGetHandleByUUID", f"MIG-{uuid}") if handle is None else None
-    if slice_ is not None:
-        handle = _ask(pynvml, "nvmlDeviceGetDeviceHandleFromMigDeviceHandle", slice_)
-    if handle is None:
-        handle = _ask(pynvml, "nvmlDeviceGetHandleByPciBusId", pci_address)
+    # A slice of a MIG card may have a UUID of its own or pass for its card: either way the card is found.
+    handle = _ask(pynvml, "nvmlDeviceGetHandleByPciBusId", pci_address) if handle is None else handle
     if handle is None:
         return Watch(note=f"NVML knows no GPU {uuid} nor one at {pci_address}: the GPU is not watched")
+    mig = _ask(pynvml, "nvmlDeviceGetMigMode", handle)
+    is_slice = bool(mig and mig[0])
     return Watch(
         name=_text(_ask(pynvml, "nvmlDeviceGetName", handle)),
         uuid=_text(_ask(pynvml, "nvmlDeviceGetUUID", handle)),
         driver=_text(_ask(pynvml, "nvmlSystemGetDriverVersion")),
-        note="a MIG slice: its card's clocks, no energy" if slice_ is not None else "",
+        note="a MIG slice: its card's clocks, no energy" if is_slice else "",
         nvml=pynvml,
         handle=handle,
-        is_slice=slice_ is not None,
+        is_slice=is_slice,
     )
 
 

@@ -92,6 +92,12 @@ def test_a_hang_costs_its_time_and_says_where(child: Child, method: str) -> None
     assert call(child, "add") == 11
 
 
+def test_a_child_may_close_its_output(child: Child) -> None:
+    assert call(child, "close_output") is None
+    assert call(child, "add") == 11
+    assert child.call("hang", timeout=0.2).kind == "time-out"
+
+
 def test_what_a_child_started_ends_with_it(child: Child, tmp_path: Path) -> None:
     sleeper = call(child, "start_sleeper")
     assert alive(sleeper)

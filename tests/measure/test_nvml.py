@@ -53,7 +53,7 @@ def test_the_card_is_found_by_uuid_then_by_address_and_never_by_index(
 
 
 def test_a_slice_has_its_cards_clocks_and_no_energy(card: dict[str, Any], watch_card: WatchCard) -> None:
-    card["uuid"] = f"MIG-{UUID}"
+    card["mig"] = [1, 1]
     watch = watch_card()
     assert "MIG slice" in watch.note
     reading = watch.read()
