@@ -40,6 +40,8 @@ GLANCE_SECONDS = 0.2
 # How long a killed process may take to go; one that is stuck in a driver is left behind.
 FAREWELL_SECONDS = 10.0
 OUTPUT_LINES, OUTPUT_BYTES = 30, 4096
+# Linux lets an ordinary user have pipes of this size; most hold a sixteenth of it.
+LARGEST_PIPE = 1 << 20
 
 # How long the pickle is that follows.
 LENGTH = struct.Struct("!Q")
@@ -139,9 +141,10 @@ class Child:
         except EOFError:
             with suppress(subprocess.TimeoutExpired):  # it is on its way out, with a status of its own
                 process.wait(FAREWELL_SECONDS)
+            ended = _how_it_ended(process.returncode)
             self._read_output()
             self.close()
-            return Failure(CRASH, _how_it_ended(process.returncode), self._output())
+            return Failure(CRASH, ended, self._output())
         except Exception as error:  # the answer is of a class that the parent lacks
             return Failure(ERROR, f"the answer cannot be read: {reason(error)}")
         if isinstance(answer, Failure):
@@ -201,12 +204,15 @@ class Child:
                 raise EOFError
 
     def _read_output(self) -> None:
-        while not self._prints.closed:
-            chunk = self._prints.read(1 << 16)
+        """Keep the end of what a pipe may hold; a child that never stops printing is not waited for."""
+        left = LARGEST_PIPE
+        while left > 0 and not self._prints.closed:
+            chunk = self._prints.read(left)
             if chunk is None:  # nothing now
                 return
             if not chunk:  # the child has closed its side
                 self._prints.close()
+            left -= len(chunk)
             self._printed = (self._printed + chunk)[-OUTPUT_BYTES:]
 
     def _ask_where(self) -> None:

@@ -207,3 +207,16 @@ def test_ctrl_c_reaches_the_parent_which_ends_the_child(tmp_path: Path) -> None:
     _, error = parent.communicate()
     assert "KeyboardInterrupt" in error
     wait_until(lambda: not alive(child) and not alive(sleeper))
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_a_bad_access_costs_one_call(worker_class: Any) -> None:
+    torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA GPU")
+    with Child(importlib.import_module("child_work").GpuWorker) as child:
+        assert call(child, "sum") == 1000.0
+        assert call(child, "take_all_memory").kind == "out of memory"
+        assert call(child, "sum") == 1000.0
+        assert call(child, "read_outside").kind == "crash"
+        assert call(child, "sum") == 1000.0

@@ -145,3 +145,13 @@ def test_the_real_bindings_have_all_that_is_asked() -> None:
     assert {name for name in asked if not hasattr(pynvml, name)} == set()
     assert pynvml.NVML_CLOCK_SM == 1 and pynvml.NVML_CLOCK_MEM == 2
     assert pynvml.NVML_PERF_POLICY_POWER == 0 and pynvml.NVML_PERF_POLICY_THERMAL == 1
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_the_watch_is_over_torchs_device() -> None:
+    torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA GPU")
+    watch = watch_cuda()
+    assert watch.name == torch.cuda.get_device_name(), watch.note
+    assert (watch.read().sm_mhz or 0) > 0
