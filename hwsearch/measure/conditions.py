@@ -40,7 +40,7 @@ class Conditions:
 
 
 def undisturbed(plan: Plan, watch: Watch, work: Callable[[], Answer]) -> tuple[Answer, Conditions]:
-    """The answer of `work`, done until nothing taints it, three times at most, and the conditions of the last.
+    """The answer of `work`, done until nothing taints it, three times at most; the last conditions.
 
     What taints it is said in hwsearch.measure.nvml. `plan` puts the card under load while its clocks are
     read. Raises what `work` raises.
