@@ -37,7 +37,7 @@ VIOLATIONS = {THERMAL: 1, POWER_CAP: 0}
 BITS = {THERMAL: 0x20 | 0x40, POWER_BRAKE: 0x80, POWER_CAP: 0x4}
 IDLE_BIT = 0x1
 # The member of a field's value by NVML_VALUE_TYPE_*.
-VALUE_MEMBERS = ("dVal", "uiVal", "ulVal", "ullVal", "sllVal", "siVal")
+VALUE_MEMBERS = ("dVal", "uiVal", "ulVal", "ullVal", "sllVal", "siVal", "usVal")
 
 
 @dataclass(frozen=True)
