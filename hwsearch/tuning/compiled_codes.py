@@ -1,8 +1,8 @@
 """What compiled configurations of the attention kernels issue and take, kept in a file of JSON lines.
 
 Compilers run in processes of their own, so that a crash or a hang costs one configuration. A line is added
-when a configuration is done: Ctrl-C keeps them all, the next run compiles the rest. Lengths count for nothing,
-and of the GPU the compute capability alone: classes of lengths share lines, and so do GPUs.
+when a configuration is done: Ctrl-C keeps them all, the next run compiles the rest. Lengths count for
+nothing, and of the GPU the compute capability alone: classes of lengths share lines, and so do GPUs.
 """
 
 from __future__ import annotations
