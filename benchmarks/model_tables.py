@@ -3,8 +3,8 @@
     python benchmarks/model_tables.py [--gpus l4,h200-sxm] [--compilations 8] [--workers 1] [--tables DIR]
 
 Head size 64 in the GPU's own dtype, all keys and a window of 64 to each side, all classes of lengths, into
-profiles/tuned. No GPU is needed; triton is. What is compiled is kept below $HWSEARCH_CACHE, once for all GPUs of
-a compute capability, so that a run that was stopped goes on, and a second one compiles nothing.
+profiles/tuned. No GPU is needed; triton is. What is compiled is kept below $HWSEARCH_CACHE, once for all GPUs
+of a compute capability: a run that was stopped goes on, and a second one compiles nothing.
 """
 
 from __future__ import annotations

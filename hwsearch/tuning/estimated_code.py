@@ -3,8 +3,8 @@
 Counts follow the device code by the element: a lane holds e = rows x columns / (32 warps) scores and
 a = rows x D / (32 warps) sums. Forward, a score costs a scaled difference, a sum, a maximum and half a
 conversion, a sum costs a product; backward, a score costs three multiply-adds. A mask adds two comparisons or
-selections a score. An operand that is rotated in the load is converted, turned by cosine and sine from memory,
-and stored. Registers: the float32 tiles, 16-bit operands of the first product, some 50 for addresses.
+selections a score. An operand that is rotated in the load is converted, turned by cosine and sine from
+memory, and stored. Registers: the float32 tiles, 16-bit operands of the first product, some 50 for addresses.
 """
 
 from __future__ import annotations

@@ -7,7 +7,8 @@
 3. The rest is priced by `hwsearch.cost.attention_pipeline` from what the machine code issues. The winner must
    be faster than the default by GUARD, else the default stays.
 
-The kernels of a backward pass add up, so that the pairs of all of them cost no more compilations. Nothing here was measured: rows say "modelled", and a measured row of the same key goes before them.
+The kernels of a backward pass add up, so that their pairs cost no more compilations. Nothing here was measured:
+rows say "modelled", and a measured row of the same key goes before them.
 """
 
 from __future__ import annotations
