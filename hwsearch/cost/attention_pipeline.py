@@ -37,6 +37,7 @@ Left out: bank conflicts, traffic of tensor memory, how lengths in one wave diff
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from math import ceil, log2
 
 import numpy as np
@@ -123,6 +124,7 @@ def kernel_time(gpu: Gpu, dtype: str, code: KernelCode, calls: Calls) -> Time:
     units, issued = _demands(gpu, dtype, code, walked)
     clock = sustained_clock_hz(gpu, dtype)
 
+    @cache
     def block_cycles(residents: float) -> float:
         return _response(units, code, walked, residents)
 

@@ -167,18 +167,20 @@ def _work(pipe: Connection, folder: str) -> None:
     from hwsearch.kernels.triton_attention import compiled
 
     names: dict[str, Any] = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
-    while True:
-        job: Job = pipe.recv()
-        configuration = compiled.Configuration(
-            job.kernel, names[job.dtype], job.head_size, job.tile, "local" if job.local else "global",
-            bool(job.tile.split), rope="load" if job.rope == "load" else "scratch",
-        )  # fmt: skip
-        try:
-            usage, issued = compiled.compile_with_instructions(job.capability, configuration)
-        except Exception as error:  # whatever the compiler raises is this configuration's own
-            pipe.send({"error": f"{type(error).__name__}: {error}".splitlines()[0][:200]})
-            continue
-        pipe.send(asdict(usage) | {"instructions": issued.as_dict()})
+    with suppress(EOFError, BrokenPipeError):  # the parent was killed
+        while True:
+            job: Job = pipe.recv()
+            configuration = compiled.Configuration(
+                job.kernel, names[job.dtype], job.head_size, job.tile, "local" if job.local else "global",
+                bool(job.tile.split), rope="load" if job.rope == "load" else "scratch",
+            )  # fmt: skip
+            code: dict[str, Any]
+            try:
+                usage, issued = compiled.compile_with_instructions(job.capability, configuration)
+                code = asdict(usage) | {"instructions": issued.as_dict()}
+            except Exception as error:  # whatever the compiler raises is this configuration's own
+                code = {"error": f"{type(error).__name__}: {error}".splitlines()[0][:200]}
+            pipe.send(code)
 
 
 def triton_version() -> str:

@@ -7,8 +7,8 @@
 3. The rest is priced by `hwsearch.cost.attention_pipeline` from what the machine code issues. The winner must
    be faster than the default by GUARD, else the default stays.
 
-The kernels of a backward pass add up, so that their pairs cost no more compilations. Nothing here was measured:
-rows say "modelled", and a measured row of the same key goes before them.
+The kernels of a backward pass add up, so that their pairs cost no more compilations. Nothing here was
+measured: rows say "modelled", and a measured row of the same key goes before them.
 """
 
 from __future__ import annotations
@@ -228,10 +228,12 @@ def _distinct(
     return sorted(found.values(), key=lambda each: each[1])
 
 
-def runnable_code(codes: CodeFile, job: Job) -> KernelCode | None:
-    """The compiled kernel; None where it was not compiled, failed, spills or does not fit."""
+def runnable_code(codes: CodeFile, job: Job, *, spilling: bool = False) -> KernelCode | None:
+    """The compiled kernel; None where it was not compiled, failed, does not fit, or spills unless allowed."""
     record = codes.found.get(job)
-    if record is None or "error" in record or record["stack_bytes"] or not record["blocks_per_sm"]:
+    if record is None or "error" in record or not record["blocks_per_sm"]:
+        return None
+    if record["stack_bytes"] and not spilling:
         return None
     tile = job.tile
     taken = (record[name] for name in ("registers", "shared_bytes", "tensor_memory_columns"))

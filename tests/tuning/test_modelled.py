@@ -126,7 +126,7 @@ def test_what_cannot_be_modelled_is_named(gpu, compiler, tmp_path):
     with pytest.raises(HwsearchError, match="attention_backend cannot be modelled"):
         tune_modelled(gpu, [other], compilations=3, workers=1, cache=tmp_path)
     turing = load_gpu("t4")
-    with pytest.raises(HwsearchError, match="t4: Triton uses tensor cores from compute capability 8.0"):
+    with pytest.raises(HwsearchError, match="t4: Triton uses tensor cores from compute"):
         tune_modelled(turing, [replace(problem, gpu=turing)], compilations=3, workers=1, cache=tmp_path)
 
 
