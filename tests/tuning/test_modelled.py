@@ -32,7 +32,7 @@ def compiler(monkeypatch):
     """Stands for the compiler; `compiled` lists the jobs, `spoil` changes what comes out."""
 
     class Compiler:
-        compiled: list = []
+        compiled = []  # noqa: RUF012
         spoil = staticmethod(lambda job, code: code)
 
     def compile_jobs(jobs, codes, workers, report, timeout_s=0):
