@@ -18,12 +18,15 @@ from typing import Any
 import torch
 from attention_batch import Batch, make_batch, truth
 from attention_cases import LOCAL_WINDOW, Case
-from attention_timing import DeviceLost, Timing, check_device, interleaved, reason
+from attention_timing import ROUNDS
 from torch import Tensor
 
 from hwsearch.kernels import attention_schedule
 from hwsearch.kernels.triton_attention import launch
 from hwsearch.kernels.triton_attention.configs import Tile, Tiles, default_tiles
+from hwsearch.measure.device import DeviceLost, check_device
+from hwsearch.measure.failure import reason
+from hwsearch.measure.timing import Timing, interleaved
 
 # bf16 against float64: rounding gives 2e-3 to 6e-3.
 LARGEST_ERROR = 1.5e-2
@@ -223,7 +226,7 @@ def run_sweep(sweep: Sweep, device: str, refused: dict[Trial, str]) -> list[dict
                 except Exception as error:
                     refused[trial_of(sweep.case, variant)] = reason(error)
                     check_device(device)
-        found = interleaved(calls, device, rounds=6)
+        found = interleaved(calls, device, min(6, ROUNDS[device]))
         for variant in sweep.variants:
             timing = found.get(variant.label, refused.get(trial_of(sweep.case, variant), ""))
             rows.append(_row(sweep, variant, direction, timing))

@@ -19,7 +19,16 @@ from hwsearch.gpu.profile import CPU, Gpu
 from hwsearch.kernels.tuned import LENGTHS, own_folder
 from hwsearch.report.tuned import placed_json, placed_table
 from hwsearch.space.search_space import load_space
-from hwsearch.tuning.problems import LOCAL, Problem, Wanted, everything, kernels_named, of_space, problems, tunable
+from hwsearch.tuning.problems import (
+    LOCAL,
+    Problem,
+    Wanted,
+    everything,
+    kernels_named,
+    of_space,
+    problems,
+    tunable,
+)
 from hwsearch.tuning.run import Effort, tune
 from hwsearch.tuning.tables import Placed
 from hwsearch.workload import parse_workload
@@ -42,13 +51,14 @@ def _tune(arguments: argparse.Namespace) -> None:
     kernels = kernels_named(arguments.kernel or ["attention"])
     effort = _effort(arguments)
     tables = Path(arguments.out) if arguments.out else own_folder()
-    here = _at_hand()
+    work, here = own_folder().parent / "tuning", _at_hand()
     answers: list[Placed] = []
     for gpu, asked in _plans(arguments, kernels, here):
-        how = "measured on this machine" if gpu.name in here else "compiled and modelled: it is not here"
+        is_here = gpu.name in here
+        how = "measured on this machine" if is_here else "compiled and modelled: it is not here"
         print(f"{gpu.name}: {len(asked)} to tune, {how}", file=sys.stderr)
         with tuning_progress() as report:
-            answers += tune(gpu, asked, effort, tables, own_folder().parent / "tuning", gpu.name in here, report)
+            answers += tune(gpu, asked, effort, tables, work, is_here, report)
     print(placed_json(answers) if arguments.json else placed_table(answers))
 
 

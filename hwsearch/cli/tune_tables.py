@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from hwsearch.errors import HwsearchError
 from hwsearch.gpu.catalog import gpu_names, load_gpu
 from hwsearch.gpu.profile import CPU
 from hwsearch.kernels.tuned import folders

@@ -11,18 +11,14 @@ from hwsearch.report.columns import aligned
 from hwsearch.tuning.tables import Placed
 
 
-
 def placed_table(placed: Sequence[Placed]) -> str:
-    """A line a row: what it is for, how it was found, its time beside the default's, its configuration."""
-    header = ["gpu", "kernel", "dtype", "head", "window", "up to", "found", "date", "ms", "default / it", "with"]
-    lines = [header]
+    """A line a row: what it is for, how it was found, time, default time over it, settings."""
+    lines = [["gpu", "kernel", "dtype", "head", "window", "up to", "found", "date", "ms", "gain", "with"]]
     for each in placed:
         row, key = each.row, each.row.key
         gain = "" if row.default_seconds is None else f"{row.default_seconds / row.seconds:.2f}"
-        lines.append(
-            [each.table.gpu, each.table.kernel, key.dtype, str(key.head_size), key.window, str(key.length)]
-            + [row.source, row.date, f"{1e3 * row.seconds:.4g}", gain, in_words(row.config)]
-        )
+        of = [each.table.gpu, each.table.kernel, key.dtype, str(key.head_size), key.window, str(key.length)]
+        lines.append([*of, row.source, row.date, f"{1e3 * row.seconds:.4g}", gain, in_words(row.config)])
     files = dict.fromkeys(str(each.path) for each in placed)
     return "\n".join([*aligned(lines, left=11), "", *files])
 

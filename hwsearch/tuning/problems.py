@@ -34,17 +34,17 @@ class Problem:
     Attributes:
         kernel: one of KERNELS.
         key: the class of calls that the answer is for.
-        window: keys to each side, None for all: at which the class is tuned.
         heads: of queries; keys have as many.
         workload: the lengths that it is tuned on; calls are told its padded length as max_seqlen.
+        window: keys to each side, None for all: at which the class is tuned.
     """
 
     kernel: str
     gpu: Gpu
     key: Key
-    window: int | None
     heads: int
     workload: Workload
+    window: int | None
 
     def __str__(self) -> str:
         key = self.key
@@ -103,7 +103,7 @@ def problems(gpu: Gpu, kernels: Iterable[str], wanted: Wanted) -> list[Problem]:
             continue  # it hides nothing: tuned as global
         workload = wanted.workload or class_workload(key.length, gpu)
         heads = wanted.heads or max(1, WIDTH // size)
-        found.setdefault((kernel, key), Problem(kernel, gpu, key, window, heads, workload))
+        found.setdefault((kernel, key), Problem(kernel, gpu, key, heads, workload, window))
     if not found:
         raise HwsearchError(
             f"{gpu.name}: nothing is left to tune; tiles are for heads of {_listed(TRITON_HEAD_SIZES)}, and a"

@@ -30,7 +30,8 @@ def in_force(kernels: Sequence[str] = KERNELS, gpu: str | None = None) -> list[P
 
 
 def _all(kernels: Sequence[str], gpu: str | None) -> list[Placed]:
-    paths = (path for folder in folders() for k in kernels for path in sorted(folder.glob(f"{gpu or '*'}/{k}.json")))
+    files = [f"{gpu or '*'}/{kernel}.json" for kernel in kernels]
+    paths = (path for folder in folders() for file in files for path in sorted(folder.glob(file)))
     found = []
     for path in paths:
         try:

@@ -13,7 +13,13 @@ from hwsearch.gpu.catalog import load_gpu
 from hwsearch.kernels.tuned import KERNELS, LENGTHS, Key
 from hwsearch.space.search_space import load_space
 from hwsearch.tuning.problems import (
-    Wanted, class_workload, everything, kernels_named, of_space, problems, tunable,
+    Wanted,
+    class_workload,
+    everything,
+    kernels_named,
+    of_space,
+    problems,
+    tunable,
 )  # fmt: skip
 from hwsearch.workload import parse_workload
 
@@ -67,7 +73,7 @@ def test_what_can_be_tuned_where() -> None:
     assert tunable(L4, KERNELS, here=True) == KERNELS
     assert tunable(L4, KERNELS, here=False) == ("attention_forward", "attention_backward")
     assert tunable(T4, KERNELS, here=True) == ("attention_backend", "attention_backend_training")
-    with pytest.raises(HwsearchError, match="t4: .* tensor cores"):
+    with pytest.raises(HwsearchError, match=r"t4: .* tensor cores"):
         tunable(T4, KERNELS, here=False)
     with pytest.raises(HwsearchError, match="l4: nothing of attention_backend can be tuned: it is not here"):
         tunable(L4, ["attention_backend"], here=False)

@@ -1,0 +1,162 @@
+"""Measured tuning of attention on the CPU, from a problem to the row of a table."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from hwsearch.gpu.catalog import load_gpu
+from hwsearch.gpu.profile import Gpu
+from hwsearch.kernels.triton_attention import space
+from hwsearch.kernels.tuned import Key, Row, table_path
+from hwsearch.measure.failure import failure
+from hwsearch.tuning import campaign
+from hwsearch.tuning.measured import tune_measured
+from hwsearch.tuning.problems import Problem
+from hwsearch.tuning.progress import Progress
+from hwsearch.tuning.table_file import header_of, merge_rows
+from hwsearch.workload import parse_workload
+
+
+@pytest.fixture(scope="module")
+def cpu() -> Gpu:
+    return load_gpu("cpu")
+
+
+class Here:
+    """Stands for `hwsearch.measure.child.Child`, in this process."""
+
+    def __init__(self, factory: Callable[..., Any], *arguments: Any) -> None:
+        self._subject = factory(*arguments)
+
+    def call(self, method: str, *arguments: Any, timeout: float) -> Any:
+        try:
+            return getattr(self._subject, method)(*copy.deepcopy(arguments))
+        except Exception as error:
+            return failure(error)
+
+    def __enter__(self) -> Here:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+
+def problem(
+    cpu: Gpu, kernel: str, length: int = 64, dtype: str = "fp32", window: int | None = None
+) -> Problem:
+    key = Key(dtype, 32, "global" if window is None else "narrow", length)
+    return Problem(kernel, cpu, key, 2, parse_workload(f"normal:48,8,32..{length}x8"), window)
+
+
+def tune(problem: Problem, folder: Path, **changes: Any) -> Row:
+    options: dict[str, Any] = {
+        "trials": 20, "seconds": 120.0, "objective": "time", "workers": 1, "report": lambda progress: None,
+    }  # fmt: skip
+    return tune_measured(problem, folder=folder, **{**options, **changes})
+
+
+@pytest.mark.parametrize("kernel", ["attention_backend", "attention_backend_training"])
+@pytest.mark.parametrize("window", [None, 16])
+def test_the_choice_of_a_backend_on_a_cpu(
+    cpu: Gpu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kernel: str, window: int | None
+) -> None:
+    monkeypatch.setattr(campaign, "Child", Here)
+    row = tune(problem(cpu, kernel, window=window), tmp_path)
+    assert row.config["backend"] in ("cpu", "sdpa")
+    assert len(row.alternatives) == 1 and row.default_seconds is not None
+    assert 0 < row.seconds <= row.default_seconds
+    assert (row.triton, row.driver, row.joules, row.torch) == (
+        None,
+        None,
+        None,
+        torch.__version__,
+    )
+    assert [path.name for path in tmp_path.glob("*.log")] == [
+        f"{kernel}-fp32-32-{'global' if window is None else 'narrow'}-64.log"
+    ]
+
+
+def test_from_a_problem_to_a_table_with_real_processes(cpu: Gpu, tmp_path: Path) -> None:
+    seen: list[Progress] = []
+    asked = problem(cpu, "attention_backend")
+    row = tune(asked, tmp_path / "studies", report=seen.append)
+    assert [each.state for each in seen if each.trial == 2] == [seen[-2].state, "finals"]
+    path = table_path(tmp_path, "cpu", "attention_backend")
+    merge_rows(path, header_of("attention_backend", cpu), [row])
+    assert '"source": "measured"' in path.read_text()
+    # All configurations are known: only the last race is run again.
+    seen.clear()
+    assert tune(asked, tmp_path / "studies", report=seen.append).config["backend"] in ("cpu", "sdpa")
+    assert [each.state for each in seen] == ["finals"]
+
+
+@pytest.mark.parametrize("kernel", ["attention_forward", "attention_backward"])
+def test_tiles_under_the_interpreter(
+    cpu: Gpu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kernel: str
+) -> None:
+    """The whole path of the Triton kernels; the times are the interpreter's and mean nothing."""
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    whole = space.space_of
+
+    def three(*arguments: Any) -> list[dict[str, Any]]:
+        found = whole(*arguments)
+        default = space.default_config(*arguments)
+        return [default, *[config for config in found if config != default][:: len(found) // 2][:2]]
+
+    monkeypatch.setattr(space, "space_of", three)
+    asked = problem(cpu, kernel, length=32)
+    asked = replace(asked, heads=1, workload=parse_workload("fixed:32x2"))
+    row = tune(asked, tmp_path)
+    assert row.default_seconds is not None and 1 <= len(row.alternatives) <= 2
+    assert "0" not in [str(value) for value in row.config.values()]
+    path = table_path(tmp_path, "cpu", kernel)
+    merge_rows(path, header_of(kernel, cpu), [row])  # the reader accepts it
+
+
+def test_a_wrong_configuration_is_not_kept(cpu: Gpu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One backend leaves a single row unwritten, another is right."""
+    right = attention_runs.backend
+
+    def forgetful(batch: Any, name: str) -> Any:
+        run, outputs = right(batch, name)
+
+        def spoiled() -> dict[str, torch.Tensor]:
+            found = dict(outputs())
+            if name == "sdpa":
+                found["out"] = found["out"].clone()
+                found["out"][-1, 0] = 0.0
+            return found
+
+        return run, spoiled
+
+    monkeypatch.setattr(campaign, "Child", Here)
+    monkeypatch.setattr(attention_runs, "backend", forgetful)
+    seen: list[Progress] = []
+    row = tune(problem(cpu, "attention_backend"), tmp_path, report=seen.append)
+    assert row.config == {"backend": "cpu"} and row.alternatives == ()
+    (failed,) = [each for each in seen if each.state == "failed"]
+    assert "WrongResult: out is off by" in failed.reason and failed.config == {"backend": "sdpa"}
+
+
+def test_what_is_not_a_number_is_wrong(cpu: Gpu) -> None:
+    opened = AttentionKernel("attention_backend", "fp32", 32, 1, None, (8, 3), 8, "cpu", None).open()
+    (_, truth), _ = opened._truths
+    tensors = {name: x.float() for name, x in truth.tensors.items() if name == "out"}
+    assert truth.check(tensors) is None
+    tensors["out"][0, 0, 0] = torch.nan
+    with pytest.raises(WrongResult, match="not finite"):
+        truth.check(tensors)
+
+
+class EnergyBench(Bench):
+    """Seconds and joules that are made up, so that nothing depends on this machine."""
+
+    seconds = {"cpu": 2e-3, "sdpa": 1e-3}  # noqa: RUF012
+    energy = {"cpu": 0.1, "sdpa": 0.15}  # noqa: RUF012
