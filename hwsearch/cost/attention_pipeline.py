@@ -193,9 +193,12 @@ def _response(units: tuple[float, ...], code: KernelCode, walked: Stretches, res
     """T(n) of `residents` blocks. Fewer than four warps leave schedulers idle."""
     customers = code.warps / SCHEDULERS
     demands = tuple(unit / customers for unit in units)
-    total = sum(demands)
+    total, waits = sum(demands), -1.0
     for _ in range(3):  # what is waited for depends on how long a step takes
-        total = _queue(demands, _waits(code, walked, total), max(1.0, residents * customers))
+        before, waits = waits, _waits(code, walked, total)
+        if waits == before:
+            break
+        total = _queue(demands, waits, max(1.0, residents * customers))
     return total
 
 
@@ -207,7 +210,7 @@ def _queue(demands: tuple[float, ...], waits: float, n: float) -> float:
         residence = [demand * (1 + (n - 1) / n * there) for demand, there in zip(demands, at, strict=True)]
         before, total = total, sum(residence) + waits
         at = [n * each / total for each in residence]
-        if abs(total - before) < 1e-6 * total:
+        if abs(total - before) < 1e-5 * total:
             break
     return total
 
