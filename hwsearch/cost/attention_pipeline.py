@@ -198,12 +198,12 @@ def _response(units: tuple[float, ...], code: KernelCode, walked: Stretches, res
         before, waits = waits, _waits(code, walked, total)
         if waits == before:
             break
-        total = _queue(demands, waits, max(1.0, residents * customers))
+        total = response_cycles(demands, waits, max(1.0, residents * customers))
     return total
 
 
-def _queue(demands: tuple[float, ...], waits: float, n: float) -> float:
-    """The fixed point of residences and customers; starts at an even spread."""
+def response_cycles(demands: tuple[float, ...], waits: float, n: float) -> float:
+    """T(n), the fixed point of residences and customers; starts at an even spread. n is at least 1."""
     at = [n / len(demands)] * len(demands)
     total = sum(demands) + waits
     for _ in range(100):
