@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,37 +13,21 @@ from hwsearch.gpu.catalog import load_gpu
 from hwsearch.gpu.profile import Gpu
 from hwsearch.kernels.triton_attention import space
 from hwsearch.kernels.tuned import Key, Row, table_path
-from hwsearch.measure.failure import failure
-from hwsearch.tuning import campaign
+from hwsearch.tuning import attention_runs, campaign
+from hwsearch.tuning.attention import AttentionKernel
+from hwsearch.tuning.final_race import Limits
+from hwsearch.tuning.kernel import WrongResult
 from hwsearch.tuning.measured import tune_measured
 from hwsearch.tuning.problems import Problem
 from hwsearch.tuning.progress import Progress
 from hwsearch.tuning.table_file import header_of, merge_rows
 from hwsearch.workload import parse_workload
+from tests.tuning.in_process import Here
 
 
 @pytest.fixture(scope="module")
 def cpu() -> Gpu:
     return load_gpu("cpu")
-
-
-class Here:
-    """Stands for `hwsearch.measure.child.Child`, in this process."""
-
-    def __init__(self, factory: Callable[..., Any], *arguments: Any) -> None:
-        self._subject = factory(*arguments)
-
-    def call(self, method: str, *arguments: Any, timeout: float) -> Any:
-        try:
-            return getattr(self._subject, method)(*copy.deepcopy(arguments))
-        except Exception as error:
-            return failure(error)
-
-    def __enter__(self) -> Here:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        pass
 
 
 def problem(
@@ -113,8 +95,8 @@ def test_tiles_under_the_interpreter(
     monkeypatch.setattr(space, "space_of", three)
     asked = problem(cpu, kernel, length=32)
     asked = replace(asked, heads=1, workload=parse_workload("fixed:32x2"))
-    row = tune(asked, tmp_path)
-    assert row.default_seconds is not None and 1 <= len(row.alternatives) <= 2
+    row = tune(asked, tmp_path, limits=Limits(most_pairs=3, most_rounds=3))
+    assert row.default_seconds is not None and len(row.alternatives) == 2
     assert "0" not in [str(value) for value in row.config.values()]
     path = table_path(tmp_path, "cpu", kernel)
     merge_rows(path, header_of(kernel, cpu), [row])  # the reader accepts it
@@ -153,10 +135,3 @@ def test_what_is_not_a_number_is_wrong(cpu: Gpu) -> None:
     tensors["out"][0, 0, 0] = torch.nan
     with pytest.raises(WrongResult, match="not finite"):
         truth.check(tensors)
-
-
-class EnergyBench(Bench):
-    """Seconds and joules that are made up, so that nothing depends on this machine."""
-
-    seconds = {"cpu": 2e-3, "sdpa": 1e-3}  # noqa: RUF012
-    energy = {"cpu": 0.1, "sdpa": 0.15}  # noqa: RUF012
