@@ -6,14 +6,14 @@
     disturbed = taint(before, watch.read())          # None, or what went wrong
 
 What spoils a measurement, so that it is taken again:
-- thermal slowdown and power brake: the cooling or the power supply of this moment, none of the kernel's doing;
+- thermal slowdown and power brake: the cooling or the power supply of this moment, not the kernel's doing;
 - another process that computes on the card;
 - a memory clock that fell, and an SM clock that fell by more than LARGEST_FALL with no power cap at work.
-What is only recorded: the software power cap. A card whose dense work needs more than its power limit is
-always capped under load; the clock that it sustains there is its speed, and a repeat would find the same. So a fall
-of the clock is the cap's where the cap was at work; what compares kernels under it is timing in turn.
+What is only recorded: the software power cap. A card whose dense work wants more than its power limit is
+always capped under load; the clock that it sustains there is its speed, and a repeat would find the same. So
+where the cap was at work, a lower SM clock is its doing; what compares kernels under it is timing in turn.
 
-The counters of throttled time are accumulated by the driver, so nothing is missed between two readings.
+The driver adds up the time in each kind of throttling, so nothing is missed between two readings.
 What a card or driver does not tell is None. Without NVML a watch knows nothing, and its note says why.
 """
 
@@ -28,10 +28,10 @@ from typing import Any
 LARGEST_FALL = 0.05
 
 THERMAL, POWER_BRAKE, POWER_CAP = "thermal slowdown", "power brake", "power cap"
-# NVML_FI_DEV_CLOCKS_EVENT_REASON_{SW_THERM_SLOWDOWN, HW_THERM_SLOWDOWN, HW_POWER_BRAKE_SLOWDOWN, SW_POWER_CAP}
-# of nvml.h, each in nanoseconds since the driver was loaded. By number: old bindings lack the names.
+# nvml.h's NVML_FI_DEV_CLOCKS_EVENT_REASON_*: SW_THERM_SLOWDOWN and HW_THERM_SLOWDOWN, then
+# HW_POWER_BRAKE_SLOWDOWN, then SW_POWER_CAP, in nanoseconds. By number: old bindings lack some names.
 COUNTERS = {THERMAL: (269, 270), POWER_BRAKE: (271,), POWER_CAP: (74,)}
-# NVML_PERF_POLICY_{THERMAL, POWER}, nanoseconds too: what drivers before R535 tell.
+# NVML_PERF_POLICY_THERMAL and _POWER, in nanoseconds too: what older drivers tell.
 VIOLATIONS = {THERMAL: 1, POWER_CAP: 0}
 # Bits of nvmlDeviceGetCurrentClocksEventReasons, for cards without those counters.
 BITS = {THERMAL: 0x20 | 0x40, POWER_BRAKE: 0x80, POWER_CAP: 0x4}
@@ -51,8 +51,8 @@ class Reading:
         throttled_ns: nanoseconds spent in each kind of throttling so far.
         reasons: what holds the clocks back now, as NVML's bits.
         joules: energy so far.
-        others: numbers of other processes that compute on the card; None where NVML does not list this one, as in
-            a container, or before it has a CUDA context.
+        others: numbers of other processes that compute on the card; None where NVML does not list this one,
+            as in a container, or before it has a CUDA context.
     """
 
     at: float
@@ -102,7 +102,7 @@ class Watch:
         )
 
     def joules(self) -> float | None:
-        """Energy of the card since the driver was loaded; the counter moves about ten times a second."""
+        """Energy of the card since some moment; the counter moves about ten times a second."""
         if self.nvml is None or self.is_slice:
             return None
         millijoules = self._ask("nvmlDeviceGetTotalEnergyConsumption")
@@ -113,7 +113,7 @@ class Watch:
 
     def _reasons(self) -> int | None:
         now = self._ask("nvmlDeviceGetCurrentClocksEventReasons")
-        # Its name before driver R535.
+        # Its older name.
         now = self._ask("nvmlDeviceGetCurrentClocksThrottleReasons") if now is None else now
         return None if now is None else int(now)
 
@@ -146,7 +146,8 @@ def watch_cuda() -> Watch:
 
     if not torch.cuda.is_available():
         return Watch(note="no CUDA device: clocks, throttling and energy are not watched")
-    found = torch.cuda.get_device_properties(torch.cuda.current_device())
+    # Untyped: torch's stubs lack the parts of the PCI address.
+    found: Any = torch.cuda.get_device_properties(torch.cuda.current_device())
     address = f"{found.pci_domain_id:08x}:{found.pci_bus_id:02x}:{found.pci_device_id:02x}.0"
     return watch_gpu(str(found.uuid), address)
 
@@ -162,21 +163,20 @@ def watch_gpu(uuid: str, pci_address: str) -> Watch:
     except pynvml.NVMLError as error:
         return Watch(note=f"NVML failed: {error}: the GPU is not watched")
     handle = _ask(pynvml, "nvmlDeviceGetHandleByUUID", f"GPU-{uuid}")
-    slice_ = _ask(pynvml, "nvmlDeviceGetHandleByUUID", f"MIG-{uuid}") if handle is None else None
-    if slice_ is not None:
-        handle = _ask(pynvml, "nvmlDeviceGetDeviceHandleFromMigDeviceHandle", slice_)
-    if handle is None:
-        handle = _ask(pynvml, "nvmlDeviceGetHandleByPciBusId", pci_address)
+    # A slice of a MIG card may have a UUID of its own or pass for its card: either way the card is found.
+    handle = _ask(pynvml, "nvmlDeviceGetHandleByPciBusId", pci_address) if handle is None else handle
     if handle is None:
         return Watch(note=f"NVML knows no GPU {uuid} nor one at {pci_address}: the GPU is not watched")
+    mig = _ask(pynvml, "nvmlDeviceGetMigMode", handle)
+    is_slice = bool(mig and mig[0])
     return Watch(
         name=_text(_ask(pynvml, "nvmlDeviceGetName", handle)),
         uuid=_text(_ask(pynvml, "nvmlDeviceGetUUID", handle)),
         driver=_text(_ask(pynvml, "nvmlSystemGetDriverVersion")),
-        note="a MIG slice: its card's clocks, no energy" if slice_ is not None else "",
+        note="a MIG slice: its card's clocks, no energy" if is_slice else "",
         nvml=pynvml,
         handle=handle,
-        is_slice=slice_ is not None,
+        is_slice=is_slice,
     )
 
 

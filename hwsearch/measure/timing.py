@@ -60,14 +60,12 @@ def warm_up(call: Call, device: str) -> Plan:
     start = time.perf_counter()
     call()
     synchronize(device)
-    while True:
-        before = time.perf_counter()
-        call()
-        host = time.perf_counter() - before
+    busy: list[float] = []
+    while not busy or time.perf_counter() - start < WARM_UP_SECONDS:
+        busy.append(_wall_clock(call))
         synchronize(device)
-        if time.perf_counter() - start >= WARM_UP_SECONDS:
-            break
-    once = sample(Plan(call, device, 1, host)) if device == CUDA else host
+    host = statistics.median(busy)
+    once = min(sample(Plan(call, device, 1, host)) for _ in range(3)) if device == CUDA else host
     repeats = max(1, min(MOST_REPEATS, round(SAMPLE_SECONDS / max(once, SHORTEST_SECONDS))))
     return Plan(call, device, repeats, host)
 

@@ -8,6 +8,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from types import ModuleType, SimpleNamespace
+from typing import cast
 
 
 class Worker:
@@ -51,8 +53,21 @@ class Worker:
         while True:
             print("x" * 1000)
 
+    def close_output(self) -> None:
+        os.close(1)
+        os.close(2)
+
     def run_out_of_memory(self) -> None:
         raise MemoryError
+
+    def lose_device(self) -> None:
+        """As torch after an illegal access: whatever asks the device finds the same error."""
+
+        def refuse() -> None:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered\nmore")
+
+        cuda = SimpleNamespace(is_initialized=lambda: True, synchronize=refuse, empty_cache=refuse)
+        sys.modules["torch"] = cast(ModuleType, SimpleNamespace(cuda=cuda))
 
     def bytes_of(self, count: int) -> bytes:
         return bytes(count)
@@ -71,3 +86,23 @@ class Worker:
         with open(file, "w") as out:
             out.write(f"{os.getpid()} {self.start_sleeper()}\n")
         time.sleep(1000)
+
+
+class GpuWorker:
+    """Holds a tensor on the GPU."""
+
+    def __init__(self) -> None:
+        import torch
+
+        self.torch = torch
+        self.tensor = torch.ones(1000, device="cuda")
+
+    def sum(self) -> float:
+        return float(self.tensor.sum())
+
+    def read_outside(self) -> None:
+        """Returns before the device has failed."""
+        self.tensor[self.torch.tensor([1 << 40], device="cuda")] + 1
+
+    def take_all_memory(self) -> None:
+        self.torch.empty(1 << 50, dtype=self.torch.uint8, device="cuda")
