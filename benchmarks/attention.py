@@ -37,6 +37,7 @@ from typing import Any
 from hwsearch.errors import HwsearchError
 from hwsearch.files import write_whole
 from hwsearch.gpu.catalog import load_gpu
+from hwsearch.kernels.tuned import table_path
 
 ROOT = Path(__file__).parent.parent
 Results = dict[str, Any]
@@ -71,13 +72,21 @@ def main() -> None:
         resume=args.resume,
     )
     results = json.loads(args.out.read_text())
-    from attention_report import backend_table, print_report
+    from attention_report import print_report
 
     print_report(results)
     if args.write_table:
-        table = ROOT / "profiles" / "tuned" / args.gpu / "attention_backend.json"
-        table.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(table, json.dumps(backend_table(results, args.gpu), indent=1) + "\n")
+        _write_tables(results, args.gpu)
+
+
+def _write_tables(results: Results, gpu: str) -> None:
+    from attention_table import backend_rows
+
+    from hwsearch.tuning.table_file import header_of, merge_rows
+
+    for kernel, rows in backend_rows(results).items():
+        path = table_path(ROOT / "profiles" / "tuned", gpu, kernel)
+        merge_rows(path, header_of(kernel, load_gpu(gpu)), rows)
 
 
 def _check_profile(gpu: str, device: str) -> None:
@@ -102,7 +111,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--smoke", action="store_true", help="tiny batches on the CPU; no claim from it")
     parser.add_argument("--predict", action="store_true", help="write results/attention_predicted.md")
     parser.add_argument(
-        "--write-table", action="store_true", help="profiles/tuned/GPU/attention_backend.json"
+        "--write-table", action="store_true", help="rows of profiles/tuned/GPU/attention_backend*.json"
     )
     parser.add_argument("--gpu", default="h200-sxm", help="profile that --write-table writes for")
     args = parser.parse_args()

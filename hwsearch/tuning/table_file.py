@@ -10,6 +10,7 @@ from pathlib import Path
 from hwsearch.errors import HwsearchError
 from hwsearch.files import hold, make_folder, write_whole
 from hwsearch.gpu.profile import CPU, Gpu
+from hwsearch.kernels.triton_attention.space import trimmed
 from hwsearch.kernels.tuned_table import FORMAT, Row, Table, one_each, parse_table, read_table
 
 HEADER = ("kernel", "gpu", "devices", "compute_capability", "sms")
@@ -31,19 +32,16 @@ def merge_rows(path: Path, header: Table, rows: Sequence[Row]) -> None:
     adds meanwhile. Raises HwsearchError, and leaves the file as it was, where it cannot be read or is a table
     of something else, and where a row is none that the reader accepts.
     """
+    try:
+        parse_table(table_text(replace(header, rows=tuple(rows))))
+    except ValueError as error:
+        raise HwsearchError(f"{path}: not written: {error}") from error
     make_folder(path.parent)
     with hold(path.with_name(".lock"), f"{path}: another process has been writing it", PATIENCE_S):
-        kept = _existing(path, header)
-        replaced = {(row.key, row.source) for row in rows}
+        kept = {(row.key, row.source): row for row in _existing(path, header)}
         # Of two new rows with one key the last counts, whatever their dates.
-        new = {(row.key, row.source): row for row in rows}.values()
-        table = replace(header, rows=(*(row for row in kept if (row.key, row.source) not in replaced), *new))
-        text = table_text(table)
-        try:
-            parse_table(text)
-        except ValueError as error:
-            raise HwsearchError(f"{path}: not written: {error}") from error
-        write_whole(path, text)
+        merged = kept | {(row.key, row.source): row for row in rows}
+        write_whole(path, table_text(replace(header, rows=one_each(merged.values()))))
 
 
 def table_text(table: Table) -> str:
@@ -53,7 +51,7 @@ def table_text(table: Table) -> str:
         f'"devices": {_json(table.devices)}, "compute_capability": {_json(table.compute_capability)},'
         f' "sms": {_json(table.sms)},',
         '"rows": [',
-        *(f"{_json(_record(row))}," for row in one_each(table.rows)),
+        *(f"{_json(_record(row))}," for row in table.rows),
         "null]}",
     ]
     return "\n".join(lines) + "\n"
@@ -84,10 +82,10 @@ def _record(row: Row) -> dict[str, object]:
         "window": key.window,
         "length": key.length,
         "source": row.source,
-        "config": dict(row.config),
+        "config": trimmed(row.config),
         "seconds": row.seconds,
         "default_seconds": row.default_seconds,
-        "alternatives": [{"config": dict(config), "seconds": s} for config, s in row.alternatives],
+        "alternatives": [{"config": trimmed(config), "seconds": s} for config, s in row.alternatives],
         "workload": row.workload,
         "heads": row.heads,
         "spread": row.spread,

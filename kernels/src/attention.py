@@ -30,8 +30,8 @@ from .arguments import (
     window_of,
 )
 from .problem import Problem
-from .tuned import DEFAULT, LENGTHS, Key, length_class, window_class
-from .tuned_state import tuned_on
+from .tuned import DEFAULT, LENGTHS, Key, length_class, until_forgotten, window_class
+from .tuned_call import tuned_on
 
 
 @overload
@@ -255,7 +255,7 @@ def _check_backend(forced: str, *call: Any) -> None:
     dispatch.check_backend(forced, _call(*call))
 
 
-@cache
+@until_forgotten
 def _choose(
     device: torch.device, dtype: torch.dtype, head_size: int, window: str, causal: bool, training: bool
 ) -> tuple[str, ...]:

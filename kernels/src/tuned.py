@@ -19,9 +19,10 @@ import os
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import _lru_cache_wrapper, cache, lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TypeVar
 
 from .tuned_table import (
     DTYPES,
@@ -63,6 +64,23 @@ class Found:
 
 DEFAULT = Found("default", None, None)
 
+T = TypeVar("T")
+_caches: list[_lru_cache_wrapper[object]] = []
+
+
+def until_forgotten(function: Callable[..., T]) -> _lru_cache_wrapper[T]:
+    """`functools.lru_cache` of what rests on the tables, which `forget` empties."""
+    cached = lru_cache(1 << 14)(function)
+    _caches.append(cached)
+    return cached
+
+
+def forget() -> None:
+    """Read the tables anew on the next look-up, as after tuning in the same process."""
+    for each in _caches:
+        each.cache_clear()
+    _stale.clear()
+
 
 def own_folder() -> Path:
     """Where the user's own tables lie."""
@@ -73,7 +91,7 @@ def table_path(folder: Path, gpu: str, kernel: str) -> Path:
     return folder / gpu / f"{kernel}.json"
 
 
-@cache
+@until_forgotten
 def tuned(kernel: str, device: str, capability: Capability | None, key: Key) -> Found:
     """For the device that CUDA, or the operating system for a CPU, calls `device`; once a process.
 
@@ -81,23 +99,14 @@ def tuned(kernel: str, device: str, capability: Capability | None, key: Key) -> 
     used, with one warning a process and GPU.
     """
     found = _find(kernel, lambda table: device in table.devices, capability, key)
-    if found.row is not None and found.row.triton is not None and found.gpu is not None:
-        here = _triton_version()
-        if here is not None and _minor(found.row.triton) != _minor(here):
-            _warn_stale(found.gpu, found.row.triton, here)
+    _warn_of_another_triton(found)
     return found
 
 
-@cache
+@until_forgotten
 def tuned_for(kernel: str, gpu: str, capability: Capability | None, key: Key) -> Found:
     """For the GPU profile called `gpu`, as reports ask; never warns of Triton's version."""
     return _find(kernel, lambda table: table.gpu == gpu, capability, key)
-
-
-def forget() -> None:
-    """Read the tables anew on the next look-up, as after tuning in the same process."""
-    for each in (tuned, tuned_for, _headers, _rows, _warn_stale):
-        each.cache_clear()
 
 
 def _find(kernel: str, is_this: Callable[[Table], bool], capability: Capability | None, key: Key) -> Found:
@@ -134,7 +143,7 @@ def folders() -> tuple[Path, ...]:
     return own_folder(), package / "profiles" / "tuned", package.parent / "profiles" / "tuned"
 
 
-@cache
+@until_forgotten
 def _headers(kernel: str, folders: tuple[Path, ...]) -> tuple[tuple[Path, Table], ...]:
     return tuple(_readable_headers(kernel, folders))
 
@@ -151,7 +160,7 @@ def _readable_headers(kernel: str, folders: tuple[Path, ...]) -> Iterator[tuple[
             yield path, table
 
 
-@cache
+@until_forgotten
 def _rows(path: Path) -> dict[tuple[Key, str], Row]:
     try:
         return {(row.key, row.source): row for row in read_table(path).rows}
@@ -164,12 +173,19 @@ def _warn_broken(path: Path, error: Exception) -> None:
     warnings.warn(f"{path}: ignored: {error}", stacklevel=2)
 
 
-@cache
-def _warn_stale(gpu: str, then: str, here: str) -> None:
+# GPUs of whose old tables this process was told.
+_stale: set[str | None] = set()
+
+
+def _warn_of_another_triton(found: Found) -> None:
+    then, here = found.row and found.row.triton, _triton_version()
+    if not then or here is None or _minor(then) == _minor(here) or found.gpu in _stale:
+        return
+    _stale.add(found.gpu)
     warnings.warn(
-        f"the table of {gpu} was tuned with triton {then}, and this is {here}: used all the same;"
-        " `hwsearch tune` renews it",
-        stacklevel=2,
+        f"{found.path}: tuned with triton {then}, and this is {here}: used all the same; to renew it:"
+        " hwsearch tune",
+        stacklevel=3,
     )
 
 

@@ -39,24 +39,32 @@ SOURCES = ("measured", "modelled")
 # Keys to each side. ModernBERT's local_attention 128 is 64.
 WIDEST_NARROW_WINDOW = 128
 
-_ROWS = TILE_SIZES
-_COLUMNS = (16, 32, 64, 128, 256)
-_WARPS = (1, 2, 4, 8, 16)
-_STAGES = tuple(range(1, 9))
-_FLAG = (False, True)
-_ROTATE = ("load", "scratch")
-_LOOPS = {
-    f"{loop}_{name}": values
-    for loop in ("dq", "dkdv")
-    for name, values in (
-        ("rows", _ROWS), ("columns", _COLUMNS), ("warps", _WARPS), ("stages", _STAGES), ("split", _FLAG)
-    )
-}  # fmt: skip
-_ONE_PASS = {"rows": _ROWS, "warps": _WARPS, "stages": _STAGES}
-# What each kernel can be told, and the values it accepts.
-_FORWARD = {"rows": _ROWS, "columns": _COLUMNS, "warps": _WARPS, "stages": _STAGES, "split": _FLAG}
-_BACKEND: dict[str, tuple[Setting, ...]] = {"backend": BACKENDS}
-KERNELS = ("attention_forward", "attention_backward", "attention_backend", "attention_backend_training")
+# The values that each setting of a kernel accepts.
+_TILE: dict[str, tuple[Setting, ...]] = {
+    "rows": TILE_SIZES,
+    "columns": (16, 32, 64, 128, 256),
+    "warps": (1, 2, 4, 8, 16),
+    "stages": (1, 2, 3, 4, 5, 6, 7, 8),
+    "split": (False, True),
+}
+_ROTATE: dict[str, tuple[Setting, ...]] = {"rotate": ("load", "scratch")}
+_ONE_PASS: dict[str, tuple[Setting, ...]] = {
+    "one_pass": (True,),
+    **{name: _TILE[name] for name in ("rows", "warps", "stages")},
+    **_ROTATE,
+}
+_TWO_KERNELS: dict[str, tuple[Setting, ...]] = {
+    "one_pass": (False, True),
+    **{f"{kernel}_{name}": values for kernel in ("dq", "dkdv") for name, values in _TILE.items()},
+    **_ROTATE,
+}
+_SETTINGS: dict[str, dict[str, tuple[Setting, ...]]] = {
+    "attention_forward": {**_TILE, **_ROTATE},
+    "attention_backward": _TWO_KERNELS,
+    "attention_backend": {"backend": BACKENDS},
+    "attention_backend_training": {"backend": BACKENDS},
+}
+KERNELS = tuple(_SETTINGS)
 
 
 @dataclass(frozen=True)
@@ -282,22 +290,12 @@ def _alternatives(found: Any, kernel: str, length: int, where: str) -> tuple[tup
 
 def _config(config: Any, kernel: str, length: int, where: str) -> Config:
     _require(isinstance(config, dict), where, config, "an object")
-    accepted = settings(kernel, config)
+    accepted = _ONE_PASS if config.get("one_pass") is True else _SETTINGS[kernel]
     _exactly(where, config, tuple(accepted))
     for name, values in accepted.items():
         _one_of(f"{where}.{name}", config[name], values)
     _require(serves(config, length), f"{where}.rows", config.get("rows"), f"a one-pass tile of {length}")
     return dict(config)
-
-
-def settings(kernel: str, config: Mapping[str, object]) -> dict[str, tuple[Setting, ...]]:
-    """The values that each setting of `kernel` accepts; the one-pass backward has others than the loops."""
-    if kernel == "attention_forward":
-        return {**_FORWARD, "rotate": _ROTATE}
-    if kernel == "attention_backward":
-        passes = _ONE_PASS if config.get("one_pass") is True else _LOOPS
-        return {"one_pass": _FLAG, **passes, "rotate": _ROTATE}
-    return _BACKEND
 
 
 def _require(holds: bool, where: str, found: object, accepted: str) -> None:
@@ -306,12 +304,14 @@ def _require(holds: bool, where: str, found: object, accepted: str) -> None:
 
 
 def _one_of(where: str, found: object, accepted: tuple[Setting, ...]) -> None:
-    # True is 1, and 64.0 is 64.
-    holds = any(type(found) is type(each) and found == each for each in accepted)
-    _require(holds, where, found, ", ".join(json.dumps(each) for each in accepted))
+    # Python takes True for 1, and 64.0 for 64.
+    if type(found) is not type(accepted[0]) or found not in accepted:
+        _require(False, where, found, ", ".join(json.dumps(each) for each in accepted))
 
 
 def _exactly(where: str, found: Mapping[str, object], keys: tuple[str, ...]) -> None:
+    if found.keys() == set(keys):
+        return
     for key in keys:
         _require(key in found, where, sorted(found), f"an object with {key}")
     for key in found:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
+from tuned_rows import row, write
 
 from hwsearch.gpu.catalog import gpu_names
+from hwsearch.kernels.tuned import LENGTHS, Key
 from tests.conftest import Cli
 
 
@@ -50,23 +51,53 @@ def test_show_says_which_attention_backend_and_why(cli: Cli) -> None:
     ]
 
 
+def measured(folder: Path, kernel: str, gpu: str, *keys: Key, **change: object) -> Path:
+    return write(folder / "tuned", gpu, *(row(kernel, key, **change) for key in keys), kernel=kernel)
+
+
 def test_show_takes_a_measurement_of_ones_own(cli: Cli, tmp_path: Path) -> None:
-    row = {"dtype": "bf16", "head_size": 64, "window": "local", "length": "short", "pass": "training"}
-    row["seconds"] = {"triton": 3e-4, "torch_flash": 1e-4}
-    table = {"format": 1, "gpu": "h100-sxm", "device": "NVIDIA H100 80GB HBM3", "source": "measured"}
-    path = tmp_path / "tuned" / "h100-sxm" / "attention_backend.json"
-    path.parent.mkdir(parents=True)
-    path.write_text(json.dumps(table | {"rows": [row]}))
+    kernel = "attention_backend_training"
+    path = measured(
+        tmp_path, kernel, "h100-sxm", *(Key("bf16", 64, "narrow", length) for length in (64, 128, 512)),
+        alternatives=(({"backend": "triton"}, 3e-4),),
+    )  # fmt: skip
     shown = cli("gpus", "show", "h100-sxm", HWSEARCH_CACHE=str(tmp_path)).stdout
-    assert f"measured: {path}" in shown
-    (measured,) = [line for line in shown.splitlines() if "local, short, training" in line]
-    assert "torch_flash" in measured and "measured on h100-sxm: 3.00x as fast as triton" in measured
+    assert f"{path}: 2026-11-21" in shown and "no measurement of this GPU" not in shown
+    lines = [line.split() for line in shown.splitlines() if "local narrow" in line]
+    reason = "measured on h100-sxm, 3.00x as fast as triton"
+    found = [" ".join(line) for line in lines if "torch_flash" in line]
+    assert found == [
+        f"bf16 local narrow, up to 32, training torch_flash same GPU: {reason}",
+        f"bf16 local narrow, 33 to 512, training torch_flash exact: {reason}",
+        f"bf16 local narrow, 513 to 2048, training torch_flash same GPU: {reason}",
+    ]
+    # What is the same next to it, and for both passes, is one line.
+    assert ["bf16", "local", "narrow,", "over", "2048", "triton"] in [line[:6] for line in lines]
     path.write_text("{")
     broken = cli("gpus", "show", "h100-sxm", HWSEARCH_CACHE=str(tmp_path))
     assert broken.returncode == 0 and "no measurement of this GPU" in broken.stdout
     assert (
         broken.stderr.startswith(f"hwsearch: warning: {path}: ignored: ") and broken.stderr.count("\n") == 1
     )
+
+
+def test_show_says_how_the_tiles_are_tuned(cli: Cli, tmp_path: Path) -> None:
+    keys = [Key("bf16", 64, "global", length) for length in LENGTHS]
+    path = measured(tmp_path, "attention_forward", "h100-sxm", *keys, triton="3.6.0")
+    measured(tmp_path, "attention_backward", "h200-sxm", *keys[3:])
+    shown = cli("gpus", "show", "h100-sxm", HWSEARCH_CACHE=str(tmp_path)).stdout
+    section = shown.split("tiles of its triton backend")[1].split("\n\n")[0].splitlines()
+    assert [line.split() for line in section[2:7]] == [
+        ["fp16", "global", "default", "default"],
+        ["fp16", "local", "default", "default"],
+        ["bf16", "global,", "up", "to", "128", "exact", "default"],
+        ["bf16", "global,", "over", "128", "exact", "same", "family:", "h200-sxm"],
+        ["bf16", "local", "default", "default"],
+    ]
+    assert f"  {path}: triton 3.6.0, 2026-11-21" in section
+    default = cli("gpus", "show", "h100-sxm", HWSEARCH_CACHE="nowhere").stdout
+    assert "fp16, bf16  global  default  default" in default
+    assert "tiles of its triton backend" not in cli("gpus", "show", "t4", HWSEARCH_CACHE="nowhere").stdout
 
 
 def test_without_a_driver_the_cpu_is_found(cli: Cli) -> None:

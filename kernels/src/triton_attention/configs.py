@@ -48,8 +48,7 @@ class Tiles:
 
     `short` is the tile of the one-pass backward, None where sequences do not fit one tile.
     `rotate_in_forward`, `rotate_in_backward`: rotary embedding is applied whenever a tile is loaded in a
-    loop; otherwise what loops load is rotated once into scratch. `split_*`: blocks without a mask have a
-    loop of their own; None: where `has_inner_blocks` says so.
+    loop; otherwise what loops load is rotated once into scratch.
     """
 
     forward: Tile
@@ -58,9 +57,6 @@ class Tiles:
     short: Tile | None
     rotate_in_forward: bool
     rotate_in_backward: bool
-    split_forward: bool | None = None
-    split_dq: bool | None = None
-    split_dkdv: bool | None = None
 
 
 def default_tiles(

@@ -23,8 +23,9 @@ def forward_kernel(
     LOCAL: tl.constexpr, CAUSAL: tl.constexpr, SPLIT: tl.constexpr, ROTATE_Q: tl.constexpr,
     ROTATE_K: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Program (slot, query head); lse is [H, tokens]. GROUP query heads share a key head; scale_log2 = scale * log2(e).
+    """Program (slot, query head). GROUP query heads share a key head; scale_log2 = scale * log2(e).
 
+    lse is [H, tokens].
     SPLIT: blocks that need no mask have a loop of their own. Without it all are masked, in one loop,
     whose loads run ahead; three loops of one block each would wait for memory three times.
     """

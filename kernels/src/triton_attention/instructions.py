@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 WARP = 32
+# Raise it where `read_instructions` reads a listing otherwise: caches of compiled code keep what it said.
+READER = 1
 
 
 @dataclass(frozen=True)
@@ -22,12 +24,14 @@ class Mix:
         fma: on the lanes that multiply and add, floats and integers; two for packed pairs.
         alu: on the other lanes: compare, select, minimum, shift, logic, conversion.
         mufu: on the special function units: exp2, reciprocal.
-        tensor_flops: of mma.sync and wgmma, by the shapes in the listing; a warpgroup's shared among its four.
+        tensor_flops: of mma.sync and wgmma, by the shapes in the listing; a warp's quarter of a warpgroup's.
+        wgmma: instructions of a warpgroup.
         tcgen05: instructions of Blackwell's tensor cores, whose shapes are not in the listing;
             `tcgen05_shared` of them read their first operand from shared memory.
-        shared_bytes: through the port of shared memory: loads, stores, copies from global memory, shuffles, and
-            the operands of wgmma that lie there (a warp's quarter).
+        shared_bytes: through the port of shared memory: loads, stores, copies from global memory, shuffles,
+            and the operands of wgmma that lie there (a warp's quarter).
         global_bytes: asked of L1 and L2.
+        tensor_memory: registers that each lane moves to or from Blackwell's tensor memory.
         shuffles, barriers, local: exchanges within the warp, waits for others, spilled registers.
     """
 
@@ -36,10 +40,12 @@ class Mix:
     alu: float = 0
     mufu: float = 0
     tensor_flops: float = 0
+    wgmma: float = 0
     tcgen05: float = 0
     tcgen05_shared: float = 0
     shared_bytes: float = 0
     global_bytes: float = 0
+    tensor_memory: float = 0
     shuffles: float = 0
     barriers: float = 0
     local: float = 0
@@ -135,6 +141,7 @@ def _mix(lines: Iterable[_Line]) -> Mix:
             counts["tensor_flops"] += _warp_product(line.opcode)
         elif name == "HGMMA":
             rows, columns, depth = map(int, _SHAPE.match(line.opcode).groups())  # type: ignore[union-attr]
+            counts["wgmma"] += 1
             counts["tensor_flops"] += 2 * rows * columns * depth / 4
             # Operands after the accumulator: a descriptor is of shared memory, a register is not.
             first = rows if re.match(r"R\d+, gdesc", line.operands) else 0
@@ -156,6 +163,9 @@ def _mix(lines: Iterable[_Line]) -> Mix:
             counts["global_bytes"] += WARP * _width(line.opcode)
         elif name in ("LDG", "STG"):
             counts["global_bytes"] += WARP * _width(line.opcode)
+        elif name in ("LDTM", "STTM"):
+            registers = re.search(r"\.x(\d+)", line.opcode)
+            counts["tensor_memory"] += int(registers[1]) if registers else 1
         elif name in ("LDL", "STL"):
             counts["local"] += 1
         elif name in ("BAR", "WARPGROUP") or line.opcode.startswith("SYNCS.PHASECHK"):

@@ -8,15 +8,15 @@ contiguous.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from math import log
 
 import torch
 import triton
 from torch import Tensor
 
-from ..tuned import Config
-from ..tuned_state import tuned_state
+from ..arguments import DTYPES
+from ..tuned import Config, Key, length_class, until_forgotten, window_class
+from ..tuned_call import tuned_on
 from .backward import delta_kernel, dkdv_kernel, dq_kernel, short_backward_kernel
 from .configs import (
     DELTA_TILE,
@@ -50,6 +50,11 @@ class Call:
     sin: Tensor | None
     tiles: Tiles | None = None
 
+    @property
+    def local(self) -> bool:
+        """Whether the window hides a key of any sequence."""
+        return 0 <= self.window < self.max_seqlen - 1
+
 
 def forward(q: Tensor, k: Tensor, v: Tensor, call: Call) -> tuple[Tensor, Tensor]:
     """(out [T, H, D] in q's dtype, contiguous; lse [H, T])."""
@@ -68,8 +73,8 @@ def forward(q: Tensor, k: Tensor, v: Tensor, call: Call) -> tuple[Tensor, Tensor
         q.stride(0), q.stride(1), k.stride(0), k.stride(1), v.stride(0), v.stride(1),
         out.stride(0), tokens, call.max_seqlen, call.scale / log(2), call.window,
         GROUP=heads // k.shape[1], D=size, M=tile.rows, N=tile.columns,
-        LOCAL=call.window >= 0, CAUSAL=call.causal, ROTATE_Q=rope, ROTATE_K=rope and tiles.rotate_in_forward,
-        SPLIT=_split(call, tile, tiles.split_forward), PRECISION=_precision(q), **launch_options(tile),
+        LOCAL=call.local, CAUSAL=call.causal, ROTATE_Q=rope, ROTATE_K=rope and tiles.rotate_in_forward,
+        SPLIT=_split(call, tile), PRECISION=_precision(q), **launch_options(tile),
     )  # fmt: skip
     return out, lse
 
@@ -86,7 +91,7 @@ def backward(
     common = {
         "GROUP": heads // k.shape[1],
         "D": size,
-        "LOCAL": call.window >= 0,
+        "LOCAL": call.local,
         "CAUSAL": call.causal,
         "PRECISION": _precision(q),
     }
@@ -121,15 +126,13 @@ def backward(
         *inputs, dk, dv, call.cos, call.sin, _entries(call, tile.rows),
         *strides, dk.stride(0), dk.stride(1), dv.stride(0), dv.stride(1),
         tokens, call.max_seqlen, call.scale, call.window,
-        N=tile.rows, M=tile.columns, SPLIT=_split(call, tile, tiles.split_dkdv),
-        **launch_options(tile), **common,
+        N=tile.rows, M=tile.columns, SPLIT=_split(call, tile), **launch_options(tile), **common,
     )  # fmt: skip
     tile = tiles.dq
     dq_kernel[_grid(call, tokens, tile.rows, heads)](
         *inputs, dq, call.cos, call.sin, _entries(call, tile.rows),
         *strides, dq.stride(0), dq.stride(1), tokens, call.max_seqlen, call.scale, call.window,
-        M=tile.rows, N=tile.columns, SPLIT=_split(call, tile, tiles.split_dq),
-        **launch_options(tile), **common,
+        M=tile.rows, N=tile.columns, SPLIT=_split(call, tile), **launch_options(tile), **common,
     )  # fmt: skip
 
 
@@ -148,29 +151,43 @@ def _rotated(x: Tensor, call: Call) -> Tensor:
 def _tiles(q: Tensor, call: Call) -> Tiles:
     if call.tiles is not None:
         return call.tiles
-    return tiles_for(q.device, q.dtype, q.shape[2], call.window, call.max_seqlen, call.causal)
+    window = call.window if call.local else None
+    return tiles_for(q.device, q.dtype, q.shape[2], window, call.max_seqlen, call.causal)
 
 
-@lru_cache(1 << 14)
+@until_forgotten
 def tiles_for(
-    device: torch.device, dtype: torch.dtype, head_size: int, window: int, max_seqlen: int, causal: bool
+    device: torch.device,
+    dtype: torch.dtype,
+    head_size: int,
+    window: int | None,
+    max_seqlen: int,
+    causal: bool,
 ) -> Tiles:
-    """What a call runs with: tuned tiles where there are any, else `default_tiles`; `window` as in Call."""
+    """What a call runs with: tuned tiles where there are any, else `default_tiles`.
+
+    `window` is None where it hides nothing.
+    """
     # The interpreter on a CPU takes an A100's tiles.
     capability = torch.cuda.get_device_capability(device) if device.type == "cuda" else (8, 0)
-    default = default_tiles(capability, dtype.itemsize, head_size, window >= 0, max_seqlen)
-    keys = None if window < 0 else window
-
-    def tuned(kernel: str) -> Config | None:
-        row = tuned_state(kernel, max_seqlen, dtype, head_size, keys, causal, device).row
-        return None if row is None else row.config
-
-    return tiles_of(tuned("attention_forward"), tuned("attention_backward"), default)
+    default = default_tiles(capability, dtype.itemsize, head_size, window is not None, max_seqlen)
+    if causal:
+        return default
+    key = Key(DTYPES[dtype], head_size, window_class(window, max_seqlen), length_class(max_seqlen))
+    return tiles_of(*_tuned(device, key), default)
 
 
-def _split(call: Call, tile: Tile, chosen: bool | None) -> bool:
-    chosen = tile.split if chosen is None else chosen
-    return has_inner_blocks(tile, call.window, call.max_seqlen) if chosen is None else chosen
+@until_forgotten
+def _tuned(device: torch.device, key: Key) -> tuple[Config | None, Config | None]:
+    """Configurations of forward and backward, None where there is none."""
+    forward, backward = (tuned_on(device, f"attention_{which}", key).row for which in ("forward", "backward"))
+    return None if forward is None else forward.config, None if backward is None else backward.config
+
+
+def _split(call: Call, tile: Tile) -> bool:
+    if tile.split is not None:
+        return tile.split
+    return has_inner_blocks(tile, call.window if call.local else -1, call.max_seqlen)
 
 
 def _grid(call: Call, tokens: int, rows: int, heads: int) -> tuple[int, int]:

@@ -2,7 +2,7 @@
 
 What is left out, and where the rule comes from:
 
-- rows are sizes that the work list has (`schedule.TILE_SIZES`); columns are at least 16, the depth of one
+- rows are sizes that the work list has (`TILE_SIZES`); columns are at least 16, the depth of one
   tensor-core product of 16-bit numbers (PTX, mma.m16n8k16) and the least that `tl.dot` takes;
 - neither goes beyond the power of two that holds the longest sequence: the same blocks, more of them empty;
 - rows are at least a quarter of that and of 128 (half in the backward kernels, whose product has to stay a
@@ -26,19 +26,18 @@ What is left out, and where the rule comes from:
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import lru_cache
 from itertools import product
 from typing import Any
 
-from .configs import Tile, Tiles, default_tiles, has_inner_blocks
+from .configs import TILE_SIZES, Tile, default_tiles, has_inner_blocks
 from .occupancy import LIMITS
 
 Config = dict[str, Any]
 KERNELS = ("attention_forward", "attention_backward")
 BYTES = {"fp16": 2, "bf16": 2, "fp32": 4}
-# schedule.TILE_SIZES, whose module imports torch; a test compares them.
-ROWS = (16, 32, 64, 128)
+ROWS = TILE_SIZES
 COLUMNS = (16, 32, 64, 128)
 WARPS = (1, 2, 4, 8)
 # Of the 255 a thread can have, what is left of them for accumulators when addresses have theirs.
@@ -68,9 +67,9 @@ def space_of(
     call = (capability, dtype, head_size, window, max_seqlen)
     if kernel == "attention_forward":
         found = [
-            {**_settings(tile, split), "rotate": rotate}
+            {**_settings(tile), "rotate": rotate}
             for rotate in ("load", "scratch")
-            for tile, split in tiles_with_split("forward", *call, rotate)
+            for tile in tiles_of_kernel("forward", *call, rotate)
         ]
     else:
         found = [dict(ABSENT, one_pass=True, rotate=r, **t) for r, t in _one_pass(*call)]
@@ -86,16 +85,18 @@ def default_config(
     check(kernel, capability, dtype)
     if window is not None and window >= max_seqlen - 1:
         window = None
-    tiles = default_tiles(capability, BYTES[dtype], head_size, window is not None, max_seqlen)
+    default = default_tiles(capability, BYTES[dtype], head_size, window is not None, max_seqlen)
     keys = -1 if window is None else window
     if kernel == "attention_forward":
-        split = has_inner_blocks(tiles.forward, keys, max_seqlen)
-        return {**_settings(tiles.forward, split), "rotate": _rotate(tiles.rotate_in_forward)}
-    common = {"one_pass": tiles.short is not None, **ABSENT, "rotate": _rotate(tiles.rotate_in_backward)}
-    if tiles.short is not None:
-        return common | _short_settings(tiles.short)
-    dq = _settings(tiles.dq, has_inner_blocks(tiles.dq, keys, max_seqlen), "dq_")
-    return common | dq | _settings(tiles.dkdv, has_inner_blocks(tiles.dkdv, keys, max_seqlen), "dkdv_")
+        return {
+            **_settings(_split(default.forward, keys, max_seqlen)),
+            "rotate": _rotate(default.rotate_in_forward),
+        }
+    common = {"one_pass": default.short is not None, **ABSENT, "rotate": _rotate(default.rotate_in_backward)}
+    if default.short is not None:
+        return common | _short_settings(default.short)
+    dq = _settings(_split(default.dq, keys, max_seqlen), "dq_")
+    return common | dq | _settings(_split(default.dkdv, keys, max_seqlen), "dkdv_")
 
 
 def trimmed(config: Mapping[str, Any]) -> Config:
@@ -104,28 +105,6 @@ def trimmed(config: Mapping[str, Any]) -> Config:
         return dict(config)
     kept = ("rows", "warps", "stages") if config["one_pass"] else tuple(k for k in ABSENT if "_" in k)
     return {name: config[name] for name in config if name not in ABSENT or name in kept}
-
-
-def tiles_of(forward: Mapping[str, Any] | None, backward: Mapping[str, Any] | None, default: Tiles) -> Tiles:
-    """The tiles that the two configurations mean, those of `default` where there is None."""
-    dq, dkdv, short = default.dq, default.dkdv, default.short
-    in_forward, in_backward = default.rotate_in_forward, default.rotate_in_backward
-    splits = {"forward": default.split_forward, "dq": default.split_dq, "dkdv": default.split_dkdv}
-    tile = default.forward
-    if forward is not None:
-        tile = _tile(forward)
-        in_forward = forward["rotate"] == "load"
-        splits["forward"] = bool(forward["split"])
-    if backward is not None:
-        in_backward = backward["rotate"] == "load"
-        if backward["one_pass"]:
-            short = Tile(backward["rows"], backward["rows"], backward["warps"], backward["stages"])
-        else:
-            short, dq, dkdv = None, _tile(backward, "dq_"), _tile(backward, "dkdv_")
-            splits |= {"dq": bool(backward["dq_split"]), "dkdv": bool(backward["dkdv_split"])}
-    return Tiles(
-        tile, dq, dkdv, short, in_forward, in_backward, splits["forward"], splits["dq"], splits["dkdv"]
-    )
 
 
 def check(kernel: str, capability: tuple[int, int], dtype: str) -> None:
@@ -141,20 +120,20 @@ def check(kernel: str, capability: tuple[int, int], dtype: str) -> None:
 
 
 @lru_cache(64)
-def tiles_with_split(
+def tiles_of_kernel(
     kernel: str, capability: tuple[int, int], dtype: str, head_size: int, window: int | None,
     max_seqlen: int, rotate: str,
-) -> tuple[tuple[Tile, bool], ...]:  # fmt: skip
+) -> tuple[Tile, ...]:  # fmt: skip
     """The tiles of one Triton kernel, "forward", "dq" or "dkdv", each without and with a loop of its own for
     blocks that need no mask, where there are such."""
     size = BYTES[dtype]
     halved = size // 2
     longest = max(16, 1 << (max_seqlen - 1).bit_length())
-    most_rows = min(longest, ROWS[-1] // halved)
+    most_rows = min(longest, TILE_SIZES[-1] // halved)
     fewest_rows = most_rows // (4 if kernel == "forward" else 2)
     least, most, deepest = FORWARD_LIMITS if kernel == "forward" else BACKWARD_LIMITS
     found = []
-    for rows, columns, warps, stages in product(ROWS, COLUMNS, WARPS, range(1, deepest + 1)):
+    for rows, columns, warps, stages in product(TILE_SIZES, COLUMNS, WARPS, range(1, deepest + 1)):
         if not fewest_rows <= rows <= most_rows or not min(32 // halved, longest) <= columns <= longest:
             continue
         scores = rows * columns / (32 * warps)
@@ -167,17 +146,16 @@ def tiles_with_split(
             continue
         if staged_bytes(columns, stages, head_size, size, rotate) > LIMITS[capability].shared_bytes_per_block:
             continue
-        tile = Tile(rows, columns, warps, stages)
-        found.append((tile, False))
+        found.append(Tile(rows, columns, warps, stages, split=False))
         if max_seqlen > columns and (window is None or 2 * window + 2 - rows >= columns):
-            found.append((tile, True))
+            found.append(Tile(rows, columns, warps, stages, split=True))
     return tuple(found)
 
 
 def _one_pass(
     capability: tuple[int, int], dtype: str, head_size: int, window: int | None, max_seqlen: int
 ) -> Iterator[tuple[str, Config]]:
-    side = next((rows for rows in ROWS if rows >= max_seqlen), None)
+    side = next((rows for rows in TILE_SIZES if rows >= max_seqlen), None)
     if side is None:
         return
     for warps in WARPS:
@@ -195,8 +173,8 @@ def _two_kernels(
 ) -> Iterator[tuple[str, Config, Config]]:
     call = (capability, dtype, head_size, window, max_seqlen)
     for rotate in ("load", "scratch"):
-        dq = [_settings(*pair, "dq_") for pair in tiles_with_split("dq", *call, rotate)]
-        dkdv = [_settings(*pair, "dkdv_") for pair in tiles_with_split("dkdv", *call, rotate)]
+        dq = [_settings(tile, "dq_") for tile in tiles_of_kernel("dq", *call, rotate)]
+        dkdv = [_settings(tile, "dkdv_") for tile in tiles_of_kernel("dkdv", *call, rotate)]
         yield from (
             (rotate, *both) for both in product(dq, dkdv) if both[0]["dq_split"] == both[1]["dkdv_split"]
         )
@@ -229,13 +207,13 @@ def _rotate(in_load: bool) -> str:
     return "load" if in_load else "scratch"
 
 
-def _settings(tile: Tile, split: bool, prefix: str = "") -> Config:
-    return {prefix + name: value for name, value in (asdict(tile) | {"split": split}).items()}
+def _settings(tile: Tile, prefix: str = "") -> Config:
+    return {prefix + name: value for name, value in asdict(tile).items()}
+
+
+def _split(tile: Tile, window: int, max_seqlen: int) -> Tile:
+    return replace(tile, split=has_inner_blocks(tile, window, max_seqlen))
 
 
 def _short_settings(tile: Tile) -> Config:
     return {"rows": tile.rows, "warps": tile.warps, "stages": tile.stages}
-
-
-def _tile(config: Mapping[str, Any], prefix: str = "") -> Tile:
-    return Tile(*(int(config[prefix + name]) for name in ("rows", "columns", "warps", "stages")))

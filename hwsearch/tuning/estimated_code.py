@@ -1,0 +1,69 @@
+"""What a tile would compile to, by its shape alone: good enough to choose which tiles to compile.
+
+Counts follow the device code by the element: a lane holds e = rows x columns / (32 warps) scores and
+a = rows x D / (32 warps) sums. Forward, a score costs a scaled difference, a sum, a maximum and half a
+conversion, a sum costs a product; backward, a score costs three multiply-adds. A mask adds two comparisons and
+selections a score. Registers: the float32 tiles, 16-bit operands of the first product, some 50 for addresses.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hwsearch.cost.attention_pipeline import PRODUCTS, KernelCode
+from hwsearch.gpu.profile import BYTES_PER_ELEMENT
+from hwsearch.kernels.triton_attention.configs import Tile
+from hwsearch.kernels.triton_attention.instructions import Instructions, Mix
+
+MOST_REGISTERS = 255
+STRAIGHT = Mix(issued=800, fma=200, alu=300, shared_bytes=16_000, global_bytes=16_000, barriers=6)
+
+
+def estimated_code(
+    kernel: str, capability: tuple[int, int], dtype: str, head_size: int, tile: Tile, local: bool
+) -> KernelCode:
+    """Registers may exceed what a thread can have: such a tile spills."""
+    size = BYTES_PER_ELEMENT[dtype]
+    lanes = 32 * tile.warps
+    scores, sums = tile.rows * tile.columns / lanes, tile.rows * head_size / lanes
+    products = PRODUCTS[kernel][0]
+    kind = "mma.sync"
+    if tile.rows >= 64 and tile.warps >= 4 and size == 2:
+        kind = {9: "wgmma", 10: "tcgen05", 11: "tcgen05"}.get(capability[0], "mma.sync")
+    operand = tile.columns * head_size * size
+    # Warps beyond one for 16 rows repeat the others' products.
+    repeated = max(1.0, 16 * tile.warps / tile.rows) if kind == "mma.sync" else 1.0
+    step = Mix(
+        fma={"forward": 2 * scores + sums}.get(kernel, 3 * scores),
+        alu=(1.5 if kernel != "dq" else 1.0) * scores,
+        mufu=scores,
+        tensor_flops=0 if kind == "tcgen05" else products * 2 * scores * 32 * head_size * repeated,
+        wgmma=products if kind == "wgmma" else 0,
+        tcgen05=products * head_size / 16 if kind == "tcgen05" else 0,
+        tcgen05_shared=products * head_size / 32 if kind == "tcgen05" else 0,
+        # Each warp reads every operand that lies in shared memory; a warpgroup or a block once.
+        shared_bytes=2 * operand / tile.warps
+        + {"mma.sync": products * operand, "wgmma": products * operand / 4, "tcgen05": 0}[kind],
+        global_bytes=2 * operand / tile.warps,
+        shuffles=8 if kernel == "forward" else 0,
+        barriers={"mma.sync": 2, "wgmma": 4, "tcgen05": 9}[kind],
+    )
+    step = replace(step, issued=step.fma + step.alu + step.mufu + 60)
+    masked = replace(step, alu=step.alu + 2 * scores, issued=step.issued + 2 * scores)
+    loops = (masked,)
+    if tile.split:
+        loops = (masked, step, masked) if local else (step, masked)
+    held = {"forward": scores + sums, "dq": 2 * scores + sums}.get(kernel, 2 * scores + 2 * sums)
+    if kind == "tcgen05":
+        held = 1.5 * scores
+    operands = sums / 2 * (1 if kernel == "forward" else 2) if kind == "mma.sync" else 0
+    buffers = max(1, tile.stages - (kind == "mma.sync"))
+    shared = buffers * 2 * operand + tile.rows * head_size * size * (1 if kernel == "forward" else 2)
+    tensor_memory = 0
+    if kind == "tcgen05":
+        tensor_memory = 2 * (tile.columns + head_size) if kernel != "forward" else tile.columns + head_size
+        tensor_memory = 1 << max(32, tensor_memory - 1).bit_length()
+    return KernelCode(
+        kernel, tile.rows, tile.columns, tile.warps, tile.stages, head_size,
+        int(50 + held + operands), shared, min(512, tensor_memory), Instructions(loops, STRAIGHT),
+    )  # fmt: skip
