@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -165,7 +166,8 @@ class _Campaign:
         # By the ratio, since clocks and temperature drift.
         seconds = measured.seconds if best is None else measured.ratio * _seconds(best)
         facts |= {VERDICT: measured.verdict, "samples": measured.samples, "raw seconds": measured.seconds}
-        facts |= measured.conditions
+        # Clocks, temperature, throttling, what disturbed the card: what of it the device tells.
+        facts |= {name: value for name, value in asdict(measured.conditions).items() if value is not None}
         joules: float | None = None
         if self._objective != "time" and (best is None or measured.ratio <= ENERGY_WITHIN):
             answer = self._bench.call("joules", config, timeout=self._limits.trial_s)

@@ -16,6 +16,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
+from hwsearch.measure.conditions import Conditions
 from hwsearch.measure.race import FASTER, SLOWER, UNDECIDED, Comparison, Finalist
 from hwsearch.tuning import campaign
 from hwsearch.tuning.bench import Measured
@@ -39,6 +40,9 @@ def seconds(config: Config) -> float:
 def joules(config: Config) -> float:
     """Least with 128 rows and 1 warp, which takes 1.45 times as long."""
     return seconds(config) * (200 + 80 * math.log2(config["warps"]))
+
+
+UNWATCHED = Conditions(None, None, None, None, None, None, 1)
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,7 @@ class PaperBench:
     def trial(self, config: Config, most_pairs: int, risk: float) -> Measured:
         ratio = 1.0 if self._best is None else seconds(config) / seconds(self._best)
         verdict = FASTER if ratio < 1 or self._best is None else SLOWER if ratio > 1 else UNDECIDED
-        return Measured(seconds(config), ratio, verdict, most_pairs, {})
+        return Measured(seconds(config), ratio, verdict, most_pairs, UNWATCHED)
 
     def joules(self, config: Config) -> float:
         self.asked.append(config)
