@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -25,6 +26,7 @@ class Measured:
         ratio: to the best so far; 1 where there was none.
         verdict: "faster" | "slower" | "undecided".
         samples: how many were taken of it.
+        check_s: seconds of the check before; where machine code was compiled ahead, no compiling is in it.
         conditions: of the card.
     """
 
@@ -32,6 +34,7 @@ class Measured:
     ratio: float
     verdict: str
     samples: int
+    check_s: float
     conditions: Conditions
 
 
@@ -53,13 +56,15 @@ class Bench:
 
     def trial(self, config: Config, most_pairs: int, risk: float) -> Measured:
         """Check `config` and time it in turn with the best so far, until one is known to be faster."""
+        start = time.perf_counter()
         self._opened.check(config)
+        check_s = time.perf_counter() - start
         plan = self._plan(config)
         if self._best is None:
             seconds, conditions = undisturbed(
                 plan, self._watch, lambda: [sample(plan) for _ in range(most_pairs)]
             )
-            return Measured(statistics.median(seconds), 1.0, FASTER, most_pairs, conditions)
+            return Measured(statistics.median(seconds), 1.0, FASTER, most_pairs, check_s, conditions)
         plans = {"challenger": plan, "best": self._best[1]}
         found, conditions = undisturbed(
             plan,
@@ -68,7 +73,7 @@ class Bench:
                 lambda name: sample(plans[name]), "challenger", "best", most_pairs=most_pairs, risk=risk
             ),
         )
-        return Measured(found.seconds, found.ratio, found.verdict, found.pairs, conditions)
+        return Measured(found.seconds, found.ratio, found.verdict, found.pairs, check_s, conditions)
 
     def finals(self, configs: Sequence[Config], by_energy: bool, most: int, risk: float) -> list[Finalist]:
         """Names are places in `configs`; seconds are joules where energy is raced."""

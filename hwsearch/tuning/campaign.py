@@ -165,7 +165,8 @@ class _Campaign:
         best = self._best
         # By the ratio, since clocks and temperature drift.
         seconds = measured.seconds if best is None else measured.ratio * _seconds(best)
-        facts |= {VERDICT: measured.verdict, "samples": measured.samples, "raw seconds": measured.seconds}
+        facts |= {VERDICT: measured.verdict, "samples": measured.samples}
+        facts |= {"raw_seconds": measured.seconds, "check_s": measured.check_s}
         # Clocks, temperature, throttling, what disturbed the card: what of it the device tells.
         facts |= {name: value for name, value in asdict(measured.conditions).items() if value is not None}
         joules: float | None = None

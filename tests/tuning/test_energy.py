@@ -69,7 +69,7 @@ class PaperBench:
     def trial(self, config: Config, most_pairs: int, risk: float) -> Measured:
         ratio = 1.0 if self._best is None else seconds(config) / seconds(self._best)
         verdict = FASTER if ratio < 1 or self._best is None else SLOWER if ratio > 1 else UNDECIDED
-        return Measured(seconds(config), ratio, verdict, most_pairs, UNWATCHED)
+        return Measured(seconds(config), ratio, verdict, most_pairs, 0.0, UNWATCHED)
 
     def joules(self, config: Config) -> float:
         self.asked.append(config)
