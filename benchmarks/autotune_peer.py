@@ -1,8 +1,8 @@
 """triton.autotune's loop, given a number of seconds, and its winner against ours.
 
-It compiles and times one configuration after another, all of them, in one process. Here it stops after so many
-seconds, takes the same configurations in random order, times them with Triton's own do_bench and starts from an
-empty compiler cache. One that crashes costs it no more than that; triton.autotune would end there.
+It compiles and times one configuration after another, all of them, in one process. Here it stops after so
+many seconds, takes the same configurations in random order, times them with Triton's own do_bench and starts
+from an empty compiler cache. One that crashes costs it no more than that; triton.autotune would end there.
 """
 
 from __future__ import annotations
@@ -20,15 +20,17 @@ from hwsearch.measure.child import Child
 from hwsearch.measure.failure import Failure
 from hwsearch.measure.race import Comparison
 from hwsearch.measure.timing import sample, warm_up
-from hwsearch.tuning.bench import Bench
 from hwsearch.tuning.final_race import LIMITS
 from hwsearch.tuning.kernel import Config, Kernel
+from hwsearch.tuning.workshop import Workshop
 
 # One configuration that hangs must not take the whole budget.
 LONGEST_CALL_S = 30.0
 
 
-def autotuned(kernel: Kernel, winner: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+def autotuned(
+    kernel: Kernel, winner: Mapping[str, Any], seconds: float, workshop: Workshop
+) -> dict[str, Any]:
     """What the loop finds in `seconds`, and `winner`, as a table has it, against that.
 
     `ours_over_it` is the ratio of their seconds, in turn; None where one of the two no longer runs.
@@ -53,8 +55,9 @@ def autotuned(kernel: Kernel, winner: Mapping[str, Any], seconds: float) -> dict
     best = configs[min(times)[1]]
     found |= {"config": best, "ours_over_it": 1.0}
     if best != ours:
-        with Child(Bench, kernel) as bench:
-            duel = bench.call("duel", ours, best, False, LIMITS.most_rounds, LIMITS.risk, timeout=60.0)
+        bench = workshop.bench(kernel)
+        bench.call("prepare", None, timeout=LIMITS.open_s)
+        duel = bench.call("duel", ours, best, False, LIMITS.most_rounds, LIMITS.risk, timeout=LIMITS.trial_s)
         if isinstance(duel, Comparison):
             found |= {"ours_over_it": duel.ratio, "low": duel.low, "high": duel.high}
         else:

@@ -3,9 +3,9 @@
     python benchmarks/tune_on_gpu.py --seconds 1500 --tables profiles/tuned --out results/tune_on_gpu.json
     python benchmarks/tune_on_gpu.py --smoke --out smoke.json        # a CPU: the choice of a backend alone
 
-Bf16; head size 64, then 128; global and with a window of 64 keys to each side; every class of lengths; forward,
-backward, then which backend serves inference and training. Each answer is written as soon as it is there, and the
-same command goes on where the last one stopped.
+Bf16; head size 64, then 128; global and with a window of 64 keys to each side; every class of lengths;
+forward, backward, then which backend serves inference and training. Each answer is written as soon as it is
+there, and the same command goes on where the last one stopped.
 
 Tiles are compared with what triton.autotune finds in as many seconds as hwsearch took (autotune_peer.py).
 """
@@ -30,14 +30,15 @@ from hwsearch.gpu.detect import detect
 from hwsearch.gpu.profile import CPU, Gpu
 from hwsearch.kernels.tuned import KERNELS, LENGTHS, table_path
 from hwsearch.tuning.measured import kernel_of, tune_measured
-from hwsearch.tuning.problems import BACKENDS, LOCAL, TILES, Problem, Wanted, problems
+from hwsearch.tuning.problems import LOCAL, TILES, Problem, Wanted, problems
 from hwsearch.tuning.progress import Progress
 from hwsearch.tuning.table_file import header_of, merge_rows
+from hwsearch.tuning.workshop import Workshop
 
 
 def main() -> None:
     arguments = _arguments()
-    out, tables = Path(arguments.out), Path(arguments.tables)
+    out = Path(arguments.out)
     require_writable(out)
     gpu = load_gpu(CPU) if arguments.smoke else _gpu_at_hand()
     results: dict[str, Any] = {"gpu": gpu.name, "rows": []}
@@ -46,14 +47,15 @@ def main() -> None:
     done = {row["problem"] for row in results["rows"]}
     left = [problem for problem in _problems(gpu, arguments.smoke) if str(problem) not in done]
     stop = time.monotonic() + arguments.seconds
-    for place, problem in enumerate(left):
-        seconds = (stop - time.monotonic()) / (len(left) - place)
-        if seconds <= 0:
-            print(f"no time left for {len(left) - place} problems; the same command goes on with them")
-            break
-        results["rows"].append(_one(problem, seconds, arguments, tables))
-        write_whole(out, json.dumps(results, indent=1) + "\n")
-        print(_line(results["rows"][-1]), flush=True)
+    with Workshop(arguments.workers) as workshop:
+        for place, problem in enumerate(left):
+            seconds = (stop - time.monotonic()) / (len(left) - place)
+            if seconds <= 0:
+                print(f"no time left for {len(left) - place} problems; the same command goes on with them")
+                break
+            results["rows"].append(_one(problem, seconds, arguments, workshop))
+            write_whole(out, json.dumps(results, indent=1) + "\n")
+            print(_line(results["rows"][-1]), flush=True)
     _summary(results["rows"])
 
 
@@ -81,7 +83,7 @@ def _gpu_at_hand() -> Gpu:
 
 def _problems(gpu: Gpu, smoke: bool) -> Iterator[Problem]:
     if smoke:
-        yield from problems(gpu, BACKENDS, Wanted(("fp32",), (32,), (None,), (32,), heads=1))
+        yield from problems(gpu, ("attention_backend",), Wanted(("fp32",), (32,), (None,), (32,), heads=1))
         return
     for head_size in (64, 128):
         for kernel in KERNELS:
@@ -89,7 +91,9 @@ def _problems(gpu: Gpu, smoke: bool) -> Iterator[Problem]:
             yield from problems(gpu, (kernel,), wanted)
 
 
-def _one(problem: Problem, seconds: float, arguments: argparse.Namespace, tables: Path) -> dict[str, Any]:
+def _one(
+    problem: Problem, seconds: float, arguments: argparse.Namespace, workshop: Workshop
+) -> dict[str, Any]:
     """Tune, write the table, compare; what came of it."""
     peer = not arguments.no_peer and (problem.kernel in TILES or arguments.smoke)
     seen: list[Progress] = []
@@ -103,9 +107,10 @@ def _one(problem: Problem, seconds: float, arguments: argparse.Namespace, tables
         workers=arguments.workers,
         folder=Path(arguments.work) / problem.gpu.name,
         report=seen.append,
+        workshop=workshop,
     )
     spent = time.monotonic() - start
-    path = table_path(tables, problem.gpu.name, problem.kernel)
+    path = table_path(Path(arguments.tables), problem.gpu.name, problem.kernel)
     merge_rows(path, header_of(problem.kernel, problem.gpu), [row])
     found = {
         "problem": str(problem),
@@ -120,7 +125,7 @@ def _one(problem: Problem, seconds: float, arguments: argparse.Namespace, tables
         "spent_s": spent,
         "method": row.method,
     }
-    return found | ({"autotune": autotuned(kernel, row.config, spent)} if peer else {})
+    return found | ({"autotune": autotuned(kernel, row.config, spent, workshop)} if peer else {})
 
 
 def _line(row: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from hwsearch.measure.conditions import Conditions, undisturbed
 from hwsearch.measure.device import CUDA
@@ -40,6 +41,21 @@ class Measured:
 
 class Bench:
     """Lives in a `hwsearch.measure.child`; whatever it raises is that call's failure."""
+
+    def __init__(self) -> None:
+        self._kernel: Kernel | None = None
+        self._races: Races | None = None
+
+    def run(self, kernel: Kernel, method: str, *arguments: Any) -> Any:
+        """What that method of the kernel's Races returns; one kernel is held at a time."""
+        if self._races is None or kernel != self._kernel:
+            self._races = None  # the last kernel's tensors make room
+            self._races, self._kernel = Races(kernel), kernel
+        return getattr(self._races, method)(*arguments)
+
+
+class Races:
+    """One kernel on the device, opened."""
 
     def __init__(self, kernel: Kernel) -> None:
         self._device = kernel.device

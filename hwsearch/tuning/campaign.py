@@ -19,16 +19,15 @@ from optuna.trial import Trial
 
 from hwsearch.errors import HwsearchError
 from hwsearch.interrupt import StopOnInterrupt
-from hwsearch.measure.child import Child
 from hwsearch.measure.failure import Failure
 from hwsearch.measure.race import SLOWER
-from hwsearch.tuning.bench import Bench, Measured
-from hwsearch.tuning.compile_ahead import CompileAhead
+from hwsearch.tuning.bench import Measured
 from hwsearch.tuning.final_race import LIMITS, Limits, Objective, Tuned, decide
 from hwsearch.tuning.kernel import Config, Kernel
 from hwsearch.tuning.kernel_study import CODE, VERDICT, KernelStudy, Record, opened
 from hwsearch.tuning.progress import Progress
 from hwsearch.tuning.tuning_space import TuningSpace
+from hwsearch.tuning.workshop import Desk, Workshop
 
 # Energy takes a second or more a configuration: only those nearly as fast as the best are worth it.
 ENERGY_WITHIN = 1.5
@@ -51,7 +50,7 @@ def tune_kernel(
     trials: int,
     seconds: float,
     objective: Objective,
-    workers: int,
+    workshop: Workshop,
     folder: Path,
     report: Callable[[Progress], None],
     warn: Callable[[str], None],
@@ -62,7 +61,7 @@ def tune_kernel(
     Args:
         name: of the study, which lies in folder/<name>.log.
         identity: plain data; a study of another identity is another study.
-        workers: processes that compile ahead.
+        workshop: its processes serve this kernel and the next.
 
     Raises HwsearchError where nothing runs, the device cannot be opened or another process tunes the same;
     Interrupted after Ctrl-C, a second one at once.
@@ -73,10 +72,9 @@ def tune_kernel(
     with ExitStack() as held, StopOnInterrupt() as stop:
         everything = (identity, objective, configurations)
         study = held.enter_context(opened(folder, name, everything, space, objectives, warn))
-        bench = held.enter_context(Child(Bench, kernel))
-        compiler = held.enter_context(CompileAhead(kernel, workers, limits.compile_s))
+        bench = workshop.bench(kernel)
         campaign = _Campaign(study, space, default, bench, objective, limits, trials, seconds, report)
-        campaign.run(compiler, workers, stop)
+        campaign.run(workshop, kernel, stop)
         if stop.requested and not campaign.kept:
             raise Interrupted(None)
         tuned = campaign.decide()
@@ -93,7 +91,7 @@ class _Campaign:
         study: KernelStudy,
         space: TuningSpace,
         default: Config,
-        bench: Child,
+        bench: Desk,
         objective: Objective,
         limits: Limits,
         trials: int,
@@ -117,7 +115,7 @@ class _Campaign:
         """What others are raced against: the last that won a race."""
         return next((record for record in self.kept if record.faster), None)
 
-    def run(self, compiler: CompileAhead, workers: int, stop: StopOnInterrupt) -> None:
+    def run(self, workshop: Workshop, kernel: Kernel, stop: StopOnInterrupt) -> None:
         """Measure until the trials, the seconds or the configurations are used up, or Ctrl-C."""
         ahead: list[tuple[Trial, Future[str | Failure]]] = []
 
@@ -126,12 +124,13 @@ class _Campaign:
 
         while goes_on():
             while (
-                len(ahead) < workers + 1
+                len(ahead) < workshop.workers + 1
                 and len(self._study.records) + len(ahead) < self._trials
                 and not self._study.exhausted
             ):
                 trial = self._study.ask(self._default)
-                ahead.append((trial, compiler.submit(dict(trial.params))))
+                config = dict(trial.params)
+                ahead.append((trial, workshop.compile(kernel, config, self._limits.compile_s)))
             if not ahead:
                 return
             # The default first of all: others are raced against it.
@@ -143,7 +142,8 @@ class _Campaign:
             place = next(i for i, (_, future) in enumerate(ahead) if future in done)
             trial, future = ahead.pop(place)
             self._end(trial, future.result())
-        for trial, _ in ahead:
+        for trial, future in ahead:
+            future.cancel()
             self._study.give_back(trial)
 
     def _end(self, trial: Trial, compiled: str | Failure) -> None:
@@ -204,13 +204,13 @@ class _Campaign:
         while True:
             best = self._best
             against = None if best is None else self._space.configuration(best.row)
-            ready = self._bench.call("prepare", against, timeout=limits.trial_s)
+            ready = self._bench.call("prepare", against, timeout=limits.open_s)
             if not isinstance(ready, Failure):
                 break
             # Once more, in a new process; then either the device is out of order or this configuration.
-            if not isinstance(self._bench.call("prepare", against, timeout=limits.trial_s), Failure):
+            if not isinstance(self._bench.call("prepare", against, timeout=limits.open_s), Failure):
                 break
-            if best is None or isinstance(self._bench.call("prepare", None, timeout=limits.trial_s), Failure):
+            if best is None or isinstance(self._bench.call("prepare", None, timeout=limits.open_s), Failure):
                 raise HwsearchError(f"nothing can be measured here: {ready}")
             self._dropped.add(best.row)
         answer: Measured | Failure = self._bench.call(

@@ -12,12 +12,12 @@ import moocore
 import numpy as np
 
 from hwsearch.errors import HwsearchError
-from hwsearch.measure.child import Child
 from hwsearch.measure.failure import Failure
 from hwsearch.measure.race import FASTER, Finalist
 from hwsearch.tuning.kernel import Config
 from hwsearch.tuning.kernel_study import Record
 from hwsearch.tuning.tuning_space import TuningSpace
+from hwsearch.tuning.workshop import Desk
 
 Objective = Literal["time", "energy", "both"]
 OBJECTIVES: tuple[Objective, ...] = ("time", "energy", "both")
@@ -30,6 +30,7 @@ class Limits:
     """How long anything may take, and how sure a verdict must be.
 
     Attributes:
+        open_s: hard time-out of making a kernel's inputs and their truth, the device's start included.
         compile_s, trial_s: hard time-outs of one configuration.
         most_pairs: timings of a configuration and the best so far, at most.
         most_rounds: timings of each finalist, at most.
@@ -37,6 +38,7 @@ class Limits:
         risk: probability that a verdict is wrong.
     """
 
+    open_s: float = 180.0
     compile_s: float = 120.0
     trial_s: float = 60.0
     most_pairs: int = 12
@@ -73,7 +75,7 @@ def decide(
     records: Sequence[Record],
     space: TuningSpace,
     default: Config,
-    bench: Child,
+    bench: Desk,
     objective: Objective,
     limits: Limits,
 ) -> Tuned:
@@ -137,9 +139,11 @@ def _value(record: Record, objective: Objective) -> float:
 
 
 def _race(
-    bench: Child, configs: list[Config], objective: Objective, limits: Limits
+    bench: Desk, configs: list[Config], objective: Objective, limits: Limits
 ) -> tuple[list[Finalist], list[Config]]:
     """The finalists in order, named by their places in the configurations, which come back with them."""
+    # The process may be new.
+    bench.call("prepare", None, timeout=limits.open_s)
     places = _call(bench, "finals", (configs,), objective, limits, may_fail=True)
     if isinstance(places, Failure):
         # One of them runs no more: the others without it.
@@ -150,12 +154,12 @@ def _race(
     return [place for place in places if math.isfinite(place.seconds)], configs
 
 
-def _fails(bench: Child, config: Config, limits: Limits) -> bool:
-    return isinstance(bench.call("prepare", config, timeout=limits.trial_s), Failure)
+def _fails(bench: Desk, config: Config, limits: Limits) -> bool:
+    return isinstance(bench.call("prepare", config, timeout=limits.open_s), Failure)
 
 
 def _call(
-    bench: Child,
+    bench: Desk,
     method: str,
     configs: tuple[Any, ...],
     objective: Objective,

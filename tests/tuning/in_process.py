@@ -19,8 +19,5 @@ class Here:
         except Exception as error:
             return failure(error)
 
-    def __enter__(self) -> Here:
-        return self
-
-    def __exit__(self, *error: object) -> None:
+    def close(self) -> None:
         pass

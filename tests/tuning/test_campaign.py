@@ -23,6 +23,7 @@ from hwsearch.errors import HwsearchError
 from hwsearch.tuning.campaign import tune_kernel
 from hwsearch.tuning.final_race import Limits, Tuned
 from hwsearch.tuning.progress import Progress
+from hwsearch.tuning.workshop import Workshop
 
 HERE = Path(__file__).parent
 QUICK = Limits(compile_s=3.0, trial_s=3.0)
@@ -38,10 +39,13 @@ def made_up() -> Iterator[Any]:
 def tune(kernel: Any, folder: Path, **changes: Any) -> tuple[Tuned, list[Progress]]:
     seen: list[Progress] = []
     options: dict[str, Any] = {
-        "trials": 100, "seconds": 120.0, "objective": "time", "workers": 1, "limits": QUICK,
+        "trials": 100, "seconds": 120.0, "objective": "time", "limits": QUICK,
         "report": seen.append, "warn": lambda message: None,
     }  # fmt: skip
-    return tune_kernel(kernel, "made-up", {}, folder=folder, **{**options, **changes}), seen
+    workers = changes.pop("workers", 1)
+    with Workshop(workers) as workshop:
+        options["workshop"] = workshop
+        return tune_kernel(kernel, "made-up", {}, folder=folder, **{**options, **changes}), seen
 
 
 def trials(folder: Path) -> list[FrozenTrial]:
@@ -160,13 +164,15 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from made_up_kernel import MadeUpKernel
 from hwsearch.tuning.campaign import Interrupted, tune_kernel
+from hwsearch.tuning.workshop import Workshop
 kernel = MadeUpKernel(tuple(f"sleep {1 + n / 4}" for n in range(40)), sys.argv[2] + "/log")
 def report(progress):
     if progress.state in ("complete", "slower"):
         print(progress.config["way"], flush=True)
 try:
-    tune_kernel(kernel, "made-up", {}, trials=40, seconds=60, objective="time", workers=1,
-                folder=Path(sys.argv[2]), report=report, warn=print)
+    with Workshop(1) as workshop:
+        tune_kernel(kernel, "made-up", {}, trials=40, seconds=60, objective="time", workshop=workshop,
+                    folder=Path(sys.argv[2]), report=report, warn=print)
 except Interrupted as stopped:
     print("best", stopped.tuned.config["way"], flush=True)
     sys.exit(130)

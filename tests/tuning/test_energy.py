@@ -18,12 +18,13 @@ from optuna.trial import TrialState
 
 from hwsearch.measure.conditions import Conditions
 from hwsearch.measure.race import FASTER, SLOWER, UNDECIDED, Comparison, Finalist
-from hwsearch.tuning import campaign
+from hwsearch.tuning import bench, workshop
 from hwsearch.tuning.bench import Measured
 from hwsearch.tuning.campaign import tune_kernel
 from hwsearch.tuning.final_race import Objective, Tuned
 from hwsearch.tuning.kernel import Config
 from hwsearch.tuning.sampler import MEASURED
+from hwsearch.tuning.workshop import Workshop
 from tests.tuning.in_process import Here
 
 DEFAULT: Config = {"rows": 16, "warps": 8}
@@ -57,7 +58,7 @@ class PaperKernel:
         return DEFAULT
 
 
-class PaperBench:
+class PaperRaces:
     asked: list[Config] = []  # noqa: RUF012
 
     def __init__(self, kernel: PaperKernel) -> None:
@@ -88,15 +89,15 @@ class PaperBench:
 
 @pytest.fixture(autouse=True)
 def paper(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(campaign, "Child", Here)
-    monkeypatch.setattr(campaign, "Bench", PaperBench)
-    monkeypatch.setattr(PaperBench, "asked", [])
+    monkeypatch.setattr(workshop, "Child", Here)
+    monkeypatch.setattr(bench, "Races", PaperRaces)
+    monkeypatch.setattr(PaperRaces, "asked", [])
 
 
 def tune(folder: Path, objective: Objective) -> Tuned:
     return tune_kernel(
-        PaperKernel(), "paper", {}, trials=len(CONFIGS), seconds=60.0, objective=objective, workers=0,
-        folder=folder, report=lambda progress: None, warn=lambda message: None,
+        PaperKernel(), "paper", {}, trials=len(CONFIGS), seconds=60.0, objective=objective, folder=folder,
+        workshop=Workshop(0), report=lambda progress: None, warn=lambda message: None,
     )  # fmt: skip
 
 
@@ -113,7 +114,7 @@ def test_least_energy_among_those_nearly_as_fast(tmp_path: Path) -> None:
     assert found.seconds == pytest.approx(seconds(best))
     assert found.default_seconds == pytest.approx(seconds(DEFAULT))
     # A second and more a configuration is not spent on those that are far too slow.
-    assert len(PaperBench.asked) < len(CONFIGS)
+    assert len(PaperRaces.asked) < len(CONFIGS)
     for trial in study(tmp_path).trials:
         if trial.state == TrialState.PRUNED:
             assert trial.intermediate_values and "joules" not in {
@@ -138,4 +139,4 @@ def test_both_give_the_fastest_and_the_front(tmp_path: Path) -> None:
 def test_time_asks_for_no_energy(tmp_path: Path) -> None:
     found = tune(tmp_path, "time")
     assert found.config == min(CONFIGS, key=seconds) and found.joules is None
-    assert not PaperBench.asked
+    assert not PaperRaces.asked

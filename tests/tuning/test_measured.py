@@ -16,7 +16,7 @@ from hwsearch.gpu.catalog import load_gpu
 from hwsearch.gpu.profile import Gpu
 from hwsearch.kernels.triton_attention import space
 from hwsearch.kernels.tuned import Key, Row, table_path
-from hwsearch.tuning import attention_runs, campaign
+from hwsearch.tuning import attention_runs, workshop
 from hwsearch.tuning.attention import AttentionKernel
 from hwsearch.tuning.final_race import Limits
 from hwsearch.tuning.kernel import WrongResult
@@ -58,7 +58,7 @@ def tune(problem: Problem, folder: Path, **changes: Any) -> Row:
 def test_the_choice_of_a_backend_on_a_cpu(
     cpu: Gpu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kernel: str, window: int | None
 ) -> None:
-    monkeypatch.setattr(campaign, "Child", Here)
+    monkeypatch.setattr(workshop, "Child", Here)
     row = tune(problem(cpu, kernel, window=window), tmp_path)
     assert row.config["backend"] in ("cpu", "sdpa")
     assert len(row.alternatives) == 1 and row.default_seconds is not None
@@ -92,7 +92,7 @@ def test_tiles_under_the_interpreter(
     """The whole path of the Triton kernels; the times are the interpreter's and mean nothing."""
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     if kernel == "attention_backward":
-        monkeypatch.setattr(campaign, "Child", Here)
+        monkeypatch.setattr(workshop, "Child", Here)
     whole = space.space_of
 
     def three(*arguments: Any) -> list[dict[str, Any]]:
@@ -143,7 +143,7 @@ def test_a_folder_that_is_a_file_is_named(cpu: Gpu, tmp_path: Path) -> None:
 
 
 def test_ctrl_c_carries_the_row(cpu: Gpu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(campaign, "Child", Here)
+    monkeypatch.setattr(workshop, "Child", Here)
 
     def press(progress: Progress) -> None:
         if progress.state == "complete":
@@ -170,7 +170,7 @@ def test_a_wrong_configuration_is_not_kept(cpu: Gpu, tmp_path: Path, monkeypatch
 
         return run, spoiled
 
-    monkeypatch.setattr(campaign, "Child", Here)
+    monkeypatch.setattr(workshop, "Child", Here)
     monkeypatch.setattr(attention_runs, "backend", forgetful)
     seen: list[Progress] = []
     row = tune(problem(cpu, "attention_backend"), tmp_path, report=seen.append)

@@ -1,4 +1,4 @@
-"""benchmarks/tune_on_gpu.py in its small form: it tunes, writes tables and JSON, and goes on where it stopped."""
+"""benchmarks/tune_on_gpu.py on a CPU: it tunes, writes tables and JSON, and goes on where it stopped."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def test_on_a_cpu(tmp_path: Path) -> None:
     def run() -> str:
         done = subprocess.run(
             [
-                *(sys.executable, ROOT / "benchmarks" / "tune_on_gpu.py", "--smoke", "--seconds", "60"),
+                *(sys.executable, ROOT / "benchmarks" / "tune_on_gpu.py", "--smoke", "--seconds", "600"),
                 *("--tables", "tables", "--work", "work", "--out", "out.json"),
             ],
             cwd=tmp_path,
@@ -32,7 +32,7 @@ def test_on_a_cpu(tmp_path: Path) -> None:
 
     printed = run()
     rows = json.loads((tmp_path / "out.json").read_text())["rows"]
-    assert [row["kernel"] for row in rows] == ["attention_backend", "attention_backend_training"]
+    assert [row["kernel"] for row in rows] == ["attention_backend"]
     for row in rows:
         assert row["seconds"] > 0 and row["trials"] == row["configurations"] == 2
         assert row["autotune"]["tried"] >= 1
