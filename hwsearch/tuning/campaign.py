@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -83,31 +83,26 @@ def tune_kernel(
     return tuned
 
 
+@dataclass
 class _Campaign:
-    """One session; what it knows is the study's records."""
+    """One session; what it knows is the study's records, and which of them run no more."""
 
-    def __init__(
-        self,
-        study: KernelStudy,
-        space: TuningSpace,
-        default: Config,
-        bench: Desk,
-        objective: Objective,
-        limits: Limits,
-        trials: int,
-        seconds: float,
-        report: Callable[[Progress], None],
-    ) -> None:
-        self._study, self._space, self._default, self._bench = study, space, default, bench
-        self._objective, self._limits, self._report = objective, limits, report
-        self._trials, self._budget_s, self._start = trials, seconds, time.monotonic()
-        # Configurations that ran once and do not any more.
-        self._dropped: set[int] = set()
+    study: KernelStudy
+    space: TuningSpace
+    default: Config
+    bench: Desk
+    objective: Objective
+    limits: Limits
+    trials: int
+    budget_s: float
+    report: Callable[[Progress], None]
+    start: float = field(default_factory=time.monotonic)
+    dropped: set[int] = field(default_factory=set)
 
     @property
     def kept(self) -> list[Record]:
         """Of the configurations that may win, fastest first."""
-        kept = [r for r in self._study.records if r.kept and r.row not in self._dropped]
+        kept = [r for r in self.study.records if r.kept and r.row not in self.dropped]
         return sorted(kept, key=_seconds)
 
     @property
@@ -120,21 +115,22 @@ class _Campaign:
         ahead: list[tuple[Trial, Future[str | Failure]]] = []
 
         def goes_on() -> bool:
-            return not stop.requested and time.monotonic() - self._start < self._budget_s
+            in_time = time.monotonic() - self.start < self.budget_s
+            return not stop.requested and (in_time or not self.study.records)  # one at least
 
         while goes_on():
             while (
                 len(ahead) < workshop.workers + 1
-                and len(self._study.records) + len(ahead) < self._trials
-                and not self._study.exhausted
+                and len(self.study.records) + len(ahead) < self.trials
+                and not self.study.exhausted
             ):
-                trial = self._study.ask(self._default)
+                trial = self.study.ask(self.default)
                 config = dict(trial.params)
-                ahead.append((trial, workshop.compile(kernel, config, self._limits.compile_s)))
+                ahead.append((trial, workshop.compile(kernel, config, self.limits.compile_s)))
             if not ahead:
                 return
             # The default first of all: others are raced against it.
-            open_to = ahead if self._study.records else ahead[:1]
+            open_to = ahead if self.study.records else ahead[:1]
             done, _ = wait([future for _, future in open_to], GLANCE_S, FIRST_COMPLETED)
             if not done:
                 continue
@@ -144,7 +140,7 @@ class _Campaign:
             self._end(trial, future.result())
         for trial, future in ahead:
             future.cancel()
-            self._study.give_back(trial)
+            self.study.give_back(trial)
 
     def _end(self, trial: Trial, compiled: str | Failure) -> None:
         """Find out about one configuration, and tell the study."""
@@ -152,7 +148,7 @@ class _Campaign:
         if isinstance(compiled, Failure):
             self._fail(trial, Failure(compiled.kind, f"compiling: {compiled.reason}"), {})
             return
-        same = next((r for r in self._study.records if compiled and r.code == compiled), None)
+        same = next((r for r in self.study.records if compiled and r.code == compiled), None)
         if same is not None:
             self._repeat(trial, same)
             return
@@ -170,19 +166,19 @@ class _Campaign:
         # Clocks, temperature, throttling, what disturbed the card: what of it the device tells.
         facts |= {name: value for name, value in asdict(measured.conditions).items() if value is not None}
         joules: float | None = None
-        if self._objective != "time" and (best is None or measured.ratio <= ENERGY_WITHIN):
-            answer = self._bench.call("joules", config, timeout=self._limits.trial_s)
+        if self.objective != "time" and (best is None or measured.ratio <= ENERGY_WITHIN):
+            answer = self.bench.call("joules", config, timeout=self.limits.trial_s)
             if isinstance(answer, Failure):
                 self._fail(trial, answer, facts)
                 return
             joules = float(answer)
-        slower = measured.verdict == SLOWER if self._objective == "time" else joules is None
+        slower = measured.verdict == SLOWER if self.objective == "time" else joules is None
         values: dict[Objective, list[float | None]] = {
             "time": [seconds],
             "energy": [joules if best is None or joules else measured.ratio * (best.joules or 0.0)],
             "both": [seconds, joules],
         }
-        self._study.tell(trial, seconds, joules, values[self._objective], not slower, facts)
+        self.study.tell(trial, seconds, joules, values[self.objective], not slower, facts)
         self._show("slower" if slower else "complete", config, seconds)
 
     def _repeat(self, trial: Trial, same: Record) -> None:
@@ -196,55 +192,55 @@ class _Campaign:
             "energy": [same.joules],
             "both": [same.seconds, same.joules],
         }
-        self._study.tell(trial, same.seconds, same.joules, values[self._objective], same.kept, facts)
+        self.study.tell(trial, same.seconds, same.joules, values[self.objective], same.kept, facts)
         self._show("complete" if same.kept else "slower", dict(trial.params), same.seconds)
 
     def _raced(self, config: Config) -> Measured | Failure:
-        limits = self._limits
+        limits = self.limits
         while True:
             best = self._best
-            against = None if best is None else self._space.configuration(best.row)
-            ready = self._bench.call("prepare", against, timeout=limits.open_s)
+            against = None if best is None else self.space.configuration(best.row)
+            ready = self.bench.call("prepare", against, timeout=limits.open_s)
             if not isinstance(ready, Failure):
                 break
             # Once more, in a new process; then either the device is out of order or this configuration.
-            if not isinstance(self._bench.call("prepare", against, timeout=limits.open_s), Failure):
+            if not isinstance(self.bench.call("prepare", against, timeout=limits.open_s), Failure):
                 break
-            if best is None or isinstance(self._bench.call("prepare", None, timeout=limits.open_s), Failure):
+            if best is None or isinstance(self.bench.call("prepare", None, timeout=limits.open_s), Failure):
                 raise HwsearchError(f"nothing can be measured here: {ready}")
-            self._dropped.add(best.row)
-        answer: Measured | Failure = self._bench.call(
+            self.dropped.add(best.row)
+        answer: Measured | Failure = self.bench.call(
             "trial", config, limits.most_pairs, limits.risk, timeout=limits.trial_s
         )
         return answer
 
     def _fail(self, trial: Trial, failed: Failure, facts: dict[str, Any]) -> None:
-        self._study.tell_failed(trial, str(failed), facts)
+        self.study.tell_failed(trial, str(failed), facts)
         self._show("failed", dict(trial.params), reason=str(failed))
 
     def decide(self) -> Tuned:
-        records = [r for r in self._study.records if r.row not in self._dropped]
+        records = [r for r in self.study.records if r.row not in self.dropped]
         if self.kept:
-            self._show("finals", self._space.configuration(self.kept[0].row), self.kept[0].seconds)
-        return decide(records, self._space, self._default, self._bench, self._objective, self._limits)
+            self._show("finals", self.space.configuration(self.kept[0].row), self.kept[0].seconds)
+        return decide(records, self.space, self.default, self.bench, self.objective, self.limits)
 
     def _show(self, state: str, config: Config, seconds: float | None = None, reason: str = "") -> None:
-        records, best = self._study.records, next(iter(self.kept), None)
-        default_row = self._space.row_of(self._default)
-        self._report(
+        records, best = self.study.records, next(iter(self.kept), None)
+        default_row = self.space.row_of(self.default)
+        self.report(
             Progress(
                 state=state,
                 trial=len(records),
-                trials=self._trials,
+                trials=self.trials,
                 config=config,
                 seconds=seconds,
                 reason=reason,
-                best=None if best is None else self._space.configuration(best.row),
+                best=None if best is None else self.space.configuration(best.row),
                 best_seconds=None if best is None else best.seconds,
                 default_seconds=next((r.seconds for r in records if r.row == default_row), None),
                 failures=sum(bool(r.failure) for r in records),
-                elapsed_s=time.monotonic() - self._start,
-                budget_s=self._budget_s,
+                elapsed_s=time.monotonic() - self.start,
+                budget_s=self.budget_s,
             )
         )
 

@@ -105,8 +105,9 @@ def decide(
     others = [(configs[i], seconds[i]) for i in values if i != winner]
     # Those that were not in it, with what is known of them: who lacks the winner wants to know the next best.
     drift = seconds[winner] / (by_config[winner].seconds or math.nan)
-    rest = [r for r in records if r.seconds and not r.failure and r.row not in finalists]
-    others += [(space.configuration(r.row), r.seconds * drift) for r in rest if r.seconds]
+    codes = {record.code for record in finalists.values()} - {""}
+    rest = [r for r in records if r.row not in finalists and not r.failure and r.code not in codes]
+    others += [(space.configuration(r.row), r.seconds * drift) for r in _distinct(rest) if r.seconds]
     others.sort(key=lambda pair: pair[1])
     if objective == "both":
         others = _front(kept, space, configs[winner])
@@ -151,7 +152,7 @@ def _race(
         if not configs:
             raise HwsearchError(f"the last race failed: {places}; the trials are kept")
         places = _call(bench, "finals", (configs,), objective, limits)
-    return [place for place in places if math.isfinite(place.seconds)], configs
+    return places, configs
 
 
 def _fails(bench: Desk, config: Config, limits: Limits) -> bool:

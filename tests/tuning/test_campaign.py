@@ -42,8 +42,7 @@ def tune(kernel: Any, folder: Path, **changes: Any) -> tuple[Tuned, list[Progres
         "trials": 100, "seconds": 120.0, "objective": "time", "limits": QUICK,
         "report": seen.append, "warn": lambda message: None,
     }  # fmt: skip
-    workers = changes.pop("workers", 1)
-    with Workshop(workers) as workshop:
+    with Workshop(changes.pop("workers", 1)) as workshop:
         options["workshop"] = workshop
         return tune_kernel(kernel, "made-up", {}, folder=folder, **{**options, **changes}), seen
 
@@ -92,6 +91,7 @@ def test_losers_stop_early(made_up: Any, tmp_path: Path) -> None:
     ended = by_way(tmp_path)
     # The first is timed alone, as often as it may be.
     assert ended["sleep 2"].user_attrs["samples"] == 40
+    assert ended["sleep 2"].user_attrs["tries"] == 1  # what the device was like is kept
     for way in ways[1:]:
         assert ended[way].state == TrialState.PRUNED and ended[way].user_attrs["samples"] < 20
         (estimate,) = ended[way].intermediate_values.values()
@@ -144,6 +144,18 @@ def test_trials_and_seconds_are_kept_to_and_a_study_goes_on(made_up: Any, tmp_pa
     assert found.trials == 7 and len(asked) == 3 and not measured & set(asked)
     found, seen = tune(kernel, tmp_path, seconds=1e-9)
     assert [each.state for each in seen] == ["finals"]
+
+
+def test_the_same_processes_serve_one_kernel_after_another(made_up: Any, tmp_path: Path) -> None:
+    with Workshop(1) as workshop:
+        for name in ("a", "b"):
+            kernel = made_up(("sleep 1", "sleep 3"), str(tmp_path / name))
+            found, _ = tune(kernel, tmp_path / f"of {name}", workshop=workshop)
+            assert found.config == {"way": "sleep 1"}
+    processes = [
+        {line.split()[0] for line in (tmp_path / name).read_text().splitlines()} for name in ("a", "b")
+    ]
+    assert len(processes[0]) == 1 and processes[0] == processes[1]
 
 
 def test_two_tuners_at_once_are_refused(made_up: Any, tmp_path: Path) -> None:
