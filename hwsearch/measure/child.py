@@ -103,12 +103,13 @@ class Child:
         self.close()
 
     def _start(self) -> None:
-        self._channel, theirs = socket.socketpair()
+        # Not yet an attribute: if Ctrl-C comes before all is set, it is closed, and the child ends by itself.
+        channel, theirs = socket.socketpair()
         with theirs:
             # Where this interpreter finds modules, that one does too.
             path = [entry for entry in sys.path if isinstance(entry, str)]
             code = f"import sys; sys.path[:] = {path!r}; from hwsearch.measure.child_main import serve"
-            self._process = subprocess.Popen(
+            process = subprocess.Popen(
                 [sys.executable, "-u", "-c", f"{code}; serve({theirs.fileno()})"],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -117,11 +118,11 @@ class Child:
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
             )
-        self._channel.setblocking(False)
-        assert self._process.stdout is not None
-        self._prints = self._process.stdout
-        os.set_blocking(self._prints.fileno(), False)
-        self._printed = b""
+        assert process.stdout is not None
+        channel.setblocking(False)
+        os.set_blocking(process.stdout.fileno(), False)
+        self._channel, self._prints, self._printed = channel, process.stdout, b""
+        self._process = process
 
     def _ask(self, request: bytes, seconds: float) -> Any:
         """Send a request and wait for its answer; after a crash or a time-out the child is no more."""

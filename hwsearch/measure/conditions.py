@@ -25,6 +25,7 @@ class Conditions:
 
     Attributes:
         sm_mhz, memory_mhz, celsius, watts: at the end, under load.
+        limit_watts: the power limit that was enforced.
         capped: share of the time in which the power limit held the clock back.
         taint: what disturbed the last try, and so all of them, for people to read; None for a clean one.
         tries: how often the work was done.
@@ -34,13 +35,14 @@ class Conditions:
     memory_mhz: int | None
     celsius: int | None
     watts: float | None
+    limit_watts: float | None
     capped: float | None
     taint: str | None
     tries: int
 
 
 def undisturbed(plan: Plan, watch: Watch, work: Callable[[], Answer]) -> tuple[Answer, Conditions]:
-    """The answer of `work`, done until nothing taints it, three times at most, and the conditions of the last.
+    """The answer of `work`, done until nothing taints it, three times at most; the last conditions.
 
     What taints it is said in hwsearch.measure.nvml. `plan` puts the card under load while its clocks are
     read. Raises what `work` raises.
@@ -75,6 +77,7 @@ def _conditions(before: Reading, after: Reading, taint: str | None, tries: int) 
         memory_mhz=after.memory_mhz,
         celsius=after.celsius,
         watts=after.watts,
+        limit_watts=after.limit_watts,
         capped=None if capped is None else min(1.0, capped / max(after.at - before.at, 1e-9)),
         taint=taint,
         tries=tries,

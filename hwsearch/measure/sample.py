@@ -35,7 +35,7 @@ class Measurement:
         error: half of the 95 % interval of the mean, relative.
         spread: |second half / first half - 1|, medians: what timing it twice made of it.
         host: seconds that the CPU is busy with one call.
-        joules: energy of one call, of the whole card; None where not asked for or where the card does not tell.
+        joules: energy of one call, of the whole card; None where not asked for or not told by the card.
         conditions: clocks, temperature, throttling, taint.
     """
 

@@ -9,7 +9,16 @@ from typing import Any
 
 import pytest
 
-from hwsearch.measure.nvml import POWER_CAP, Watch, taint, throttled_seconds, watch_cuda, watch_gpu
+from hwsearch.measure.nvml import (
+    COUNTERS,
+    POWER_CAP,
+    VALUE_MEMBERS,
+    Watch,
+    taint,
+    throttled_seconds,
+    watch_cuda,
+    watch_gpu,
+)
 from tests.measure.fake_nvml import UUID, fake_nvml
 
 WatchCard = Callable[[], Watch]
@@ -143,6 +152,12 @@ def test_the_real_bindings_have_all_that_is_asked() -> None:
     pynvml = pytest.importorskip("pynvml")
     asked = {name for name in vars(fake_nvml({})) if name.startswith("nvml")}
     assert {name for name in asked if not hasattr(pynvml, name)} == set()
+    fields = ("SW_THERM_SLOWDOWN", "HW_THERM_SLOWDOWN", "HW_POWER_BRAKE_SLOWDOWN", "SW_POWER_CAP")
+    numbers = [getattr(pynvml, f"NVML_FI_DEV_CLOCKS_EVENT_REASON_{name}") for name in fields]
+    assert numbers == [number for counter in COUNTERS.values() for number in counter]
+    found = pynvml.c_nvmlFieldValue_t(valueType=pynvml.NVML_VALUE_TYPE_UNSIGNED_LONG_LONG, nvmlReturn=0)
+    found.value.ullVal = 1 << 40
+    assert getattr(found.value, VALUE_MEMBERS[found.valueType]) == 1 << 40
     assert pynvml.NVML_CLOCK_SM == 1 and pynvml.NVML_CLOCK_MEM == 2
     assert pynvml.NVML_PERF_POLICY_POWER == 0 and pynvml.NVML_PERF_POLICY_THERMAL == 1
 

@@ -31,7 +31,7 @@ def test_a_clean_measurement_is_a_row(watch_card: WatchCard) -> None:
     found = measure(nap, "cpu", watch_card(), precision=0.5)
     assert 0.002 <= found.p20 <= found.seconds <= found.p80
     assert found.n >= sample.FEWEST_SAMPLES and found.error <= 0.5
-    assert found.conditions == Conditions(1980, 3201, 50, 650.0, 0.0, None, 1)
+    assert found.conditions == Conditions(1980, 3201, 50, 650.0, 700.0, 0.0, None, 1)
     row = json.loads(json.dumps(found.row()))
     assert row["seconds"] == found.seconds and row["sm_mhz"] == 1980 and "conditions" not in row
 
@@ -40,7 +40,7 @@ def test_without_nvml_it_is_times_alone() -> None:
     found = measure(nap, "cpu", Watch(note="no NVML"), precision=0.5, energy=True)
     assert found.seconds >= 0.002
     assert found.joules is None
-    assert found.conditions == Conditions(None, None, None, None, None, None, 1)
+    assert found.conditions == Conditions(None, None, None, None, None, None, None, 1)
 
 
 def test_a_disturbed_measurement_is_taken_again(card: dict[str, Any], watch_card: WatchCard) -> None:
