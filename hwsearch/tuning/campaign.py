@@ -231,7 +231,7 @@ class _Campaign:
             Progress(
                 state=state,
                 trial=len(records),
-                trials=self.trials,
+                trials=min(self.trials, len(self.space)),
                 config=config,
                 seconds=seconds,
                 reason=reason,
