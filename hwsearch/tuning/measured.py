@@ -6,6 +6,7 @@ import datetime
 import math
 import warnings
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -21,6 +22,7 @@ from hwsearch.tuning.campaign import Interrupted, tune_kernel
 from hwsearch.tuning.final_race import FINALISTS, LIMITS, OBJECTIVES, Limits, Objective, Tuned
 from hwsearch.tuning.problems import Problem
 from hwsearch.tuning.progress import Progress
+from hwsearch.tuning.workshop import Workshop
 
 # Changes whenever times come about in another way, so that old trials are not compared with new ones.
 METHOD_VERSION = 1
@@ -43,6 +45,7 @@ def tune_measured(
     workers: int,
     folder: Path,
     report: Callable[[Progress], None],
+    workshop: Workshop | None = None,
     limits: Limits = LIMITS,
 ) -> Row:
     """Tune until `trials` have ended in total or `seconds` of this call are over, whichever comes first.
@@ -54,6 +57,7 @@ def tune_measured(
         objective: "time"; "energy": joules of one run; "both": the fastest, with the Pareto front as its
             alternatives.
         workers: processes that compile ahead of the device; 0 compiles where it is measured.
+        workshop: these processes, kept from one call to the next; None starts some for this call alone.
 
     Raises HwsearchError for a GPU that is not in this machine, a kernel that does not run there and a study
     that another process holds; TuningInterrupted after Ctrl-C.
@@ -71,23 +75,24 @@ def tune_measured(
             f"objective {objective}: a CPU has no energy counter that hwsearch reads; accepted: time"
         )
     key = problem.key
-    try:
-        tuned = tune_kernel(
-            kernel,
-            f"{problem.kernel}-{key.dtype}-{key.head_size}-{key.window}-{key.length}",
-            {"kernel": asdict(kernel), "method": METHOD_VERSION, **_versions()},
-            trials=trials,
-            seconds=seconds,
-            objective=objective,
-            workers=workers,
-            folder=folder,
-            report=report,
-            warn=lambda message: warnings.warn(message, stacklevel=2),
-            limits=limits,
-        )
-    except Interrupted as stopped:
-        row = None if stopped.tuned is None else row_of(problem, kernel, stopped.tuned, objective)
-        raise TuningInterrupted(row) from None
+    with ExitStack() as held:
+        try:
+            tuned = tune_kernel(
+                kernel,
+                f"{problem.kernel}-{key.dtype}-{key.head_size}-{key.window}-{key.length}",
+                {"kernel": asdict(kernel), "method": METHOD_VERSION, **_versions()},
+                trials=trials,
+                seconds=seconds,
+                objective=objective,
+                workshop=workshop or held.enter_context(Workshop(workers)),
+                folder=folder,
+                report=report,
+                warn=lambda message: warnings.warn(message, stacklevel=2),
+                limits=limits,
+            )
+        except Interrupted as stopped:
+            row = None if stopped.tuned is None else row_of(problem, kernel, stopped.tuned, objective)
+            raise TuningInterrupted(row) from None
     return row_of(problem, kernel, tuned, objective)
 
 

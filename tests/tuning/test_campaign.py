@@ -23,6 +23,7 @@ from hwsearch.errors import HwsearchError
 from hwsearch.tuning.campaign import tune_kernel
 from hwsearch.tuning.final_race import Limits, Tuned
 from hwsearch.tuning.progress import Progress
+from hwsearch.tuning.workshop import Workshop
 
 HERE = Path(__file__).parent
 QUICK = Limits(compile_s=3.0, trial_s=3.0)
@@ -38,10 +39,12 @@ def made_up() -> Iterator[Any]:
 def tune(kernel: Any, folder: Path, **changes: Any) -> tuple[Tuned, list[Progress]]:
     seen: list[Progress] = []
     options: dict[str, Any] = {
-        "trials": 100, "seconds": 120.0, "objective": "time", "workers": 1, "limits": QUICK,
+        "trials": 100, "seconds": 120.0, "objective": "time", "limits": QUICK,
         "report": seen.append, "warn": lambda message: None,
     }  # fmt: skip
-    return tune_kernel(kernel, "made-up", {}, folder=folder, **{**options, **changes}), seen
+    with Workshop(changes.pop("workers", 1)) as workshop:
+        options["workshop"] = workshop
+        return tune_kernel(kernel, "made-up", {}, folder=folder, **{**options, **changes}), seen
 
 
 def trials(folder: Path) -> list[FrozenTrial]:
@@ -88,6 +91,7 @@ def test_losers_stop_early(made_up: Any, tmp_path: Path) -> None:
     ended = by_way(tmp_path)
     # The first is timed alone, as often as it may be.
     assert ended["sleep 2"].user_attrs["samples"] == 40
+    assert ended["sleep 2"].user_attrs["tries"] == 1  # what the device was like is kept
     for way in ways[1:]:
         assert ended[way].state == TrialState.PRUNED and ended[way].user_attrs["samples"] < 20
         (estimate,) = ended[way].intermediate_values.values()
@@ -142,6 +146,18 @@ def test_trials_and_seconds_are_kept_to_and_a_study_goes_on(made_up: Any, tmp_pa
     assert [each.state for each in seen] == ["finals"]
 
 
+def test_the_same_processes_serve_one_kernel_after_another(made_up: Any, tmp_path: Path) -> None:
+    with Workshop(1) as workshop:
+        for name in ("a", "b"):
+            kernel = made_up(("sleep 1", "sleep 3"), str(tmp_path / name))
+            found, _ = tune(kernel, tmp_path / f"of {name}", workshop=workshop)
+            assert found.config == {"way": "sleep 1"}
+    processes = [
+        {line.split()[0] for line in (tmp_path / name).read_text().splitlines()} for name in ("a", "b")
+    ]
+    assert len(processes[0]) == 1 and processes[0] == processes[1]
+
+
 def test_two_tuners_at_once_are_refused(made_up: Any, tmp_path: Path) -> None:
     kernel = made_up(("sleep 1", "sleep 2"))
 
@@ -160,13 +176,15 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from made_up_kernel import MadeUpKernel
 from hwsearch.tuning.campaign import Interrupted, tune_kernel
+from hwsearch.tuning.workshop import Workshop
 kernel = MadeUpKernel(tuple(f"sleep {1 + n / 4}" for n in range(40)), sys.argv[2] + "/log")
 def report(progress):
     if progress.state in ("complete", "slower"):
         print(progress.config["way"], flush=True)
 try:
-    tune_kernel(kernel, "made-up", {}, trials=40, seconds=60, objective="time", workers=1,
-                folder=Path(sys.argv[2]), report=report, warn=print)
+    with Workshop(1) as workshop:
+        tune_kernel(kernel, "made-up", {}, trials=40, seconds=60, objective="time", workshop=workshop,
+                    folder=Path(sys.argv[2]), report=report, warn=print)
 except Interrupted as stopped:
     print("best", stopped.tuned.config["way"], flush=True)
     sys.exit(130)
