@@ -60,9 +60,8 @@ def test_a_row_changes_its_own_kernel_alone(folder: Path) -> None:
     forward = replace(default(), forward=Tile(16, 16, 4, 1, True), rotate_in_forward=True)
     assert tiles() == forward
     table(folder, "attention_backward", BACKWARD, NARROW)
-    assert tiles() == replace(
-        forward, dq=Tile(16, 32, 2, 1, True), dkdv=Tile(32, 16, 4, 2, False), short=None, rotate_in_backward=True,
-    )  # fmt: skip
+    dq, dkdv = Tile(16, 32, 2, 1, True), Tile(32, 16, 4, 2, False)
+    assert tiles() == replace(forward, dq=dq, dkdv=dkdv, short=None, rotate_in_backward=True)
 
 
 def test_the_one_pass_backward_of_a_table_runs(folder: Path) -> None:
