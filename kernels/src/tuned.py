@@ -48,8 +48,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DEFAULT", "DTYPES", "KERNELS", "LENGTHS", "SOURCES", "STATES", "WINDOWS", "Config", "Found", "Key",
-    "Row", "Table", "class_window", "folders", "forget", "length_class", "own_folder", "read_table", "table_path", "tuned",
-    "tuned_for", "window_class",
+    "Row", "Table", "class_window", "folders", "forget", "length_class", "own_folder", "read_table",
+    "table_path", "tuned", "tuned_for", "window_class",
 ]  # fmt: skip
 
 STATES = ("exact", "same GPU", "same family", "compiled only", "default")
