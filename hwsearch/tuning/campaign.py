@@ -8,7 +8,7 @@ the study is all that a later session needs.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
@@ -54,6 +54,7 @@ def tune_kernel(
     folder: Path,
     report: Callable[[Progress], None],
     warn: Callable[[str], None],
+    first: Sequence[Config] = (),
     limits: Limits = LIMITS,
 ) -> Tuned:
     """Tune until `trials` have ended, earlier sessions included, or `seconds` of this one.
@@ -62,6 +63,7 @@ def tune_kernel(
         name: of the study, which lies in folder/<name>.log.
         identity: plain data; a study of another identity is another study.
         workshop: its processes serve this kernel and the next.
+        first: configurations to try right after the default, such as the best of a model.
 
     Raises HwsearchError where nothing runs, the device cannot be opened or another process tunes the same;
     Interrupted after Ctrl-C, a second one at once.
@@ -72,6 +74,7 @@ def tune_kernel(
     with ExitStack() as held, StopOnInterrupt() as stop:
         everything = (identity, objective, configurations)
         study = held.enter_context(opened(folder, name, everything, space, objectives, warn))
+        study.begin_with([default, *first])
         bench = workshop.bench(kernel)
         campaign = _Campaign(study, space, default, bench, objective, limits, trials, seconds, report)
         campaign.run(workshop, kernel, stop)
@@ -124,7 +127,7 @@ class _Campaign:
                 and len(self.study.records) + len(ahead) < self.trials
                 and not self.study.exhausted
             ):
-                trial = self.study.ask(self.default)
+                trial = self.study.ask()
                 config = dict(trial.params)
                 ahead.append((trial, workshop.compile(kernel, config, self.limits.compile_s)))
             if not ahead:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,13 +75,17 @@ class KernelStudy:
         """Whether every configuration is known or under way."""
         return len({record.row for record in self.records}) + self._waiting >= len(self._space)
 
-    def ask(self, first: Config) -> Trial:
-        """The next configuration; `first` before all others."""
-        row = self._space.row_of(first)
-        if not self._waiting and all(record.row != row for record in self.records):
-            open_trials = self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-            if not open_trials:
-                self._study.enqueue_trial(dict(first))
+    def begin_with(self, configs: Sequence[Config]) -> None:
+        """Ask for these first, as far as nothing is known of them."""
+        known: set[int | None] = {record.row for record in self.records}
+        for trial in self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+            known.add(self._space.row_of(trial.system_attrs.get("fixed_params", {})))
+        for config in configs:
+            if (row := self._space.row_of(config)) is not None and row not in known:
+                known.add(row)
+                self._study.enqueue_trial(dict(config))
+
+    def ask(self) -> Trial:
         trial = self._study.ask(dict(self._space.distributions))
         self._waiting += 1
         return trial

@@ -98,6 +98,15 @@ def test_losers_stop_early(made_up: Any, tmp_path: Path) -> None:
         assert estimate == pytest.approx(float(way.split()[1]) / 1e3, rel=0.5)
 
 
+def test_what_is_recommended_comes_right_after_the_default(made_up: Any, tmp_path: Path) -> None:
+    ways = tuple(f"sleep {1 + n / 2}" for n in range(6))
+    first = [{"way": "sleep 3.5"}, {"way": "sleep 2.0"}, {"way": "of another space"}]
+    for trials, expected in ((2, ["sleep 1.0", "sleep 3.5"]), (3, ["sleep 2.0"])):
+        _, seen = tune(made_up(ways), tmp_path, first=first, trials=trials, workers=0)
+        asked = [each.config["way"] for each in seen if each.state == "measuring" and each.config]
+        assert asked == expected
+
+
 def test_a_tie_goes_to_the_default(made_up: Any, tmp_path: Path) -> None:
     # Blanks make three configurations that take the same time.
     found, _ = tune(made_up(("sleep 3", "sleep 3 ", "sleep 3  ")), tmp_path, limits=Limits(risk=1e-4))
