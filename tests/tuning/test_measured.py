@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,10 +35,12 @@ def cpu() -> Gpu:
 
 
 @pytest.fixture(autouse=True)
-def alone(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No tables of the user's; no interpreter, which makes Triton's kernels a CPU's backend at seconds a run."""
+def alone(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No tables of the user's, and no interpreter, whose kernels a CPU would be offered at seconds a run."""
     monkeypatch.setenv("HWSEARCH_CACHE", str(tmp_path_factory.mktemp("cache")))
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    yield
+    forget()
 
 
 def problem(
@@ -197,8 +200,8 @@ def test_what_a_table_recommends_is_tried_early(cpu: Gpu) -> None:
         next(c for c in kernel.configurations() if c["one_pass"] is whole) for whole in (True, False)
     )
     row = Row(
-        key, "modelled", space.trimmed(two_kernels), 1e-4, None, ((space.trimmed(one_pass), 2e-4),), "fixed:32x1",
-        2, None, None, "3.6.0", None, None, "2026-11-21", "a model",
+        key, "modelled", space.trimmed(two_kernels), 1e-4, None, ((space.trimmed(one_pass), 2e-4),),
+        "fixed:32x1", 2, None, None, "3.6.0", None, None, "2026-11-21", "a model",
     )  # fmt: skip
     merge_rows(table_path(own_folder(), "h200-sxm", kernel.name), header_of(kernel.name, h200), [row])
     forget()
