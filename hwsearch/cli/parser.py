@@ -83,6 +83,12 @@ def _predict(commands: _Commands[argparse.ArgumentParser]) -> None:
     command.add_argument("--runtime", choices=("eager", "graph", "compile", "tensorrt"), default="graph")
     command.add_argument("--head", choices=("none", "mlm"), help="default: none, mlm in training")
     command.add_argument(
+        "--attention",
+        choices=("tuned", "library"),
+        help="whose attention a shape runs: hwsearch's, timed by tuned tables where they know it (default),"
+        " or the best library's",
+    )
+    command.add_argument(
         "--recompute", action="store_true", help="in training, save layer inputs alone and run layers twice"
     )
     command.add_argument(

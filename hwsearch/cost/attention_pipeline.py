@@ -5,19 +5,19 @@ nothing of triton or tuning: that is why it stands with the cost model.
 
 Four warps, one on each scheduler, are a customer of their multiprocessor's units, in turn: tensor cores,
 special function units (exp2), arithmetic (issue slots, multiply-add lanes, other lanes: the fullest), shared
-memory. In between they wait: for the results of products, barriers, exchanges, and loads that the stages did not
-ask for early enough. n customers are resident; they share the units as in mean value analysis of a closed
-network (Schweitzer's approximation: P. Schweitzer 1979; Y. Bard 1979), with D the cycles of a customer at each
-unit and Z its waits:
+memory. In between they wait: for the results of products, barriers, exchanges, and loads that the stages did
+not ask for early enough. n customers are resident; they share the units as in mean value analysis of a closed
+network (Schweitzer's approximation: P. Schweitzer 1979; Y. Bard 1979), with D the cycles of a customer at
+each unit and Z its waits:
 
     residence of unit k = D_k (1 + (n - 1) / n x customers at k),  customers at k = n residence / T,
     T(n) = Z + sum of residences                             cycles from start to end of a block
 
     compute = (full waves x T(n) + T(blocks left an SM)) / clock
-    seconds = launches + max(compute, bytes through L2, bytes to memory and back) + rotation beforehand
+    seconds = launch + max(compute, bytes through L2, bytes to memory and back)
 
-n is what fits an SM (registers, shared memory, warps, tensor memory), times a block's warps over four. Nothing
-is fitted to times of these kernels. Constants:
+n is what fits an SM (registers, shared memory, warps, tensor memory), times a block's warps over four.
+Nothing is fitted to times of these kernels. Constants:
 
 - lanes: CUDA C++ Programming Guide, arithmetic throughput: 16 special functions, 64 lanes for compare, logic
   and conversions; 128 multiply-adds, 64 on 8.0. Four schedulers issue one instruction of a warp a cycle.
@@ -36,8 +36,8 @@ Left out: bank conflicts, traffic of tensor memory, how lengths in one wave diff
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from math import ceil, log2
 
 import numpy as np
@@ -124,6 +124,7 @@ def kernel_time(gpu: Gpu, dtype: str, code: KernelCode, calls: Calls) -> Time:
     units, issued = _demands(gpu, dtype, code, walked)
     clock = sustained_clock_hz(gpu, dtype)
 
+    @cache
     def block_cycles(residents: float) -> float:
         return _response(units, code, walked, residents)
 
@@ -150,21 +151,6 @@ def moving_seconds(gpu: Gpu, dtype: str, kernel: str, calls: Calls, head_size: i
     moved = np.asarray(TENSORS[kernel] * _tensor_bytes(dtype, calls, head_size), dtype=np.float64)
     stream = gpu.calibration.stream
     return _launch_s(gpu) + float(traffic_seconds(gpu, moved, moved, stream.bytes_per_cycle))
-
-
-def forward_seconds(gpu: Gpu, dtype: str, code: KernelCode, calls: Calls, rotate: str) -> float:
-    """With rotary embedding: "scratch" rotates keys beforehand."""
-    beforehand = moving_seconds(gpu, dtype, "rotate", calls, code.head_size) if rotate == "scratch" else 0.0
-    return kernel_time(gpu, dtype, code, calls).seconds + beforehand
-
-
-def backward_seconds(gpu: Gpu, dtype: str, codes: Sequence[KernelCode], calls: Calls, rotate: str) -> float:
-    """Of one pass, or of dQ and dK/dV after delta; "scratch" rotates queries and keys beforehand."""
-    size = codes[0].head_size
-    beforehand = 2 * moving_seconds(gpu, dtype, "rotate", calls, size) if rotate == "scratch" else 0.0
-    if len(codes) > 1:
-        beforehand += moving_seconds(gpu, dtype, "delta", calls, size)
-    return beforehand + sum(kernel_time(gpu, dtype, code, calls).seconds for code in codes)
 
 
 def _demands(
@@ -207,21 +193,24 @@ def _response(units: tuple[float, ...], code: KernelCode, walked: Stretches, res
     """T(n) of `residents` blocks. Fewer than four warps leave schedulers idle."""
     customers = code.warps / SCHEDULERS
     demands = tuple(unit / customers for unit in units)
-    total = sum(demands)
+    total, waits = sum(demands), -1.0
     for _ in range(3):  # what is waited for depends on how long a step takes
-        total = _queue(demands, _waits(code, walked, total), max(1.0, residents * customers))
+        before, waits = waits, _waits(code, walked, total)
+        if waits == before:
+            break
+        total = response_cycles(demands, waits, max(1.0, residents * customers))
     return total
 
 
-def _queue(demands: tuple[float, ...], waits: float, n: float) -> float:
-    """The fixed point of residences and customers; starts at an even spread."""
+def response_cycles(demands: tuple[float, ...], waits: float, n: float) -> float:
+    """T(n), the fixed point of residences and customers; starts at an even spread. n is at least 1."""
     at = [n / len(demands)] * len(demands)
     total = sum(demands) + waits
     for _ in range(100):
         residence = [demand * (1 + (n - 1) / n * there) for demand, there in zip(demands, at, strict=True)]
         before, total = total, sum(residence) + waits
         at = [n * each / total for each in residence]
-        if abs(total - before) < 1e-6 * total:
+        if abs(total - before) < 1e-5 * total:
             break
     return total
 

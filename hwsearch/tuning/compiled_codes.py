@@ -1,12 +1,13 @@
 """What compiled configurations of the attention kernels issue and take, kept in a file of JSON lines.
 
 Compilers run in processes of their own, so that a crash or a hang costs one configuration. A line is added
-when a configuration is done: Ctrl-C keeps them all, the next run compiles the rest. Lengths count for nothing,
-and of the GPU the compute capability alone: classes of lengths share lines, and so do GPUs.
+when a configuration is done: Ctrl-C keeps them all, the next run compiles the rest. Lengths count for
+nothing, and of the GPU the compute capability alone: classes of lengths share lines, and so do GPUs.
 """
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import os
@@ -167,18 +168,20 @@ def _work(pipe: Connection, folder: str) -> None:
     from hwsearch.kernels.triton_attention import compiled
 
     names: dict[str, Any] = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
-    while True:
-        job: Job = pipe.recv()
-        configuration = compiled.Configuration(
-            job.kernel, names[job.dtype], job.head_size, job.tile, "local" if job.local else "global",
-            bool(job.tile.split), rope="load" if job.rope == "load" else "scratch",
-        )  # fmt: skip
-        try:
-            usage, issued = compiled.compile_with_instructions(job.capability, configuration)
-        except Exception as error:  # whatever the compiler raises is this configuration's own
-            pipe.send({"error": f"{type(error).__name__}: {error}".splitlines()[0][:200]})
-            continue
-        pipe.send(asdict(usage) | {"instructions": issued.as_dict()})
+    with suppress(EOFError, BrokenPipeError):  # the parent was killed
+        while True:
+            job: Job = pipe.recv()
+            configuration = compiled.Configuration(
+                job.kernel, names[job.dtype], job.head_size, job.tile, "local" if job.local else "global",
+                bool(job.tile.split), rope="load" if job.rope == "load" else "scratch",
+            )  # fmt: skip
+            code: dict[str, Any]
+            try:
+                usage, issued = compiled.compile_with_instructions(job.capability, configuration)
+                code = asdict(usage) | {"instructions": issued.as_dict()}
+            except Exception as error:  # whatever the compiler raises is this configuration's own
+                code = {"error": f"{type(error).__name__}: {error}".splitlines()[0][:200]}
+            pipe.send(code)
 
 
 def triton_version() -> str:
@@ -192,9 +195,27 @@ def triton_version() -> str:
 
 @cache
 def sources_digest() -> str:
-    """Of the device code, by which records of older kernels are told."""
+    """Of the device code, comments and docstrings left out: by it records of older kernels are told."""
     folder = Path(instructions.__file__).parent
-    return hashlib.sha256(b"".join((folder / name).read_bytes() for name in SOURCES)).hexdigest()[:12]
+    code = "".join(_without_words((folder / name).read_text()) for name in SOURCES)
+    return hashlib.sha256(code.encode()).hexdigest()[:12]
+
+
+def _without_words(source: str) -> str:
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list):
+            node.body = [line for line in body if not _is_text(line)]  # type: ignore[attr-defined]
+    return ast.unparse(tree)
+
+
+def _is_text(line: ast.AST) -> bool:
+    return (
+        isinstance(line, ast.Expr)
+        and isinstance(line.value, ast.Constant)
+        and isinstance(line.value.value, str)
+    )
 
 
 def _job(record: Mapping[str, Any]) -> Job:

@@ -2,8 +2,9 @@
 
 Counts follow the device code by the element: a lane holds e = rows x columns / (32 warps) scores and
 a = rows x D / (32 warps) sums. Forward, a score costs a scaled difference, a sum, a maximum and half a
-conversion, a sum costs a product; backward, a score costs three multiply-adds. A mask adds two comparisons and
-selections a score. Registers: the float32 tiles, 16-bit operands of the first product, some 50 for addresses.
+conversion, a sum costs a product; backward, a score costs three multiply-adds. A mask adds two comparisons or
+selections a score. An operand that is rotated in the load is converted, turned by cosine and sine from
+memory, and stored. Registers: the float32 tiles, 16-bit operands of the first product, some 50 for addresses.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ STRAIGHT = Mix(issued=800, fma=200, alu=300, shared_bytes=16_000, global_bytes=1
 
 
 def estimated_code(
-    kernel: str, capability: tuple[int, int], dtype: str, head_size: int, tile: Tile, local: bool
+    kernel: str, capability: tuple[int, int], dtype: str, head_size: int, tile: Tile, local: bool, rotate: str
 ) -> KernelCode:
     """Registers may exceed what a thread can have: such a tile spills."""
     size = BYTES_PER_ELEMENT[dtype]
@@ -48,6 +49,14 @@ def estimated_code(
         shuffles=8 if kernel == "forward" else 0,
         barriers={"mma.sync": 2, "wgmma": 4, "tcgen05": 9}[kind],
     )
+    turned = tile.columns * head_size / lanes if rotate == "load" else 0.0
+    turning = Mix(
+        fma=1.5 * turned,
+        alu=1.5 * turned,
+        shared_bytes=turned * 32 * size,
+        global_bytes=turned * 32 * 4,
+    )
+    step = step + turning
     step = replace(step, issued=step.fma + step.alu + step.mufu + 60)
     masked = replace(step, alu=step.alu + 2 * scores, issued=step.issued + 2 * scores)
     loops = (masked,)
@@ -65,5 +74,5 @@ def estimated_code(
         tensor_memory = 1 << max(32, tensor_memory - 1).bit_length()
     return KernelCode(
         kernel, tile.rows, tile.columns, tile.warps, tile.stages, head_size,
-        int(50 + held + operands), shared, min(512, tensor_memory), Instructions(loops, STRAIGHT),
+        int(50 + held + operands + turned), shared, min(512, tensor_memory), Instructions(loops, STRAIGHT),
     )  # fmt: skip

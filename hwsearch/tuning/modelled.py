@@ -7,8 +7,8 @@
 3. The rest is priced by `hwsearch.cost.attention_pipeline` from what the machine code issues. The winner must
    be faster than the default by GUARD, else the default stays.
 
-The two kernels of a backward pass add up, so that each is ranked by itself and only the best are paired.
-Nothing here was measured: rows say "modelled", and a measured row of the same key goes before them.
+The kernels of a backward pass add up, so that their pairs cost no more compilations. Nothing here was
+measured: rows say "modelled", and a measured row of the same key goes before them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from __future__ import annotations
 import datetime
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -27,9 +27,8 @@ from hwsearch.cost.attention_pipeline import (
     METHOD,
     Calls,
     KernelCode,
-    backward_seconds,
-    forward_seconds,
     kernel_time,
+    moving_seconds,
 )
 from hwsearch.errors import HwsearchError
 from hwsearch.gpu.profile import Gpu
@@ -45,16 +44,12 @@ from hwsearch.tuning.progress import Progress
 # The model is not trusted with less: the default has been read by people, the model never checked on a GPU.
 GUARD = 1.05
 ALTERNATIVES = 4
-# Of each backward kernel, how many of the best are paired with those of the other.
-PAIRED = 6
+# What is not compiled: a configuration estimated so much slower than the best.
+HOPELESS = 1.6
+# Each further depth of the pipeline of one shape counts as so much slower when it is chosen what to compile.
+SAME_SHAPE = 1.04
 
 Config = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class _Priced:
-    config: Config
-    seconds: float
 
 
 def tune_modelled(
@@ -129,123 +124,116 @@ def _compile(jobs: Iterable[Job], codes: CodeFile, workers: int, report: Callabl
 
 
 def _promising(gpu: Gpu, problem: Problem, compilations: int) -> list[Job]:
-    """The default's kernels, then those of the space by their estimated time."""
-    call = (gpu.compute_capability, problem.key.dtype, problem.key.head_size)
-    longest = problem.workload.padded_length
-    default = default_config(problem.kernel, *call, problem.window, longest)
-    jobs = jobs_of(problem, gpu.compute_capability, default)
-    seconds: dict[Job, float] = {}
-    for config in space_of(problem.kernel, *call, problem.window, longest):
-        for job in jobs_of(problem, gpu.compute_capability, config):
-            if job not in seconds:
-                seconds[job] = _estimated_seconds(gpu, problem, job)
-    ranked = sorted(seconds, key=lambda job: seconds[job])
+    """The default's kernels, then those of the space by the best estimate of a configuration with them."""
+
+    def estimated(job: Job) -> KernelCode | None:
+        code = estimated_code(
+            job.kernel, job.capability, job.dtype, job.head_size, job.tile, job.local, job.rope
+        )
+        return code if code.registers <= MOST_REGISTERS else None
+
+    best: dict[Job, float] = {}
+    for config, seconds in _prices(gpu, problem, estimated).items():
+        for job in jobs_of(problem, gpu.compute_capability, dict(config)):
+            best[job] = min(seconds, best.get(job, seconds))
+    # What differs in its stages alone differs least, and can wait.
+    shapes: dict[Job, int] = {}
+    later = {}
+    for job in sorted(best, key=lambda job: best[job]):
+        shape = replace(job, tile=replace(job.tile, stages=0))
+        shapes[shape] = shapes.get(shape, 0) + 1
+        later[job] = best[job] * SAME_SHAPE ** (shapes[shape] - 1)
+    ranked = sorted(later, key=lambda job: later[job])
     parts: dict[str, list[Job]] = {}
     for job in ranked:
-        if np.isfinite(seconds[job]):
+        if best[job] <= HOPELESS * best[ranked[0]]:
             parts.setdefault(job.kernel, []).append(job)
-    mixed = (job for column in zip_longest(*parts.values()) for job in column if job is not None)
-    return list(dict.fromkeys([*jobs, *mixed]))[:compilations]
+    default = default_config(problem.kernel, *_call(gpu, problem))
+    jobs = jobs_of(problem, gpu.compute_capability, default)
+    jobs += [job for column in zip_longest(*parts.values()) for job in column if job is not None]
+    return list(dict.fromkeys(jobs))[:compilations]
 
 
-def _estimated_seconds(gpu: Gpu, problem: Problem, job: Job) -> float:
-    code = estimated_code(job.kernel, job.capability, job.dtype, job.head_size, job.tile, job.local)
-    if code.registers > MOST_REGISTERS:
-        return float("inf")
-    calls = calls_of(problem)
-    beforehand = forward_seconds if job.kernel == "forward" else _with_rotation
-    return beforehand(gpu, job.dtype, code, calls, job.rope)
+def _prices(
+    gpu: Gpu, problem: Problem, code_of: Callable[[Job], KernelCode | None]
+) -> dict[tuple[tuple[str, Any], ...], float]:
+    """Time of one call with each configuration of the space whose kernels have code and fit an SM."""
+    calls, dtype, size = calls_of(problem), problem.key.dtype, problem.key.head_size
+    kernels: dict[Job, float] = {}
+    rotation, delta = (moving_seconds(gpu, dtype, kernel, calls, size) for kernel in ("rotate", "delta"))
+    found = {}
+    for config in space_of(problem.kernel, *_call(gpu, problem)):
+        jobs = jobs_of(problem, gpu.compute_capability, config)
+        for job in jobs:
+            if job not in kernels:
+                code = code_of(job)
+                kernels[job] = np.inf if code is None else kernel_time(gpu, dtype, code, calls).seconds
+        seconds = sum(kernels[job] for job in jobs)
+        if config["rotate"] == "scratch":  # keys forward, queries too backward
+            seconds += rotation * (1 if problem.kernel == "attention_forward" else 2)
+        if len(jobs) > 1:
+            seconds += delta
+        if np.isfinite(seconds):
+            found[tuple(config.items())] = seconds
+    return found
 
 
-def _with_rotation(gpu: Gpu, dtype: str, code: KernelCode, calls: Calls, rotate: str) -> float:
-    return backward_seconds(gpu, dtype, [code], calls, rotate)
+def _call(gpu: Gpu, problem: Problem) -> tuple[tuple[int, int], str, int, int | None, int]:
+    """What `space_of` asks."""
+    key = problem.key
+    return gpu.compute_capability, key.dtype, key.head_size, problem.window, problem.workload.padded_length
 
 
 def _row(gpu: Gpu, problem: Problem, codes: CodeFile) -> Row:
-    call = (gpu.compute_capability, problem.key.dtype, problem.key.head_size)
-    longest = problem.workload.padded_length
-    default = default_config(problem.kernel, *call, problem.window, longest)
-    default_s = _seconds(gpu, problem, codes, default)
-    ranked = _ranked(gpu, problem, codes)
-    if not ranked and not np.isfinite(default_s):
-        raise HwsearchError(
-            f"{problem}: nothing compiles for {gpu.name}: {_why_not(problem, gpu, codes, default)}"
-        )
-    best = ranked[0] if ranked else _Priced(default, default_s)
-    if best.seconds * GUARD > default_s:
-        best = _Priced(default, default_s)
-    others = [other for other in ranked if trimmed(other.config) != trimmed(best.config)]
+    default = default_config(problem.kernel, *_call(gpu, problem))
+    prices = _prices(gpu, problem, lambda job: runnable_code(codes, job))
+    default_s = prices.get(tuple(default.items()), np.inf)
+    ranked = _distinct(gpu, problem, codes, prices)
+    if not ranked:
+        why = _why_not(problem, gpu, codes, default)
+        raise HwsearchError(f"{problem}: nothing compiles for {gpu.name}; the default: {why}")
+    best, seconds = ranked[0]
+    if seconds * GUARD > default_s:
+        best, seconds = default, default_s
+    others = [(trimmed(config), _short(s)) for config, s in ranked if config != best]
     return Row(
-        problem.key,
-        "modelled",
-        trimmed(best.config),
-        _short(best.seconds),
-        _short(default_s) if np.isfinite(default_s) else None,
-        tuple((trimmed(other.config), _short(other.seconds)) for other in others[:ALTERNATIVES]),
-        problem.workload.spec,
-        problem.heads,
-        None,
-        None,
-        triton_version(),
-        None,
-        None,
-        datetime.date.today().isoformat(),
-        METHOD,
+        key=problem.key,
+        source="modelled",
+        config=trimmed(best),
+        seconds=_short(seconds),
+        default_seconds=_short(default_s) if np.isfinite(default_s) else None,
+        alternatives=tuple(others[:ALTERNATIVES]),
+        workload=problem.workload.spec,
+        heads=problem.heads,
+        spread=None,
+        joules=None,
+        triton=triton_version(),
+        torch=None,
+        driver=None,
+        date=datetime.date.today().isoformat(),
+        method=METHOD,
     )
 
 
-def _ranked(gpu: Gpu, problem: Problem, codes: CodeFile) -> list[_Priced]:
-    """Compiled configurations of the space, fastest first, machine code for machine code."""
-    call = (gpu.compute_capability, problem.key.dtype, problem.key.head_size)
-    space = space_of(problem.kernel, *call, problem.window, problem.workload.padded_length)
-    known = _kernel_seconds(gpu, problem, codes, space)
-    best: dict[tuple[str, ...], _Priced] = {}
-    for config in space:
+def _distinct(
+    gpu: Gpu, problem: Problem, codes: CodeFile, prices: Mapping[tuple[tuple[str, Any], ...], float]
+) -> list[tuple[Config, float]]:
+    """Configurations, fastest first; of those with the same machine code the first in the space."""
+    found: dict[tuple[str, ...], tuple[Config, float]] = {}
+    for items, seconds in prices.items():
+        config = dict(items)
         jobs = jobs_of(problem, gpu.compute_capability, config)
-        if not all(job in known for job in jobs):
-            continue
         code = (config["rotate"], *(_same_code(codes, job) for job in jobs))
-        if code not in best:
-            best[code] = _Priced(config, _seconds(gpu, problem, codes, config))
-    return sorted(best.values(), key=lambda priced: priced.seconds)
+        found.setdefault(code, (config, seconds))
+    return sorted(found.values(), key=lambda each: each[1])
 
 
-def _kernel_seconds(gpu: Gpu, problem: Problem, codes: CodeFile, space: Sequence[Config]) -> dict[Job, float]:
-    """Time of each kernel that can run, for backward kernels of pairs only the best of every kind."""
-    calls = calls_of(problem)
-    jobs = {job for config in space for job in jobs_of(problem, gpu.compute_capability, config)}
-    seconds = {
-        job: kernel_time(gpu, job.dtype, code, calls).seconds
-        for job in jobs
-        if (code := runnable_code(codes, job)) is not None
-    }
-    kinds: dict[tuple[str, str, bool], list[Job]] = {}
-    for job in sorted(seconds, key=lambda job: (seconds[job], str(job))):
-        if np.isfinite(seconds[job]):
-            kinds.setdefault((job.kernel, job.rope, bool(job.tile.split)), []).append(job)
-    return {
-        job: seconds[job]
-        for (kernel, *_), ranked in kinds.items()
-        for job in (ranked[:PAIRED] if kernel in ("dq", "dkdv") else ranked)
-    }
-
-
-def _seconds(gpu: Gpu, problem: Problem, codes: CodeFile, config: Config) -> float:
-    """Modelled time of one call; infinite where a kernel of it cannot run."""
-    found = [runnable_code(codes, job) for job in jobs_of(problem, gpu.compute_capability, config)]
-    kernels = [code for code in found if code is not None]
-    if len(kernels) < len(found):
-        return float("inf")
-    calls, dtype = calls_of(problem), problem.key.dtype
-    if problem.kernel == "attention_forward":
-        return forward_seconds(gpu, dtype, kernels[0], calls, config["rotate"])
-    return backward_seconds(gpu, dtype, kernels, calls, config["rotate"])
-
-
-def runnable_code(codes: CodeFile, job: Job) -> KernelCode | None:
-    """The compiled kernel; None where it was not compiled, failed, spills or does not fit."""
+def runnable_code(codes: CodeFile, job: Job, *, spilling: bool = False) -> KernelCode | None:
+    """The compiled kernel; None where it was not compiled, failed, does not fit, or spills unless allowed."""
     record = codes.found.get(job)
-    if record is None or "error" in record or record["stack_bytes"] or not record["blocks_per_sm"]:
+    if record is None or "error" in record or not record["blocks_per_sm"]:
+        return None
+    if record["stack_bytes"] and not spilling:
         return None
     tile = job.tile
     taken = (record[name] for name in ("registers", "shared_bytes", "tensor_memory_columns"))
