@@ -24,10 +24,19 @@ from hwsearch.measure.race import SLOWER
 from hwsearch.tuning.bench import Measured
 from hwsearch.tuning.final_race import LIMITS, Limits, Objective, Tuned, decide
 from hwsearch.tuning.kernel import Config, Kernel
-from hwsearch.tuning.kernel_study import CODE, VERDICT, KernelStudy, Record, opened
+from hwsearch.tuning.kernel_study import (
+    CHECK_S,
+    CODE,
+    COMPILE_S,
+    TRIAL_S,
+    VERDICT,
+    KernelStudy,
+    Record,
+    opened,
+)
 from hwsearch.tuning.progress import Progress
 from hwsearch.tuning.tuning_space import TuningSpace
-from hwsearch.tuning.workshop import Desk, Workshop
+from hwsearch.tuning.workshop import Compiled, Desk, Workshop
 
 # Energy takes a second or more a configuration: only those nearly as fast as the best are worth it.
 ENERGY_WITHIN = 1.5
@@ -115,7 +124,7 @@ class _Campaign:
 
     def run(self, workshop: Workshop, kernel: Kernel, stop: StopOnInterrupt) -> None:
         """Measure until the trials, the seconds or the configurations are used up, or Ctrl-C."""
-        ahead: list[tuple[Trial, Future[str | Failure]]] = []
+        ahead: list[tuple[Trial, Future[Compiled | Failure]]] = []
 
         def goes_on() -> bool:
             in_time = time.monotonic() - self.start < self.budget_s
@@ -145,19 +154,21 @@ class _Campaign:
             future.cancel()
             self.study.give_back(trial)
 
-    def _end(self, trial: Trial, compiled: str | Failure) -> None:
+    def _end(self, trial: Trial, compiled: Compiled | Failure) -> None:
         """Find out about one configuration, and tell the study."""
         config = dict(trial.params)
         if isinstance(compiled, Failure):
             self._fail(trial, Failure(compiled.kind, f"compiling: {compiled.reason}"), {})
             return
-        same = next((r for r in self.study.records if compiled and r.code == compiled), None)
+        same = next((r for r in self.study.records if compiled.code and r.code == compiled.code), None)
         if same is not None:
             self._repeat(trial, same)
             return
         self._show("measuring", config)
+        start = time.monotonic()
         measured = self._raced(config)
-        facts: dict[str, Any] = {CODE: compiled} if compiled else {}
+        facts: dict[str, Any] = {CODE: compiled.code, COMPILE_S: compiled.seconds} if compiled.code else {}
+        facts |= {TRIAL_S: time.monotonic() - start}
         if isinstance(measured, Failure):
             self._fail(trial, measured, facts)
             return
@@ -165,7 +176,7 @@ class _Campaign:
         # By the ratio, since clocks and temperature drift.
         seconds = measured.seconds if best is None else measured.ratio * _seconds(best)
         facts |= {VERDICT: measured.verdict, "samples": measured.samples}
-        facts |= {"raw_seconds": measured.seconds, "check_s": measured.check_s}
+        facts |= {"raw_seconds": measured.seconds, CHECK_S: measured.check_s}
         # Clocks, temperature, throttling, what disturbed the card: what of it the device tells.
         facts |= {name: value for name, value in asdict(measured.conditions).items() if value is not None}
         joules: float | None = None

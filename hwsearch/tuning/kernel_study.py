@@ -30,6 +30,8 @@ from hwsearch.tuning.tuning_space import TuningSpace
 
 # User attributes of a trial.
 SECONDS, JOULES, VERDICT, CODE = "seconds", "joules", "verdict", "code"
+# What it cost: compiling, checking, and all that was done on the device, checking included.
+COMPILE_S, CHECK_S, TRIAL_S = "compile_s", "check_s", "trial_s"
 
 
 @dataclass(frozen=True)
