@@ -151,7 +151,7 @@ def opened(
 ) -> Iterator[KernelStudy]:
     """The study `name` in folder/<name>.log, for this process alone; trials of a killed one are given back.
 
-    Raises HwsearchError where another process holds it, or its journal is broken.
+    Raises HwsearchError where another process holds it, its journal is broken, or the disk is full.
     """
     make_folder(folder)
     journal = folder.resolve() / f"{name}.log"
@@ -169,6 +169,11 @@ def opened(
             yield KernelStudy(study, space)
         except OptunaError as error:
             raise HwsearchError(f"{journal}: {error}; finished trials are kept") from error
+        except BrokenPipeError:  # whoever reads the progress has left
+            raise
+        except OSError as error:
+            reason = error.strerror or error
+            raise HwsearchError(f"{journal}: cannot write: {reason}; finished trials are kept") from error
 
 
 def _record(trial: FrozenTrial, space: TuningSpace) -> Record | None:
