@@ -33,14 +33,20 @@ from hwsearch.errors import HwsearchError
 from hwsearch.gpu.attention_kernels import best_kernel
 from hwsearch.gpu.catalog import load_gpu
 from hwsearch.gpu.profile import CPU, Gpu
-from hwsearch.kernels.tuned import DTYPES, STATES, Key, Row, length_class, tuned_for, window_class
+from hwsearch.kernels.tuned import (
+    DTYPES,
+    STATES,
+    Key,
+    Row,
+    class_window,
+    length_class,
+    tuned_for,
+    window_class,
+)
 from hwsearch.settings import RuntimeName
 from hwsearch.shape.architecture import MODERNBERT, Architecture
 from hwsearch.shape.table import Column
 from hwsearch.workload import parse_workload
-
-# Keys to each side at which a class of windows is tuned.
-WINDOWS: dict[str, int | None] = {"global": None, "narrow": 64, "wide": 512}
 
 
 @dataclass(frozen=True)
@@ -185,7 +191,7 @@ def _library_seconds(gpu: Gpu, row: Row, attentions: float, rotations: float) ->
     workload, key = _workload(row.workload), row.key
     lengths, counts = workload.computed_lengths(unpads=True)
     attention_s = attention_seconds(
-        gpu, key.dtype, lengths, counts, row.heads, key.head_size, WINDOWS[key.window]
+        gpu, key.dtype, lengths, counts, row.heads, key.head_size, class_window(key.window, key.length)
     )
     width = 2 * row.heads * key.head_size
     rotation_s = stream_seconds(gpu, key.dtype, workload.tokens, width, "elementwise", ROTARY_PASSES)

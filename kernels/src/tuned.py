@@ -35,6 +35,7 @@ from .tuned_table import (
     Key,
     Row,
     Table,
+    class_window,
     length_class,
     read_header,
     read_table,
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DEFAULT", "DTYPES", "KERNELS", "LENGTHS", "SOURCES", "STATES", "WINDOWS", "Config", "Found", "Key",
-    "Row", "Table", "folders", "forget", "length_class", "own_folder", "read_table", "table_path", "tuned",
+    "Row", "Table", "class_window", "folders", "forget", "length_class", "own_folder", "read_table", "table_path", "tuned",
     "tuned_for", "window_class",
 ]  # fmt: skip
 

@@ -134,6 +134,11 @@ def window_class(window: int | None, max_seqlen: int) -> str:
     return "narrow" if window <= WIDEST_NARROW_WINDOW else "wide"
 
 
+def class_window(window: str, length: int) -> int | None:
+    """Keys to each side, None for all, at which a class is tuned: 64, ModernBERT's, for narrow windows."""
+    return {"global": None, "narrow": 64, "wide": min(512, length // 2)}[window]
+
+
 def length_class(max_seqlen: int) -> int:
     return next((longest for longest in LENGTHS if max_seqlen <= longest), LENGTHS[-1])
 

@@ -63,7 +63,7 @@ def test_nothing_tuned_is_said(cli: Cli, here: Path) -> None:
             "--objective energy is measured, and l4 is not",
         ),
         ("attention --gpu l4 --head-size 64,x", "--head-size: found '64,x'"),
-        ("attention --gpu l4 --window all", "--window: found 'all'"),
+        ("attention --gpu l4 --window all", "window: 'all'; accepted: global, narrow, wide"),
         ("attention --gpu l4 --length 0", "length: 0; accepted: 1 to 8,192"),
         ("attention --gpu l4 --trials 0", "--trials: found 0; accepted: 1 or more"),
         ("attention --gpu l4 --seconds nan", "--seconds: found nan"),
