@@ -8,7 +8,7 @@ the study is all that a later session needs.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
@@ -24,10 +24,19 @@ from hwsearch.measure.race import SLOWER
 from hwsearch.tuning.bench import Measured
 from hwsearch.tuning.final_race import LIMITS, Limits, Objective, Tuned, decide
 from hwsearch.tuning.kernel import Config, Kernel
-from hwsearch.tuning.kernel_study import CODE, VERDICT, KernelStudy, Record, opened
+from hwsearch.tuning.kernel_study import (
+    CHECK_S,
+    CODE,
+    COMPILE_S,
+    TRIAL_S,
+    VERDICT,
+    KernelStudy,
+    Record,
+    opened,
+)
 from hwsearch.tuning.progress import Progress
 from hwsearch.tuning.tuning_space import TuningSpace
-from hwsearch.tuning.workshop import Desk, Workshop
+from hwsearch.tuning.workshop import Compiled, Desk, Workshop
 
 # Energy takes a second or more a configuration: only those nearly as fast as the best are worth it.
 ENERGY_WITHIN = 1.5
@@ -54,6 +63,7 @@ def tune_kernel(
     folder: Path,
     report: Callable[[Progress], None],
     warn: Callable[[str], None],
+    first: Sequence[Config] = (),
     limits: Limits = LIMITS,
 ) -> Tuned:
     """Tune until `trials` have ended, earlier sessions included, or `seconds` of this one.
@@ -62,6 +72,7 @@ def tune_kernel(
         name: of the study, which lies in folder/<name>.log.
         identity: plain data; a study of another identity is another study.
         workshop: its processes serve this kernel and the next.
+        first: configurations to try right after the default, such as the best of a model.
 
     Raises HwsearchError where nothing runs, the device cannot be opened or another process tunes the same;
     Interrupted after Ctrl-C, a second one at once.
@@ -72,6 +83,7 @@ def tune_kernel(
     with ExitStack() as held, StopOnInterrupt() as stop:
         everything = (identity, objective, configurations)
         study = held.enter_context(opened(folder, name, everything, space, objectives, warn))
+        study.begin_with([default, *first])
         bench = workshop.bench(kernel)
         campaign = _Campaign(study, space, default, bench, objective, limits, trials, seconds, report)
         campaign.run(workshop, kernel, stop)
@@ -112,7 +124,7 @@ class _Campaign:
 
     def run(self, workshop: Workshop, kernel: Kernel, stop: StopOnInterrupt) -> None:
         """Measure until the trials, the seconds or the configurations are used up, or Ctrl-C."""
-        ahead: list[tuple[Trial, Future[str | Failure]]] = []
+        ahead: list[tuple[Trial, Future[Compiled | Failure]]] = []
 
         def goes_on() -> bool:
             in_time = time.monotonic() - self.start < self.budget_s
@@ -124,7 +136,7 @@ class _Campaign:
                 and len(self.study.records) + len(ahead) < self.trials
                 and not self.study.exhausted
             ):
-                trial = self.study.ask(self.default)
+                trial = self.study.ask()
                 config = dict(trial.params)
                 ahead.append((trial, workshop.compile(kernel, config, self.limits.compile_s)))
             if not ahead:
@@ -142,19 +154,21 @@ class _Campaign:
             future.cancel()
             self.study.give_back(trial)
 
-    def _end(self, trial: Trial, compiled: str | Failure) -> None:
+    def _end(self, trial: Trial, compiled: Compiled | Failure) -> None:
         """Find out about one configuration, and tell the study."""
         config = dict(trial.params)
         if isinstance(compiled, Failure):
             self._fail(trial, Failure(compiled.kind, f"compiling: {compiled.reason}"), {})
             return
-        same = next((r for r in self.study.records if compiled and r.code == compiled), None)
+        same = next((r for r in self.study.records if compiled.code and r.code == compiled.code), None)
         if same is not None:
             self._repeat(trial, same)
             return
         self._show("measuring", config)
+        start = time.monotonic()
         measured = self._raced(config)
-        facts: dict[str, Any] = {CODE: compiled} if compiled else {}
+        facts: dict[str, Any] = {CODE: compiled.code, COMPILE_S: compiled.seconds} if compiled.code else {}
+        facts |= {TRIAL_S: time.monotonic() - start}
         if isinstance(measured, Failure):
             self._fail(trial, measured, facts)
             return
@@ -162,7 +176,7 @@ class _Campaign:
         # By the ratio, since clocks and temperature drift.
         seconds = measured.seconds if best is None else measured.ratio * _seconds(best)
         facts |= {VERDICT: measured.verdict, "samples": measured.samples}
-        facts |= {"raw_seconds": measured.seconds, "check_s": measured.check_s}
+        facts |= {"raw_seconds": measured.seconds, CHECK_S: measured.check_s}
         # Clocks, temperature, throttling, what disturbed the card: what of it the device tells.
         facts |= {name: value for name, value in asdict(measured.conditions).items() if value is not None}
         joules: float | None = None

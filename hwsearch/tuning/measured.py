@@ -16,10 +16,11 @@ from hwsearch.errors import HwsearchError
 from hwsearch.gpu.detect import detect
 from hwsearch.gpu.profile import CPU
 from hwsearch.kernels.triton_attention.space import trimmed
-from hwsearch.kernels.tuned import KERNELS, Row
+from hwsearch.kernels.tuned import KERNELS, Row, tuned_for
 from hwsearch.tuning.attention import TILED, AttentionKernel, is_interpreted
 from hwsearch.tuning.campaign import Interrupted, tune_kernel
 from hwsearch.tuning.final_race import FINALISTS, LIMITS, OBJECTIVES, Limits, Objective, Tuned
+from hwsearch.tuning.kernel import Config
 from hwsearch.tuning.problems import Problem
 from hwsearch.tuning.progress import Progress
 from hwsearch.tuning.workshop import Workshop
@@ -88,6 +89,7 @@ def tune_measured(
                 folder=folder,
                 report=report,
                 warn=lambda message: warnings.warn(message, stacklevel=2),
+                first=recommended(problem, kernel),
                 limits=limits,
             )
         except Interrupted as stopped:
@@ -134,6 +136,17 @@ def kernel_of(problem: Problem) -> AttentionKernel:
     except ValueError as error:
         raise HwsearchError(f"{problem.kernel} on {gpu.name}: {error}") from error
     return kernel
+
+
+def recommended(problem: Problem, kernel: AttentionKernel) -> list[Config]:
+    """What the tables have for these calls: modelled, of another GPU or length, or measured before."""
+    row = tuned_for(problem.kernel, problem.gpu.name, kernel.capability, problem.key).row
+    if row is None:
+        return []
+    wanted = [row.config, *(config for config, _ in row.alternatives)]
+    whole = {frozenset(trimmed(config).items()): config for config in kernel.configurations()}
+    found = (whole.get(frozenset(config.items())) for config in wanted)
+    return [config for config in found if config is not None]
 
 
 def row_of(problem: Problem, kernel: AttentionKernel, tuned: Tuned, objective: Objective) -> Row:

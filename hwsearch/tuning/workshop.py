@@ -6,6 +6,7 @@ They start once, which takes as long as importing torch does, and serve one kern
 from __future__ import annotations
 
 import threading
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
@@ -15,6 +16,14 @@ from hwsearch.measure.child import Child
 from hwsearch.measure.failure import Failure, failure
 from hwsearch.tuning.bench import Bench
 from hwsearch.tuning.kernel import Config, Kernel
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A digest of the machine code, empty if unknown, and the seconds that it took."""
+
+    code: str
+    seconds: float
 
 
 class Workshop:
@@ -34,11 +43,11 @@ class Workshop:
         """Where `kernel` is run."""
         return Desk(self._bench, kernel)
 
-    def compile(self, kernel: Kernel, config: Config, timeout_s: float) -> Future[str | Failure]:
-        """To be: the digest of the machine code, empty if unknown; or why there is none."""
+    def compile(self, kernel: Kernel, config: Config, timeout_s: float) -> Future[Compiled | Failure]:
+        """To be: what it came to, or why there is no machine code."""
         if self._pool is None or not kernel.compiles:
-            done: Future[str | Failure] = Future()
-            done.set_result("")
+            done: Future[Compiled | Failure] = Future()
+            done.set_result(Compiled("", 0.0))
             return done
         return self._pool.submit(self._compiled, kernel, config, timeout_s)
 
@@ -59,12 +68,12 @@ class Workshop:
         for child in self._children:
             child.close()
 
-    def _compiled(self, kernel: Kernel, config: Config, timeout_s: float) -> str | Failure:
+    def _compiled(self, kernel: Kernel, config: Config, timeout_s: float) -> Compiled | Failure:
         if not hasattr(self._own, "child"):
             self._own.child = Child(Compiler)
             self._children.append(self._own.child)
         try:
-            answer: str | Failure = self._own.child.call("compile", kernel, config, timeout=timeout_s)
+            answer: Compiled | Failure = self._own.child.call("compile", kernel, config, timeout=timeout_s)
         except Exception as error:  # the child was closed under it
             return failure(error)
         return answer
@@ -85,5 +94,6 @@ class Desk:
 class Compiler:
     """Lives in a child: a compiler may crash and hang."""
 
-    def compile(self, kernel: Kernel, config: Config) -> str:
-        return kernel.compile(config)
+    def compile(self, kernel: Kernel, config: Config) -> Compiled:
+        start = time.perf_counter()
+        return Compiled(kernel.compile(config), time.perf_counter() - start)

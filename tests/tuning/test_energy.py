@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ def joules(config: Config) -> float:
     return seconds(config) * (200 + 80 * math.log2(config["warps"]))
 
 
-UNWATCHED = Conditions(None, None, None, None, None, None, 1)
+UNWATCHED = Conditions(**{each.name: None for each in fields(Conditions)} | {"tries": 1})
 
 
 @dataclass(frozen=True)

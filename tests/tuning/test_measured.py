@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,12 @@ from hwsearch.errors import HwsearchError
 from hwsearch.gpu.catalog import load_gpu
 from hwsearch.gpu.profile import Gpu
 from hwsearch.kernels.triton_attention import space
-from hwsearch.kernels.tuned import Key, Row, table_path
+from hwsearch.kernels.tuned import Key, Row, forget, own_folder, table_path
 from hwsearch.tuning import attention_runs, workshop
 from hwsearch.tuning.attention import AttentionKernel
 from hwsearch.tuning.final_race import Limits
 from hwsearch.tuning.kernel import WrongResult
-from hwsearch.tuning.measured import TuningInterrupted, tune_measured
+from hwsearch.tuning.measured import TuningInterrupted, recommended, tune_measured
 from hwsearch.tuning.problems import Problem
 from hwsearch.tuning.progress import Progress
 from hwsearch.tuning.table_file import header_of, merge_rows
@@ -34,9 +35,12 @@ def cpu() -> Gpu:
 
 
 @pytest.fixture(autouse=True)
-def not_interpreted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else Triton's kernels would be one of a CPU's backends, at seconds a run."""
+def alone(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No tables of the user's, and no interpreter, whose kernels a CPU would be offered at seconds a run."""
+    monkeypatch.setenv("HWSEARCH_CACHE", str(tmp_path_factory.mktemp("cache")))
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    yield
+    forget()
 
 
 def problem(
@@ -187,3 +191,19 @@ def test_what_is_not_a_number_is_wrong(cpu: Gpu) -> None:
     tensors["out"][0, 0, 0] = torch.nan
     with pytest.raises(WrongResult, match="not finite"):
         truth.check(tensors)
+
+
+def test_what_a_table_recommends_is_tried_early(cpu: Gpu) -> None:
+    h200, key = load_gpu("h200-sxm"), Key("bf16", 64, "global", 32)
+    kernel = AttentionKernel("attention_backward", "bf16", 64, 2, None, (32,), 32, "cuda", (9, 0))
+    one_pass, two_kernels = (
+        next(c for c in kernel.configurations() if c["one_pass"] is whole) for whole in (True, False)
+    )
+    row = Row(
+        key, "modelled", space.trimmed(two_kernels), 1e-4, None, ((space.trimmed(one_pass), 2e-4),),
+        "fixed:32x1", 2, None, None, "3.6.0", None, None, "2026-11-21", "a model",
+    )  # fmt: skip
+    merge_rows(table_path(own_folder(), "h200-sxm", kernel.name), header_of(kernel.name, h200), [row])
+    forget()
+    asked = Problem(kernel.name, h200, key, 2, parse_workload("fixed:32x1"), None)
+    assert recommended(asked, kernel) == [two_kernels, one_pass]
