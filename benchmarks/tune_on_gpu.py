@@ -30,7 +30,7 @@ from hwsearch.gpu.detect import detect
 from hwsearch.gpu.profile import CPU, Gpu
 from hwsearch.kernels.tuned import KERNELS, LENGTHS, table_path
 from hwsearch.tuning.measured import kernel_of, tune_measured
-from hwsearch.tuning.problems import LOCAL, TILES, Problem, Wanted, problems
+from hwsearch.tuning.problems import TILES, Problem, Wanted, problems
 from hwsearch.tuning.progress import Progress
 from hwsearch.tuning.table_file import header_of, merge_rows
 from hwsearch.tuning.workshop import Workshop
@@ -83,11 +83,15 @@ def _gpu_at_hand() -> Gpu:
 
 def _problems(gpu: Gpu, smoke: bool) -> Iterator[Problem]:
     if smoke:
-        yield from problems(gpu, ("attention_backend",), Wanted(("fp32",), (32,), (None,), (32,), heads=1))
+        yield from problems(
+            gpu, ("attention_backend",), Wanted(("fp32",), (32,), ("global",), (32,), heads=1)
+        )
         return
     for head_size in (64, 128):
         for kernel in KERNELS:
-            wanted = Wanted((gpu.default_dtype,), (head_size,), (None, LOCAL), tuple(reversed(LENGTHS)))
+            wanted = Wanted(
+                (gpu.default_dtype,), (head_size,), ("global", "narrow"), tuple(reversed(LENGTHS))
+            )
             yield from problems(gpu, (kernel,), wanted)
 
 

@@ -104,7 +104,7 @@ def test_losers_stop_early(made_up: Any, tmp_path: Path) -> None:
     for way in ways[1:]:
         assert ended[way].state == TrialState.PRUNED and ended[way].user_attrs["samples"] < 20
         (estimate,) = ended[way].intermediate_values.values()
-        assert estimate == pytest.approx(float(way.split()[1]) / 1e3, rel=0.5)
+        assert estimate > ended["sleep 2"].value
 
 
 def test_what_is_recommended_comes_right_after_the_default(made_up: Any, tmp_path: Path) -> None:
