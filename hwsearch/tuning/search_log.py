@@ -8,10 +8,16 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from hwsearch.errors import HwsearchError
+from hwsearch.kernels.tuned import Key
 from hwsearch.search.study import open_storage
 from hwsearch.tuning.kernel_study import CHECK_S, COMPILE_S, JOULES, SECONDS, TRIAL_S
 from hwsearch.tuning.sampler import FAILURE
 from hwsearch.tuning.t4_file import Evaluation
+
+
+def journal_path(work: Path, gpu: str, kernel: str, key: Key) -> Path:
+    """Where the searches of one row of a table lie, below the folder `work`."""
+    return work / gpu / f"{kernel}-{key.dtype}-{key.head_size}-{key.window}-{key.length}.log"
 
 
 def read_search(journal: Path) -> list[Evaluation]:
