@@ -59,7 +59,7 @@ def estimated_code(
     step = step + turning
     step = replace(step, issued=step.fma + step.alu + step.mufu + 60)
     masked = replace(step, alu=step.alu + 2 * scores, issued=step.issued + 2 * scores)
-    loops = (masked,)
+    loops: tuple[Mix, ...] = (masked,)
     if tile.split:
         loops = (masked, step, masked) if local else (step, masked)
     held = {"forward": scores + sums, "dq": 2 * scores + sums}.get(kernel, 2 * scores + 2 * sums)

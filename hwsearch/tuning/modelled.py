@@ -236,10 +236,17 @@ def runnable_code(codes: CodeFile, job: Job, *, spilling: bool = False) -> Kerne
     if record["stack_bytes"] and not spilling:
         return None
     tile = job.tile
-    taken = (record[name] for name in ("registers", "shared_bytes", "tensor_memory_columns"))
-    issued = Instructions.from_dict(record["instructions"])
     return KernelCode(
-        job.kernel, tile.rows, tile.columns, tile.warps, tile.stages, job.head_size, *taken, issued
+        kernel=job.kernel,
+        rows=tile.rows,
+        columns=tile.columns,
+        warps=tile.warps,
+        stages=tile.stages,
+        head_size=job.head_size,
+        registers=record["registers"],
+        shared_bytes=record["shared_bytes"],
+        tensor_memory_columns=record["tensor_memory_columns"],
+        instructions=Instructions.from_dict(record["instructions"]),
     )
 
 
