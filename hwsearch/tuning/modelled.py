@@ -46,6 +46,8 @@ GUARD = 1.05
 ALTERNATIVES = 4
 # What is not compiled: a configuration estimated so much slower than the best.
 HOPELESS = 1.6
+# Estimated registers beyond what a thread has that the compiler may yet find: twice the estimate's error.
+DOUBT = 40
 # Each further depth of the pipeline of one shape counts as so much slower when it is chosen what to compile.
 SAME_SHAPE = 1.04
 
@@ -130,7 +132,9 @@ def _promising(gpu: Gpu, problem: Problem, compilations: int) -> list[Job]:
         code = estimated_code(
             job.kernel, job.capability, job.dtype, job.head_size, job.tile, job.local, job.rope
         )
-        return code if code.registers <= MOST_REGISTERS else None
+        if code.registers > MOST_REGISTERS + DOUBT:
+            return None
+        return replace(code, registers=min(code.registers, MOST_REGISTERS))
 
     best: dict[Job, float] = {}
     for config, seconds in _prices(gpu, problem, estimated).items():
