@@ -221,7 +221,7 @@ def _waits(code: KernelCode, walked: Stretches, block_cycles: float) -> float:
     chain = PRODUCTS[code.kernel][1] * (LATENCY_PRODUCT[kind] + LATENCY_SHARED)
     steps = walked.steps / walked.blocks if code.instructions.loops else 0.0
     # The entry of the work list, then the block's own tile; the results are not waited for.
-    waits = LATENCY_L2 + LATENCY_MEMORY
+    waits: float = LATENCY_L2 + LATENCY_MEMORY
     waits += code.instructions.straight.barriers * LATENCY_BARRIER
     if not code.instructions.loops:
         return waits + chain + LATENCY_SHUFFLE * min(EXCHANGES, code.instructions.straight.shuffles)

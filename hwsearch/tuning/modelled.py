@@ -46,6 +46,8 @@ GUARD = 1.05
 ALTERNATIVES = 4
 # What is not compiled: a configuration estimated so much slower than the best.
 HOPELESS = 1.6
+# Estimated registers beyond what a thread has that the compiler may yet find: twice the estimate's error.
+DOUBT = 40
 # Each further depth of the pipeline of one shape counts as so much slower when it is chosen what to compile.
 SAME_SHAPE = 1.04
 
@@ -130,7 +132,9 @@ def _promising(gpu: Gpu, problem: Problem, compilations: int) -> list[Job]:
         code = estimated_code(
             job.kernel, job.capability, job.dtype, job.head_size, job.tile, job.local, job.rope
         )
-        return code if code.registers <= MOST_REGISTERS else None
+        if code.registers > MOST_REGISTERS + DOUBT:
+            return None
+        return replace(code, registers=min(code.registers, MOST_REGISTERS))
 
     best: dict[Job, float] = {}
     for config, seconds in _prices(gpu, problem, estimated).items():
@@ -236,10 +240,17 @@ def runnable_code(codes: CodeFile, job: Job, *, spilling: bool = False) -> Kerne
     if record["stack_bytes"] and not spilling:
         return None
     tile = job.tile
-    taken = (record[name] for name in ("registers", "shared_bytes", "tensor_memory_columns"))
-    issued = Instructions.from_dict(record["instructions"])
     return KernelCode(
-        job.kernel, tile.rows, tile.columns, tile.warps, tile.stages, job.head_size, *taken, issued
+        kernel=job.kernel,
+        rows=tile.rows,
+        columns=tile.columns,
+        warps=tile.warps,
+        stages=tile.stages,
+        head_size=job.head_size,
+        registers=record["registers"],
+        shared_bytes=record["shared_bytes"],
+        tensor_memory_columns=record["tensor_memory_columns"],
+        instructions=Instructions.from_dict(record["instructions"]),
     )
 
 
