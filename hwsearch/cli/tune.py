@@ -18,6 +18,7 @@ from hwsearch.gpu.detect import detect
 from hwsearch.gpu.profile import CPU, Gpu
 from hwsearch.kernels.tuned import LENGTHS, own_folder
 from hwsearch.report.tuned import placed_json, placed_table
+from hwsearch.report.tuning_page import write_tuning_page
 from hwsearch.space.search_space import load_space
 from hwsearch.tuning.problems import (
     Problem,
@@ -28,7 +29,7 @@ from hwsearch.tuning.problems import (
     problems,
     tunable,
 )
-from hwsearch.tuning.run import Effort, tune
+from hwsearch.tuning.run import Effort, searches, tune
 from hwsearch.tuning.tables import Placed
 from hwsearch.workload import parse_workload
 
@@ -40,6 +41,10 @@ def main(arguments: argparse.Namespace) -> None:
         tune_replay.main(arguments)
     elif arguments.show:
         tune_tables.show(arguments)
+    elif arguments.export:
+        tune_tables.export_rows(arguments)
+    elif arguments.import_file:
+        tune_tables.import_row(arguments)
     else:
         _tune(arguments)
 
@@ -57,7 +62,11 @@ def _tune(arguments: argparse.Namespace) -> None:
         how = "measured on this machine" if is_here else "compiled and modelled: it is not here"
         print(f"{gpu.name}: {len(asked)} to tune, {how}", file=sys.stderr)
         with tuning_progress() as report:
-            answers += tune(gpu, asked, effort, tables, work, is_here, report)
+            found = tune(gpu, asked, effort, tables, work, is_here, report)
+        page = work / f"{gpu.name}.html"
+        write_tuning_page(page, searches(gpu, asked, found, work, is_here))
+        print(f"{gpu.name}: what was looked at: {page}", file=sys.stderr)
+        answers += found
     print(placed_json(answers) if arguments.json else placed_table(answers))
 
 

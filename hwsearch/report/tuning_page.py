@@ -9,7 +9,7 @@ from hwsearch.report.landscape import Evaluation, Landscape, write_landscapes
 from hwsearch.tuning import t4_file
 from hwsearch.tuning.tables import Placed
 
-# A row, and all that was looked at to find it.
+# A row, and all that was looked at to find it, the default first.
 Search = tuple[Placed, Sequence[t4_file.Evaluation]]
 
 
@@ -28,7 +28,15 @@ def _landscape(placed: Placed, looked_at: Sequence[t4_file.Evaluation]) -> Lands
         row.source,
         f"{row.workload}, {row.heads} heads",
         evaluations,
+        default=_default(placed, looked_at),
         winner=Evaluation(row.config, row.seconds),
         alternatives=tuple(Evaluation(config, seconds) for config, seconds in row.alternatives),
         versions={name: text for name, text in {**versions, "method": row.method}.items() if text},
     )
+
+
+def _default(placed: Placed, looked_at: Sequence[t4_file.Evaluation]) -> Evaluation | None:
+    if not looked_at:
+        return None
+    first, seconds = looked_at[0], placed.row.default_seconds
+    return Evaluation(first.config, seconds, None if seconds else first.failure or "does not run")

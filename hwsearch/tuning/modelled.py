@@ -40,10 +40,13 @@ from hwsearch.tuning.compiled_codes import CodeFile, Job, compile_jobs, triton_v
 from hwsearch.tuning.estimated_code import MOST_REGISTERS, estimated_code
 from hwsearch.tuning.problems import Problem
 from hwsearch.tuning.progress import Progress
+from hwsearch.tuning.t4_file import Evaluation
 
 # The model is not trusted with less: the default has been read by people, the model never checked on a GPU.
 GUARD = 1.05
 ALTERNATIVES = 4
+# Of compiled code, in the cache.
+FILE = "attention.jsonl"
 # What is not compiled: a configuration estimated so much slower than the best.
 HOPELESS = 1.6
 # Estimated registers beyond what a thread has that the compiler may yet find: twice the estimate's error.
@@ -71,12 +74,22 @@ def tune_modelled(
     """
     for problem in problems:
         _check(gpu, problem)
-    codes = CodeFile(cache / "attention.jsonl")
+    codes = CodeFile(cache / FILE)
     wanted = [_promising(gpu, problem, compilations) for problem in problems]
     # The most promising of every problem first, so that a run that is stopped has something for each.
     jobs = [job for column in zip_longest(*wanted) for job in column if job is not None]
     _compile(jobs, codes, workers, report)
     return [_row(gpu, problem, codes) for problem in problems]
+
+
+def modelled_search(gpu: Gpu, problem: Problem, cache: Path) -> list[Evaluation]:
+    """What of `problem` was compiled: the default, then all others by their modelled time."""
+    codes = CodeFile(cache / FILE)
+    default = default_config(problem.kernel, *_call(gpu, problem))
+    prices = _prices(gpu, problem, lambda job: runnable_code(codes, job))
+    seconds = prices.pop(tuple(default.items()), None)
+    first = Evaluation(default, seconds, "compile" if seconds is None else None)
+    return [first, *(Evaluation(config, s) for config, s in _distinct(gpu, problem, codes, prices))]
 
 
 def jobs_of(problem: Problem, capability: tuple[int, int], config: Config) -> list[Job]:

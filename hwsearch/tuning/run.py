@@ -13,9 +13,12 @@ from hwsearch.kernels.tuned import Row, table_path
 from hwsearch.tuning.final_race import Objective
 from hwsearch.tuning.problems import Problem
 from hwsearch.tuning.progress import Progress
+from hwsearch.tuning.search_log import journal_path, read_search
+from hwsearch.tuning.t4_file import Evaluation, export_t4, kept, t4_path
 from hwsearch.tuning.table_file import header_of, merge_rows
 from hwsearch.tuning.tables import Placed
 
+COMPILED = "compiled"
 # What is tuned, and how far it is.
 Report = Callable[[str, Progress], None]
 Keep = Callable[[Problem, Row], None]
@@ -61,6 +64,32 @@ def tune(
     return placed
 
 
+def searches(
+    gpu: Gpu, asked: Sequence[Problem], placed: Sequence[Placed], work: Path, here: bool
+) -> list[tuple[Placed, list[Evaluation]]]:
+    """With each row that `tune` returned what was looked at to find it, the default first."""
+    if here:
+        paths = (journal_path(work, gpu.name, each.table.kernel, each.row.key) for each in placed)
+        return [(each, read_search(path)) for each, path in zip(placed, paths, strict=True)]
+    from hwsearch.tuning.modelled import modelled_search
+
+    looked_at = (modelled_search(gpu, problem, work / COMPILED) for problem in asked)
+    return list(zip(placed, looked_at, strict=True))
+
+
+def export(folder: Path, placed: Sequence[Placed], work: Path) -> list[Path]:
+    """A T4 file for each row: all that was measured to find it where the journal is in `work`, else the best
+    few that the table keeps."""
+    paths = []
+    for each in placed:
+        journal = journal_path(work, each.table.gpu, each.table.kernel, each.row.key)
+        whole = each.row.source == "measured" and journal.is_file()
+        looked_at = read_search(journal) if whole else kept(each.row)
+        paths.append(t4_path(folder, each.table, each.row))
+        export_t4(paths[-1], each.table.kernel, each.table.gpu, each.row, looked_at)
+    return paths
+
+
 def _measure(asked: Sequence[Problem], effort: Effort, work: Path, report: Report, keep: Keep) -> None:
     from hwsearch.tuning.measured import TuningInterrupted, tune_measured
     from hwsearch.tuning.workshop import Workshop
@@ -97,7 +126,7 @@ def _model(
         asked,
         compilations=effort.trials,
         workers=effort.workers,
-        cache=work / "compiled",
+        cache=work / COMPILED,
         report=partial(report, f"compiling for {gpu.name}"),
     )
     for problem, row in zip(asked, rows, strict=True):

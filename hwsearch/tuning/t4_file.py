@@ -20,6 +20,7 @@ from hwsearch.kernels.triton_attention.space import ABSENT, trimmed
 from hwsearch.kernels.tuned_table import KERNELS, Config, Row, Table, row_of
 from hwsearch.tuning.cache_file import LARGEST_CACHE_BYTES, read_recorded
 from hwsearch.tuning.json_file import read_json
+from hwsearch.tuning.recorded import RecordedSpace
 from hwsearch.tuning.table_file import record_of
 
 SCHEMA_VERSION = "1.0.0"
@@ -77,41 +78,40 @@ def export_t4(
 
     Every configuration has the same settings, 0 or false where they say nothing, as T4's readers expect.
     """
-    results = ("config", "seconds", "alternatives")
-    about = {name: value for name, value in record_of(row).items() if name not in results}
     document = {
         "schema_version": SCHEMA_VERSION,
-        "metadata": {"timeunit": "milliseconds", "hwsearch": {"kernel": kernel, "gpu": gpu, **about}},
+        "metadata": {
+            "timeunit": "milliseconds",
+            "hwsearch": {"kernel": kernel, "gpu": gpu, **record_of(row)},
+        },
         "results": [_result(each, objective) for each in evaluations],
     }
     write_whole(path, json.dumps(document, indent=1) + "\n")
 
 
-def export_table(folder: Path, table: Table) -> list[Path]:
-    """A file for each row of a table: the best and its alternatives, which is all that a table keeps.
-
-    KERNEL-DTYPE-HEADSIZE-WINDOW-LENGTH-SOURCE.json; what finding them cost is not in a table, and 0. The
-    times of a row that was modelled are the model's, as its metadata and its name say.
-    """
-    paths = []
-    for row in table.rows:
-        key = row.key
-        name = f"{table.kernel}-{key.dtype}-{key.head_size}-{key.window}-{key.length}-{row.source}.json"
-        best = Evaluation(row.config, row.seconds, joules=row.joules)
-        others = [Evaluation(config, seconds) for config, seconds in row.alternatives]
-        paths.append(folder / table.gpu / name)
-        export_t4(paths[-1], table.kernel, table.gpu, row, [best, *others])
-    return paths
+def t4_path(folder: Path, table: Table, row: Row) -> Path:
+    """GPU/KERNEL-DTYPE-HEADSIZE-WINDOW-LENGTH-SOURCE.json in `folder`."""
+    key = row.key
+    name = f"{table.kernel}-{key.dtype}-{key.head_size}-{key.window}-{key.length}-{row.source}.json"
+    return folder / table.gpu / name
 
 
-def import_t4(path: Path, about: Mapping[str, object] | None = None) -> Imported:
-    """The row that a T4 file amounts to: its fastest configuration and the next best.
+def kept(row: Row) -> list[Evaluation]:
+    """What a table keeps of a search: the best and its alternatives; what finding them cost is 0."""
+    best = Evaluation(row.config, row.seconds, joules=row.joules)
+    return [best, *(Evaluation(config, seconds) for config, seconds in row.alternatives)]
+
+
+def import_t4(
+    path: Path, about: Mapping[str, object] | None = None, otherwise: Mapping[str, object] | None = None
+) -> Imported:
+    """The row that a T4 file holds; of other tuners' files the fastest configuration and the next best.
 
     Args:
-        about: what the file does not say, or says otherwise, under the names of a row in a table: `kernel`,
-            `gpu`, `dtype`, `head_size`, `window`, `length`, `source`, `workload`, `heads`, `date`, `method`,
-            and, if they are known, `default_seconds`, `spread`, `joules`, `triton`, `torch`, `driver`.
-            Files of ours need none of it.
+        about: what counts whatever the file says, under the names of a row in a table: `kernel`, `gpu`,
+            `dtype`, `head_size`, `window`, `length`, `source`, `workload`, `heads`, `date`, `method`, and, if
+            they are known, `default_seconds`, `spread`, `joules`, `triton`, `torch`, `driver`.
+        otherwise: what counts where the file does not say. Files of ours say everything.
 
     Raises HwsearchError for a file of another format, one whose configurations are not the kernel's, and for
     what neither the file nor `about` says.
@@ -119,17 +119,10 @@ def import_t4(path: Path, about: Mapping[str, object] | None = None) -> Imported
     recorded = read_recorded(path)
     document = read_json(path, LARGEST_CACHE_BYTES)
     metadata = document.get("metadata") if isinstance(document, dict) else None
-    unit = _time_unit(metadata, path)
-    succeeded = len(recorded) - len(recorded.failures)
-    found = [
-        {
-            "config": trimmed(recorded.space.configuration(place)),
-            "seconds": float(recorded.times[place]) * unit,
-        }
-        for place in np.argsort(recorded.times, kind="stable").tolist()[: min(1 + ALTERNATIVES, succeeded)]
-    ]
-    record: dict[str, Any] = {**_UNKNOWN, **_said(metadata, path), **(about or {})}
-    record |= {**found[0], "alternatives": found[1:]}
+    fastest = _fastest(recorded, _time_unit(metadata, path))
+    record: dict[str, Any] = {
+        **_UNKNOWN, **(otherwise or {}), **fastest, **_said(metadata, path), **(about or {}),
+    }  # fmt: skip
     kernel, gpu = record.pop("kernel", None), record.pop("gpu", None)
     if kernel not in KERNELS:
         raise HwsearchError(f"{path}: kernel: {kernel!r}; accepted: {', '.join(KERNELS)}")
@@ -139,6 +132,19 @@ def import_t4(path: Path, about: Mapping[str, object] | None = None) -> Imported
         return Imported(kernel, gpu, row_of(record, kernel, "its row"))
     except ValueError as error:
         raise HwsearchError(f"{path}: {error}") from error
+
+
+def _fastest(recorded: RecordedSpace, unit: float) -> dict[str, Any]:
+    """The best and the next best of a search, as a row of a table has them."""
+    succeeded = len(recorded) - len(recorded.failures)
+    best, *others = [
+        {
+            "config": trimmed(recorded.space.configuration(place)),
+            "seconds": float(recorded.times[place]) * unit,
+        }
+        for place in np.argsort(recorded.times, kind="stable").tolist()[: min(1 + ALTERNATIVES, succeeded)]
+    ]
+    return {**best, "alternatives": others}
 
 
 def _result(evaluation: Evaluation, objective: str) -> dict[str, Any]:

@@ -38,6 +38,18 @@ def test_what_is_tuned_on_the_cpu_is_shown_and_goes_on(cli: Cli, here: Path) -> 
     (line,) = [line for line in shown.stdout.splitlines() if line.startswith("cpu ")]
     assert line.split()[1:7] == ["attention_backend", "fp32", "32", "global", "32", "measured"]
 
+    # As Kernel Tuner's results and back: all that was measured, and the row as it is.
+    exported = cli("tune", "--export", "t4")
+    assert exported.returncode == 0, exported.stderr
+    (t4,) = exported.stdout.split()
+    assert len(json.loads((here.parent.parent / t4).read_text())["results"]) == 2
+    text = (here / "cpu" / "attention_backend.json").read_text()
+    (here / "cpu" / "attention_backend.json").unlink()
+    imported = cli("tune", "--import", t4)
+    assert imported.returncode == 0, imported.stderr
+    assert (here / "cpu" / "attention_backend.json").read_text() == text
+    assert "<html" in (here.parent / "tuning" / "cpu.html").read_text()
+
     # All two configurations are in the study: nothing is measured again but the final race.
     again = cli("tune", "attention_backend", "--gpu", "cpu", *SMALL, "--json")
     assert again.returncode == 0, again.stderr
@@ -69,6 +81,8 @@ def test_nothing_tuned_is_said(cli: Cli, here: Path) -> None:
         ("attention --gpu l4 --seconds nan", "--seconds: found nan"),
         ("attention --gpu t4 --dtype bf16 --all", "t4: nothing of"),
         ("--space nosuch.yaml", "nosuch.yaml"),
+        ("--export t4 --gpu t4", "--export: no tuned table of t4"),
+        ("--import nosuch.json", "nosuch.json"),
         ("--show --gpu l5", "no GPU profile is called 'l5'"),
         ("--replay cache.json --budget-seconds 5", "--replay needs --budget-seconds S and --trace OUT.jsonl"),
     ],

@@ -12,8 +12,10 @@ from tuned_rows import CONFIGS, KEY, ONE_PASS, row, write
 
 from hwsearch.errors import HwsearchError
 from hwsearch.kernels.tuned import Key, Row, read_table
+from hwsearch.tuning import run
 from hwsearch.tuning.cache_file import read_recorded
-from hwsearch.tuning.t4_file import FAILURES, Evaluation, export_t4, export_table, import_t4
+from hwsearch.tuning.t4_file import FAILURES, Evaluation, export_t4, import_t4
+from hwsearch.tuning.tables import Placed
 
 COSTS = {"compile_s": 1.5, "verification_s": 0.25, "benchmark_s": 0.5, "framework_s": 0.125}
 FORWARD = CONFIGS["attention_forward"]
@@ -67,9 +69,24 @@ def test_what_was_exported_is_imported(tmp_path: Path) -> None:
     assert same(found.row, FOUND)
 
 
+def test_the_winner_of_the_last_race_counts_not_the_fastest_estimate(tmp_path: Path) -> None:
+    """Of a search of ours the row is in the file."""
+    found = replace(FOUND, config=FORWARD | {"stages": 4}, alternatives=())
+    assert import_t4(export(tmp_path / "t4.json", found=found)).row == found
+
+
+def without_its_row(path: Path) -> Path:
+    """As another tuner would write it that knows what the file is of."""
+    document = json.loads(path.read_text())
+    for name in ("config", "seconds", "alternatives"):
+        del document["metadata"]["hwsearch"][name]
+    path.write_text(json.dumps(document))
+    return path
+
+
 def test_at_most_four_alternatives_are_kept(tmp_path: Path) -> None:
     path = export(tmp_path / "t4.json", [forward(n, 1e-4 * n) for n in range(8, 0, -1)])
-    found = import_t4(path).row
+    found = import_t4(without_its_row(path)).row
     assert found.config["stages"] == 1 and [c["stages"] for c, _ in found.alternatives] == [2, 3, 4, 5]
 
 
@@ -92,7 +109,7 @@ def test_a_table_is_a_file_a_row(tmp_path: Path, kernel: str) -> None:
         row(kernel, replace(KEY, window="wide", length=8192), default_seconds=None),
     ]
     table = read_table(write(tmp_path / "tuned", "h200-sxm", *rows, kernel=kernel))
-    paths = export_table(tmp_path / "t4", table)
+    paths = run.export(tmp_path / "t4", [Placed(table, each, tmp_path) for each in table.rows], tmp_path)
     assert [path.name for path in paths] == [
         f"{kernel}-bf16-64-global-512-measured.json",
         f"{kernel}-bf16-64-global-512-modelled.json",
@@ -143,10 +160,10 @@ def test_another_format_is_refused(tmp_path: Path, change: dict[str, Any], reaso
 
 
 def test_configurations_of_another_kernel_are_refused(tmp_path: Path) -> None:
-    path = export(tmp_path / "t4.json", [Evaluation({"block_size_x": 32}, 1e-4)])
+    path = without_its_row(export(tmp_path / "t4.json", [Evaluation({"block_size_x": 32}, 1e-4)]))
     with pytest.raises(HwsearchError, match=r"config: .*; accepted: an object with rows"):
         import_t4(path)
-    path = export(tmp_path / "t4.json", [Evaluation(FORWARD | {"rows": 48}, 1e-4)])
+    path = without_its_row(export(tmp_path / "t4.json", [Evaluation(FORWARD | {"rows": 48}, 1e-4)]))
     with pytest.raises(HwsearchError, match=r"config\.rows: 48; accepted: 16, "):
         import_t4(path)
 
