@@ -20,9 +20,10 @@ not for how fast; `--predict` writes what the cost model expects.
 
 How it is timed: medians of ten samples each, versions in turn (A B C, C B A, ...) within one process, CUDA
 events around launches that queue up behind a sleeping device, so that the host's pace is not counted (it is
-`host` in the file). Each batch moves at least 0.5 GB and runs for 0.1 ms or more: many times the L2 cache,
-so inputs are not rotated; and long beside the gaps between queued launches, so CUDA graphs are not needed.
-Forward keeps what backward needs, in all methods. Backward is torch.autograd.grad alone, forward kept.
+`host` in the file), with the L2 cache overwritten before each (hwsearch.measure.timing). Each batch moves at
+least 0.5 GB, many times that cache, and runs for 0.1 ms or more: long beside the gaps between queued
+launches, so CUDA graphs are not needed. Forward keeps what backward needs, in all methods. Backward is
+torch.autograd.grad alone, forward kept.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from typing import Any
 from hwsearch.errors import HwsearchError
 from hwsearch.files import write_whole
 from hwsearch.gpu.catalog import load_gpu
+from hwsearch.kernels.tuned import table_path
 
 ROOT = Path(__file__).parent.parent
 Results = dict[str, Any]
@@ -71,13 +73,21 @@ def main() -> None:
         resume=args.resume,
     )
     results = json.loads(args.out.read_text())
-    from attention_report import backend_table, print_report
+    from attention_report import print_report
 
     print_report(results)
     if args.write_table:
-        table = ROOT / "profiles" / "tuned" / args.gpu / "attention_backend.json"
-        table.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(table, json.dumps(backend_table(results, args.gpu), indent=1) + "\n")
+        _write_tables(results, args.gpu)
+
+
+def _write_tables(results: Results, gpu: str) -> None:
+    from attention_table import backend_rows
+
+    from hwsearch.tuning.table_file import header_of, merge_rows
+
+    for kernel, rows in backend_rows(results).items():
+        path = table_path(ROOT / "profiles" / "tuned", gpu, kernel)
+        merge_rows(path, header_of(kernel, load_gpu(gpu)), rows)
 
 
 def _check_profile(gpu: str, device: str) -> None:
@@ -102,7 +112,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--smoke", action="store_true", help="tiny batches on the CPU; no claim from it")
     parser.add_argument("--predict", action="store_true", help="write results/attention_predicted.md")
     parser.add_argument(
-        "--write-table", action="store_true", help="profiles/tuned/GPU/attention_backend.json"
+        "--write-table", action="store_true", help="rows of profiles/tuned/GPU/attention_backend*.json"
     )
     parser.add_argument("--gpu", default="h200-sxm", help="profile that --write-table writes for")
     args = parser.parse_args()

@@ -1,9 +1,7 @@
-"""What benchmarks/attention.py prints: a line a case and pass, the targets, the best tiles; and the file
-that the choice of backend reads."""
+"""What benchmarks/attention.py prints: a line a case and pass, the targets, the best tiles."""
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -16,9 +14,6 @@ Row = dict[str, Any]
 DATASHEET_TFLOPS, FA3_TFLOPS = 989.0, 497.0
 PEERS = ("torch_flash", "flex", "cudnn", "flash_attn", "fa3", "fa4", "sdpa padded")
 ROPE_PEERS = {"triton+rope": "torch_flash+rope", "triton packed+rope": "torch_flash+rope"}
-# Classes of the longest sequence, as hwsearch.kernels.measured has them.
-LENGTHS = {"short": 128, "medium": 1024, "long": math.inf}
-BACKENDS = ("triton", "flash_attn", "torch_flash")
 
 
 @dataclass(frozen=True)
@@ -68,7 +63,7 @@ TARGETS = (
 
 
 def print_report(results: dict[str, Any]) -> None:
-    table = _by_case(results["rows"])
+    table = by_case(results["rows"])
     if table:
         print(_cases(table, results["ceilings"]))
         print(_once_a_batch(results["rows"]))
@@ -90,7 +85,7 @@ def _key(row: Row) -> tuple[Any, ...]:
     return row["workload"], row["heads"], row["head_size"], row["window"], row["pass"]
 
 
-def _by_case(rows: Iterable[Row]) -> dict[tuple[Any, ...], dict[str, Row]]:
+def by_case(rows: Iterable[Row]) -> dict[tuple[Any, ...], dict[str, Row]]:
     """Rows of forward and backward by case, then by method."""
     table: dict[tuple[Any, ...], dict[str, Row]] = defaultdict(dict)
     for row in rows:
@@ -207,32 +202,3 @@ def _best_tiles(rows: list[Row]) -> str:
 def _ceilings(ceilings: dict[str, float]) -> str:
     product, copy = ceilings.get("matmul_flops_per_s", 0) / 1e12, ceilings.get("copy_bytes_per_s", 0) / 1e12
     return f"measured here: bf16 product of 8192^3 random numbers {product:.0f} TFLOP/s; copy {copy:.2f} TB/s"
-
-
-def backend_table(results: dict[str, Any], gpu: str) -> dict[str, Any]:
-    """Seconds of each backend by class of call: the sum over the cases that every backend served."""
-    table = _by_case(results["rows"])
-    rows = []
-    classes: dict[tuple[Any, ...], list[dict[str, float]]] = defaultdict(list)
-    for key in [key for key in table if key[4] == "forward"]:
-        workload, heads, size, window, _ = key
-        longest = Case(workload, heads, size, window).longest
-        length = next(name for name, most in LENGTHS.items() if longest <= most)
-        place = (size, "global" if window is None else "local", length)
-        forward, backward = _seconds(table[key]), _seconds(table.get((*key[:4], "backward"), {}))
-        classes[(*place, "forward")].append(forward)
-        classes[(*place, "training")].append(
-            {b: s + backward[b] for b, s in forward.items() if b in backward}
-        )
-    for (size, window, length, of), found in classes.items():
-        common = set.intersection(*(set(each) for each in found))
-        if common:
-            seconds = {b: sum(each[b] for each in found) for b in BACKENDS if b in common}
-            row = {"dtype": "bf16", "head_size": size, "window": window, "length": length, "pass": of}
-            rows.append(row | {"seconds": seconds})
-    named = {key: results["machine"].get(key) for key in ("device", "torch", "triton", "driver", "date")}
-    return {"format": 1, "gpu": gpu, **named, "source": "measured", "rows": rows}
-
-
-def _seconds(row: dict[str, Row]) -> dict[str, float]:
-    return {b: row[b]["seconds"] for b in BACKENDS if "seconds" in row.get(b, {})}

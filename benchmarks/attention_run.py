@@ -29,10 +29,13 @@ from attention_sweep import (
     try_all,
     workers,
 )
-from attention_timing import DeviceLost, Timing, ceilings, check_device, interleaved, reason
+from attention_timing import ROUNDS, ceilings
 from torch import Tensor
 
 from hwsearch.files import write_whole
+from hwsearch.measure.device import DeviceLost, check_device
+from hwsearch.measure.failure import reason
+from hwsearch.measure.timing import Timing, interleaved
 
 Results = dict[str, Any]
 Row = dict[str, Any]
@@ -180,10 +183,11 @@ def measure(case: Case, device: str, refused: Refused) -> list[Row]:
     for direction in PASSES:
         served = [name for name in ready if not isinstance(checks[name, direction], str)]
         calls = {name: _call(ready[name], direction) for name in served}
-        for name, timing in interleaved(calls, device).items():
+        for name, timing in interleaved(calls, device, ROUNDS[device]).items():
             rows.append(_timed_row(case, direction, name, timing) | {"error": checks[name, direction]})
     once = {name: prepared.prepare for name, prepared in ready.items() if prepared.prepare is not None}
-    rows += [_timed_row(case, "prepare", name, timing) for name, timing in interleaved(once, device).items()]
+    timings = interleaved(once, device, ROUNDS[device])
+    rows += [_timed_row(case, "prepare", name, timing) for name, timing in timings.items()]
     return rows
 
 

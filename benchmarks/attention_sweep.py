@@ -18,12 +18,15 @@ from typing import Any
 import torch
 from attention_batch import Batch, make_batch, truth
 from attention_cases import LOCAL_WINDOW, Case
-from attention_timing import DeviceLost, Timing, check_device, interleaved, reason
+from attention_timing import ROUNDS
 from torch import Tensor
 
 from hwsearch.kernels import attention_schedule
 from hwsearch.kernels.triton_attention import launch
 from hwsearch.kernels.triton_attention.configs import Tile, Tiles, default_tiles
+from hwsearch.measure.device import DeviceLost, check_device
+from hwsearch.measure.failure import reason
+from hwsearch.measure.timing import Timing, interleaved
 
 # bf16 against float64: rounding gives 2e-3 to 6e-3.
 LARGEST_ERROR = 1.5e-2
@@ -122,7 +125,8 @@ def _rotating(tiles: Tiles, in_load: bool) -> Tiles:
 def tiles_of(case: Case) -> Tiles:
     """The defaults on the device at hand."""
     capability = torch.cuda.get_device_capability() if torch.cuda.is_available() else (8, 0)
-    return default_tiles(capability, 2, case.head_size, case.window is not None, case.longest)
+    hides = case.window is not None and case.window < case.longest - 1
+    return default_tiles(capability, 2, case.head_size, hides, case.longest)
 
 
 @dataclass(frozen=True)
@@ -223,7 +227,7 @@ def run_sweep(sweep: Sweep, device: str, refused: dict[Trial, str]) -> list[dict
                 except Exception as error:
                     refused[trial_of(sweep.case, variant)] = reason(error)
                     check_device(device)
-        found = interleaved(calls, device, rounds=6)
+        found = interleaved(calls, device, min(6, ROUNDS[device]))
         for variant in sweep.variants:
             timing = found.get(variant.label, refused.get(trial_of(sweep.case, variant), ""))
             rows.append(_row(sweep, variant, direction, timing))

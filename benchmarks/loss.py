@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from hwsearch.gpu.cpu import cpu_name
+from hwsearch.kernels.cpu_name import cpu_name
 from hwsearch.kernels.loss import linear_cross_entropy
 
 CUDA = torch.cuda.is_available()

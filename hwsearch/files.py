@@ -6,6 +6,7 @@ import fcntl
 import os
 import re
 import secrets
+import time
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -94,20 +95,25 @@ def make_folder(path: Path) -> None:
 
 
 @contextmanager
-def hold(lock: Path, busy: str) -> Iterator[None]:
+def hold(lock: Path, busy: str, patience_s: float = 0) -> Iterator[None]:
     """Hold an exclusive lock on the file `lock`, created if need be; a killed process lets go of it.
 
-    Raises HwsearchError with the message `busy` where another process holds it.
+    Raises HwsearchError with the message `busy` where another process still holds it after `patience_s`.
     """
     try:
         file = lock.open("a")
     except OSError as error:
         raise HwsearchError(f"{lock}: cannot write: {error.strerror}") from error
     with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise HwsearchError(busy) from error
+        end = time.monotonic() + patience_s
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() >= end:
+                    raise HwsearchError(busy) from error
+            time.sleep(0.02)
         yield
 
 

@@ -83,6 +83,12 @@ def _predict(commands: _Commands[argparse.ArgumentParser]) -> None:
     command.add_argument("--runtime", choices=("eager", "graph", "compile", "tensorrt"), default="graph")
     command.add_argument("--head", choices=("none", "mlm"), help="default: none, mlm in training")
     command.add_argument(
+        "--attention",
+        choices=("tuned", "library"),
+        help="whose attention a shape runs: hwsearch's, timed by tuned tables where they know it (default),"
+        " or the best library's",
+    )
+    command.add_argument(
         "--recompute", action="store_true", help="in training, save layer inputs alone and run layers twice"
     )
     command.add_argument(
@@ -127,19 +133,63 @@ def _calibrate(commands: _Commands[argparse.ArgumentParser]) -> None:
 
 
 def _tune(commands: _Commands[argparse.ArgumentParser]) -> None:
-    command = _add(commands, "tune", "tune", "replay the kernel tuner on a recorded search space")
-    command.add_argument(
-        "--replay",
-        required=True,
-        metavar="CACHE",
-        help="a Kernel Tuner cache or T4 results, .json or .json.gz",
+    command = _add(
+        commands, "tune", "tune", "tune kernels: measured on the GPU at hand, modelled for any other"
     )
-    command.add_argument("--t1", metavar="FILE", help="a T1 file, whose constraints are added")
     command.add_argument(
-        "--budget-seconds", required=True, type=float, metavar="S", help="recorded seconds for each seed"
+        "kernel",
+        nargs="*",
+        metavar="KERNEL",
+        help="attention, or of it attention_forward, attention_backward, attention_backend,"
+        " attention_backend_training",
     )
-    command.add_argument("--seeds", type=int, default=1, metavar="N", help="searches to run (default 1)")
-    command.add_argument("--trace", required=True, metavar="OUT.jsonl", help="gets a line per evaluation")
+    command.add_argument("--all", action="store_true", help="every kernel, head size, window and length")
+    command.add_argument(
+        "--space", metavar="FILE", help="what the shapes of this space can ask for, on each GPU of its basket"
+    )
+    command.add_argument(
+        "--gpu", metavar="G", help="a name from `hwsearch gpus`, or cpu (default: the one at hand)"
+    )
+    command.add_argument("--dtype", choices=("fp32", "fp16", "bf16"), help="default: the GPU's own")
+    command.add_argument("--head-size", metavar="N,N", help="default 64")
+    command.add_argument(
+        "--window",
+        metavar="W,W",
+        help="of global, narrow (up to 128 keys to each side, tuned at 64) and wide (default global,narrow)",
+    )
+    command.add_argument("--length", metavar="N,N", help="longest sequences (default: every class)")
+    command.add_argument("--workload", metavar="W", help=f"in place of --length: {WORKLOAD_HELP}")
+    command.add_argument("--heads", type=int, metavar="N", help="query heads (default: 768 / head size)")
+    command.add_argument(
+        "--objective",
+        choices=("time", "energy", "both"),
+        default="time",
+        help="what is measured and minimised (default time)",
+    )
+    command.add_argument(
+        "--trials", type=int, default=60, metavar="N", help="configurations for each row (default 60)"
+    )
+    command.add_argument(
+        "--seconds", type=float, default=120.0, metavar="S", help="of measuring for each row (default 120)"
+    )
+    command.add_argument(
+        "--workers", type=int, metavar="N", help="processes that compile (default: one a core, less one)"
+    )
+    command.add_argument(
+        "--out", metavar="DIR", help="of the tables (default $HWSEARCH_CACHE or ~/.cache/hwsearch, tuned)"
+    )
+    command.add_argument("--show", action="store_true", help="print the tables in force, and tune nothing")
+    command.add_argument("--json", action="store_true", help="print the rows as JSON")
+    command.add_argument("--export", metavar="DIR", help="write the tables as Kernel Tuner's T4 results")
+    command.add_argument(
+        "--import", dest="import_file", metavar="FILE", help="a T4 file of one kernel and class, as measured"
+    )
+    replay = command.add_argument_group("the tuner on a recorded space")
+    replay.add_argument("--replay", metavar="CACHE", help="a Kernel Tuner cache or T4 results, .json(.gz)")
+    replay.add_argument("--t1", metavar="FILE", help="a T1 file, whose constraints are added")
+    replay.add_argument("--budget-seconds", type=float, metavar="S", help="recorded seconds for each seed")
+    replay.add_argument("--seeds", type=int, default=1, metavar="N", help="searches to run (default 1)")
+    replay.add_argument("--trace", metavar="OUT.jsonl", help="gets a line per evaluation")
 
 
 def _space(commands: _Commands[argparse.ArgumentParser]) -> None:

@@ -1,62 +1,135 @@
-"""hwsearch tune --replay"""
+"""hwsearch tune"""
 
 from __future__ import annotations
 
 import argparse
-import math
 import os
-import statistics
+import sys
 from pathlib import Path
 
-# Before numpy is loaded: the matrices are small, and their threads cost more than they save.
+# Before numpy is loaded: the tuner's matrices are small, and their threads cost more than they save.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from hwsearch.cli import tune_replay, tune_tables
+from hwsearch.cli.progress import tuning_progress
 from hwsearch.errors import HwsearchError
-from hwsearch.files import require_writable, write_whole
-from hwsearch.tuning.cache_file import read_recorded
-from hwsearch.tuning.recorded import RecordedSpace, constrained
-from hwsearch.tuning.replay import Evaluation, replay
-from hwsearch.tuning.t1_file import read_t1
+from hwsearch.gpu.catalog import load_gpu
+from hwsearch.gpu.detect import detect
+from hwsearch.gpu.profile import CPU, Gpu
+from hwsearch.kernels.tuned import LENGTHS, own_folder
+from hwsearch.report.tuned import placed_json, placed_table
+from hwsearch.report.tuning_page import write_tuning_page
+from hwsearch.space.search_space import load_space
+from hwsearch.tuning.problems import (
+    Problem,
+    Wanted,
+    everything,
+    kernels_named,
+    of_space,
+    problems,
+    tunable,
+)
+from hwsearch.tuning.run import Effort, searches, tune
+from hwsearch.tuning.tables import Placed
+from hwsearch.workload import parse_workload
+
+HEAD_SIZE = 64
 
 
 def main(arguments: argparse.Namespace) -> None:
-    budget_s, seeds = arguments.budget_seconds, arguments.seeds
-    if not 0 < budget_s < math.inf:
-        raise HwsearchError(f"--budget-seconds: found {budget_s}; accepted: a positive number")
-    if seeds < 1:
-        raise HwsearchError(f"--seeds: found {seeds}; accepted: 1 or more")
-    trace = Path(arguments.trace)
-    require_writable(trace)
-    recorded = read_recorded(Path(arguments.replay))
-    whole = len(recorded)
-    if arguments.t1:
-        recorded = constrained(recorded, read_t1(Path(arguments.t1)), arguments.t1)
-    runs = [list(replay(recorded, budget_s, seed)) for seed in range(seeds)]
-    write_whole(trace, "".join(f"{evaluation.line()}\n" for run in runs for evaluation in run))
-    print(_summary(recorded, whole, runs))
+    if arguments.replay:
+        tune_replay.main(arguments)
+    elif arguments.show:
+        tune_tables.show(arguments)
+    elif arguments.export:
+        tune_tables.export_rows(arguments)
+    elif arguments.import_file:
+        tune_tables.import_row(arguments)
+    else:
+        _tune(arguments)
 
 
-def _summary(recorded: RecordedSpace, whole: int, runs: list[list[Evaluation]]) -> str:
-    removed = whole - len(recorded)
-    lines = [
-        f"{len(recorded):,} configurations, {len(recorded.failures):,} of which failed;"
-        f" fastest {recorded.optimum:.6g}"
-        + (f"; constraints removed {removed:,} of the cache's" if removed else "")
-    ]
-    evaluations = [evaluation for run in runs for evaluation in run]
-    if not evaluations:
-        return f"{lines[0]}\nno evaluation fits into the budget"
-    bests = [run[-1].best / recorded.optimum for run in runs if run and run[-1].best is not None]
-    overhead_ms = 1e3 * statistics.mean(evaluation.overhead_s for evaluation in evaluations)
-    lines.append(
-        f"{len(runs)} seeds: {len(evaluations) / len(runs):.0f} evaluations each,"
-        f" {overhead_ms:.1f} ms a proposal"
+def _tune(arguments: argparse.Namespace) -> None:
+    if not (arguments.kernel or arguments.all or arguments.space):
+        raise HwsearchError("tune: nothing is asked for; accepted: a KERNEL, --all, --space FILE or --show")
+    kernels = kernels_named(arguments.kernel or ["attention"])
+    effort = _effort(arguments)
+    tables = Path(arguments.out) if arguments.out else own_folder()
+    work, here = own_folder().parent / "tuning", _at_hand()
+    answers: list[Placed] = []
+    for gpu, asked in _plans(arguments, kernels, here):
+        is_here = gpu.name in here
+        how = "measured on this machine" if is_here else "compiled and modelled: it is not here"
+        print(f"{gpu.name}: {len(asked)} to tune, {how}", file=sys.stderr)
+        with tuning_progress() as report:
+            found = tune(gpu, asked, effort, tables, work, is_here, report)
+        page = work / f"{gpu.name}.html"
+        write_tuning_page(page, searches(gpu, asked, found, work, is_here))
+        print(f"{gpu.name}: what was looked at: {page}", file=sys.stderr)
+        answers += found
+    print(placed_json(answers) if arguments.json else placed_table(answers))
+
+
+def _plans(
+    arguments: argparse.Namespace, kernels: tuple[str, ...], here: dict[str, Gpu]
+) -> list[tuple[Gpu, list[Problem]]]:
+    """All that is asked for, before anything is tuned; of a basket what can be tuned."""
+    gpus, plans = _gpus(arguments, here), []
+    for gpu in gpus:
+        try:
+            own = tunable(gpu, kernels, gpu.name in here)
+        except HwsearchError as error:
+            if len(gpus) == 1:
+                raise
+            print(f"hwsearch: warning: left out: {error}", file=sys.stderr)
+        else:
+            plans.append((gpu, problems(gpu, own, _wanted(arguments, gpu))))
+    return plans
+
+
+def _gpus(arguments: argparse.Namespace, here: dict[str, Gpu]) -> list[Gpu]:
+    if arguments.gpu:
+        return [here.get(arguments.gpu) or load_gpu(arguments.gpu)]
+    if arguments.space:
+        return list(load_space(arguments.space).gpus)
+    return list(here.values())[:1]
+
+
+def _at_hand() -> dict[str, Gpu]:
+    """Profiles of the devices here, by name; the CPU where there is no GPU."""
+    found = [each.gpu for each in detect() if each.gpu is not None]
+    return {gpu.name: gpu for gpu in found or [load_gpu(CPU)]}
+
+
+def _wanted(arguments: argparse.Namespace, gpu: Gpu) -> Wanted:
+    if arguments.space:
+        default = of_space(load_space(arguments.space), gpu)
+    elif arguments.all:
+        default = everything(gpu)
+    else:
+        default = Wanted((gpu.default_dtype,), (HEAD_SIZE,), ("global", "narrow"), LENGTHS)
+    return Wanted(
+        (arguments.dtype,) if arguments.dtype else default.dtypes,
+        _numbers(arguments.head_size, "--head-size") or default.head_sizes,
+        tuple(arguments.window.split(",")) if arguments.window else default.windows,
+        _numbers(arguments.length, "--length") or default.lengths,
+        arguments.heads,
+        parse_workload(arguments.workload) if arguments.workload else None,
     )
-    if bests:
-        lines.append(
-            f"best found / fastest: mean {statistics.mean(bests):.4f}, median {statistics.median(bests):.4f},"
-            f" worst {max(bests):.4f}"
-        )
-    if len(bests) < len(runs):
-        lines.append(f"{len(runs) - len(bests)} seeds met no configuration that runs")
-    return "\n".join(lines)
+
+
+def _effort(arguments: argparse.Namespace) -> Effort:
+    for option, value in (("--trials", arguments.trials), ("--workers", arguments.workers)):
+        if value is not None and value < 1:
+            raise HwsearchError(f"{option}: found {value}; accepted: 1 or more")
+    if not 0 < arguments.seconds < float("inf"):
+        raise HwsearchError(f"--seconds: found {arguments.seconds}; accepted: a positive number")
+    workers = arguments.workers or max(1, (os.cpu_count() or 1) - 1)
+    return Effort(arguments.trials, arguments.seconds, arguments.objective, workers)
+
+
+def _numbers(text: str | None, option: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(each) for each in text.split(",")) if text else ()
+    except ValueError:
+        raise HwsearchError(f"{option}: found {text!r}; accepted: whole numbers joined by commas") from None

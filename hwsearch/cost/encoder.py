@@ -19,6 +19,7 @@ from hwsearch.cost.layer import (
     in_feed_forward,
     initial_feed_forward_operators,
     layer_operators,
+    rotated_within,
 )
 from hwsearch.cost.runtime import RUNTIMES
 from hwsearch.gpu.profile import Gpu
@@ -103,6 +104,10 @@ def encoder_time(layers: DistinctLayers, gpu: Gpu, workload: Workload, settings:
     fused = settings.attention == "flash"
     kernels_of_layer = replace(runtime.kernels(gpu, batch.dtype), fused_attention=fused)
     layer = layer_operators(architecture, kernels_of_layer, settings.attention_cast_bytes(batch.dtype))
+    # Counted with the rotation's, which configurations of our kernels may launch as well.
+    launches = count_kernels(layer)
+    if fused and batch.tuned and batch.tuned.knows(layers.windows, settings.training):
+        layer = rotated_within(layer)
     embedding = embedding_operators()
     parts = outside_parts(embedding, layers.widths, batch)
     sizes = (layers.widths, layers.feed_forwards, reaches)
@@ -124,7 +129,7 @@ def encoder_time(layers: DistinctLayers, gpu: Gpu, workload: Workload, settings:
         in_layers = [replace(p, each=p.each + q.each, recomputed=True) for p, q in pairs]
     parts += in_layers
     instead = count_kernels(plain) - count_kernels([o for o in layer if in_feed_forward(o)])
-    kernels_of_layers = depth * count_kernels(layer) + plain_layers * instead
+    kernels_of_layers = depth * launches + plain_layers * instead
     kernels = count_kernels(embedding) + kernels_of_layers
     if settings.head == "mlm":
         head = head_operators(architecture, settings.training)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from hwsearch.gpu.calibration import AttentionConstants, Calibration, Evidence, GemmConstants, StreamConstants
 from hwsearch.gpu.profile import CPU, Gpu
+from hwsearch.kernels.cpu_name import cpu_name, cpuinfo
 
 HERE = "measured on this machine"
 SECONDS_PER_MEASUREMENT = 0.1
@@ -125,24 +126,12 @@ def _best_seconds(run: Callable[[], object]) -> float:
     return best
 
 
-def _cpuinfo(key: str) -> str | None:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return None
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith(key)), None)
-
-
-def cpu_name() -> str:
-    return _cpuinfo("model name") or platform.processor() or platform.machine()
-
-
 def _clock_hz() -> float | None:
     try:
         path = Path("/sys/devices/system/cpu/cpu0/cpufreq/cpuinfo_max_freq")
         return float(path.read_text(encoding="utf-8")) * 1e3
     except (OSError, ValueError):
-        mhz = _cpuinfo("cpu MHz")
+        mhz = cpuinfo("cpu MHz")
         return float(mhz) * 1e6 if mhz else None
 
 

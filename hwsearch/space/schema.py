@@ -17,7 +17,7 @@ from hwsearch.errors import HwsearchError
 from hwsearch.files import data_folder, read_yaml
 from hwsearch.gpu.catalog import load_gpu
 from hwsearch.gpu.profile import CPU, Gpu
-from hwsearch.settings import Head, Mode, RuntimeName
+from hwsearch.settings import AttentionTimes, Head, Mode, RuntimeName
 from hwsearch.shape import EncoderShape, parse_shape
 from hwsearch.shape.architecture import MODERNBERT, Architecture
 from hwsearch.shape.encoder_shape import LARGEST_POSITION
@@ -247,6 +247,7 @@ class SpaceFile(Section):
     mode: Mode = "inference"
     runtime: RuntimeName = "graph"
     head: Head | None = None
+    attention: AttentionTimes = "tuned"
     objectives: Objectives = Objectives()
     constraints: Constraints = Constraints()
     limits: Limits = Limits()

@@ -13,9 +13,13 @@ from optuna.trial import FrozenTrial, TrialState
 from hwsearch.errors import HwsearchError
 from hwsearch.tuning.proposals import Optimizer, Settings
 from hwsearch.tuning.tuning_space import TuningSpace
+from hwsearch.tuning.weights import scalar, weights_of
 
 FAILURE = "failure"
 """The user attribute that says why a configuration does not run, on a trial told as FAIL."""
+
+MEASURED = "measured"
+"""The user attribute with a value or null for each objective, on a trial of several told as PRUNED."""
 
 
 class KernelSampler(BaseSampler):
@@ -23,22 +27,31 @@ class KernelSampler(BaseSampler):
 
     What a trial teaches depends on how it ended:
 
-        COMPLETE                 its value, a positive time to be minimised
-        PRUNED                   its last intermediate value; without one, that it is among the slowest
+        COMPLETE                 its values, positive and to be minimised, as a time is
+        PRUNED                   its last intermediate value; without one, that it is among the slowest.
+                                 Of several objectives, for which Optuna keeps none, what MEASURED says
         FAIL with FAILURE set    the configuration does not run: among the slowest, so are its neighbours
         FAIL without             nothing (the search was killed, not the kernel); it may be proposed again
         RUNNING                  it is under way: not proposed, nor is what it will tell of
 
     Proposals follow from the seed and the trials alone: a study that is loaded goes on where it was.
 
+    With several objectives an optimizer for each alone and one for all of them propose in turn, and
+    every one learns from every trial (`weights.py`).
+
         study = optuna.create_study(sampler=KernelSampler(space, seed=0))
         trial = study.ask(space.distributions)
         study.tell(trial, measure(trial.params))
     """
 
-    def __init__(self, space: TuningSpace, seed: int, settings: Settings | None = None) -> None:
+    def __init__(
+        self, space: TuningSpace, seed: int, settings: Settings | None = None, objectives: int = 1
+    ) -> None:
         self._space = space
-        self._optimizer = Optimizer(space, seed, settings or Settings())
+        self._weights = weights_of(objectives)
+        self._optimizers = [Optimizer(space, seed, settings or Settings()) for _ in self._weights]
+        # The first values known in full, from which all others are counted.
+        self._reference: list[float] | None = None
         self._absorbed: set[int] = set()
         # Of trials by number, as another thread may not yet have written their parameters to the study.
         self._proposed: dict[int, int] = {}
@@ -52,10 +65,15 @@ class KernelSampler(BaseSampler):
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """Raises HwsearchError where all configurations have been proposed."""
-        if study.directions != [StudyDirection.MINIMIZE]:
-            raise HwsearchError("a kernel's study has one objective, a time to be minimised")
+        objectives = len(self._weights[0])
+        if study.directions != [StudyDirection.MINIMIZE] * objectives:
+            one_time = "one objective, a time to be minimised"
+            raise HwsearchError(
+                f"a kernel's study has {one_time if objectives == 1 else f'{objectives}, to be minimised'}"
+            )
         with self._lock:
-            row = self._optimizer.propose(self._absorb(study, besides=trial.number))
+            pending = self._absorb(study, besides=trial.number)
+            row = self._optimizers[trial.number % len(self._optimizers)].propose(pending)
             if row is None:
                 raise HwsearchError(f"all {len(self._space):,} configurations have been proposed already")
             self._proposed[trial.number] = row
@@ -86,17 +104,26 @@ class KernelSampler(BaseSampler):
                 self._absorbed.add(trial.number)
                 self._proposed.pop(trial.number, None)
                 if row is not None and _teaches(trial):
-                    self._optimizer.tell(row, _time(trial))
+                    self._tell(row, _values(trial, len(self._weights[0])))
         return pending
+
+    def _tell(self, row: int, values: list[float | None]) -> None:
+        known = [value for value in values if value is not None]
+        if self._reference is None and len(known) == len(values):
+            self._reference = known
+        for optimizer, weights in zip(self._optimizers, self._weights, strict=True):
+            optimizer.tell(row, scalar(values, self._reference or [], weights))
 
 
 def _teaches(trial: FrozenTrial) -> bool:
     return trial.state != TrialState.FAIL or FAILURE in trial.user_attrs
 
 
-def _time(trial: FrozenTrial) -> float | None:
+def _values(trial: FrozenTrial, objectives: int) -> list[float | None]:
     if trial.state == TrialState.COMPLETE:
-        return trial.value
+        return list(trial.values)
+    if trial.state == TrialState.PRUNED and objectives > 1:
+        return list(trial.user_attrs.get(MEASURED, [None] * objectives))
     if trial.state == TrialState.PRUNED and trial.intermediate_values:
-        return trial.intermediate_values[max(trial.intermediate_values)]
-    return None
+        return [trial.intermediate_values[max(trial.intermediate_values)]]
+    return [None] * objectives

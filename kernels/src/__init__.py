@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .attention import varlen_attention, varlen_attention_qkvpacked
     from .schedule import attention_schedule
+    from .tuned_call import tuned_state
 
-__all__ = ["attention_schedule", "varlen_attention", "varlen_attention_qkvpacked"]
+__all__ = ["attention_schedule", "tuned_state", "varlen_attention", "varlen_attention_qkvpacked"]
 
 _MODULES = {
     "attention_schedule": "schedule",
+    "tuned_state": "tuned_call",
     "varlen_attention": "attention",
     "varlen_attention_qkvpacked": "attention",
 }

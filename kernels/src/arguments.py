@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .schedule import TILE_SIZES, check_offsets_tensor, slot_count
+from .schedule import check_offsets_tensor, slot_count
+from .triton_attention.configs import TILE_SIZES
 
 DTYPES = {torch.float16: "fp16", torch.bfloat16: "bf16", torch.float32: "fp32", torch.float64: "fp64"}
 # Largest max_seqlen and window: kernels add the two in 32 bits.

@@ -17,6 +17,7 @@ from torch import Tensor
 from . import dispatch
 from .arguments import (
     DTYPES,
+    MOST,
     assert_offsets,
     check_flag,
     check_heads,
@@ -28,8 +29,9 @@ from .arguments import (
     scale_of,
     window_of,
 )
-from .measured import LENGTHS, length_class, measured_on
 from .problem import Problem
+from .tuned import DEFAULT, LENGTHS, Key, length_class, until_forgotten, window_class
+from .tuned_call import tuned_on
 
 
 @overload
@@ -218,9 +220,11 @@ def _nothing(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
 
 def _backend(forced: str | None, q: Tensor, problem: Problem, training: bool) -> ModuleType:
     # index() makes a number of what torch.compile(dynamic=True) takes for a variable.
-    call = (q.device, q.dtype, index(q.shape[2]), problem.window is not None, training)
+    # Of the window its class alone, or a compiled model would be built again for each width.
+    window = window_class(problem.window, MOST + 2)
+    call = (q.device, q.dtype, index(q.shape[2]), window, problem.causal, training)
     if forced is None:
-        name = _default(problem.max_seqlen, *call)
+        name = _default(problem, *call)
     else:
         _check_backend(forced, *call)
         name = forced
@@ -229,18 +233,20 @@ def _backend(forced: str | None, q: Tensor, problem: Problem, training: bool) ->
     return _module(name)
 
 
-def _default(max_seqlen: int, *call: Any) -> str:
+def _default(problem: Problem, *call: Any) -> str:
     names: tuple[str, ...] = _chosen(*call)
     # A compiled model must not depend on the length where the choice does not.
     if len(set(names)) == 1:
         return names[0]
-    return names[list(LENGTHS).index(length_class(max_seqlen))]
+    length = problem.max_seqlen
+    hides = window_class(problem.window, length) != "global"
+    return names[LENGTHS.index(length_class(length)) + (len(LENGTHS) if hides else 0)]
 
 
 # torch.compile calls the two while it traces, and keeps what they return.
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _chosen(*call: Any) -> tuple[str, ...]:
-    """The backend's name for each of LENGTHS."""
+    """The backend's name for each of LENGTHS where the window hides nothing, then for each where it does."""
     return _choose(*call)
 
 
@@ -249,25 +255,27 @@ def _check_backend(forced: str, *call: Any) -> None:
     dispatch.check_backend(forced, _call(*call))
 
 
-@cache
+@until_forgotten
 def _choose(
-    device: torch.device, dtype: torch.dtype, head_size: int, local: bool, training: bool
+    device: torch.device, dtype: torch.dtype, head_size: int, window: str, causal: bool, training: bool
 ) -> tuple[str, ...]:
-    measured = measured_on(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
-    call = _call(device, dtype, head_size, local, training)
-    return tuple(choice.backend for choice in dispatch.choices(call, measured))
+    call = _call(device, dtype, head_size, window, causal, training)
+    table = dispatch.backend_table(training)
+    keys = [Key(DTYPES[dtype], head_size, w, n) for w in dict.fromkeys(("global", window)) for n in LENGTHS]
+    found = [DEFAULT if causal else tuned_on(device, table, key) for key in keys]
+    return tuple(dispatch.choose(call, each).backend for each in found)
 
 
 @cache
 def _call(
-    device: torch.device, dtype: torch.dtype, head_size: int, local: bool, training: bool
+    device: torch.device, dtype: torch.dtype, head_size: int, window: str, causal: bool, training: bool
 ) -> dispatch.Call:
     return dispatch.Call(
         device=device.type,
         capability=torch.cuda.get_device_capability(device) if device.type == "cuda" else None,
         dtype=DTYPES[dtype],
         head_size=head_size,
-        local=local,
+        local=window != "global",
         training=training,
         packages=dispatch.installed_packages(),
         # As Triton reads it.

@@ -1,6 +1,6 @@
 """Which backend serves a call of varlen_attention, and why. Imports the standard library alone.
 
-A measurement of the GPU at hand decides where there is one, else the capability of the GPU.
+A tuned table decides where there is one for the device or its family, else the capability of the GPU.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from functools import cache
 from importlib.util import find_spec
 
 from .backends import BACKENDS
-from .measured import LENGTHS, Measured
+from .tuned import DEFAULT, Found
 
 DTYPES = ("fp16", "bf16", "fp32", "fp64")
 TRITON_HEAD_SIZES = (32, 64, 128)
@@ -46,17 +46,19 @@ class Call:
 
 @dataclass(frozen=True)
 class Choice:
+    """A backend and why; where a table decided, also how many times as fast it is as the next, by name."""
+
     backend: str
     reason: str
+    ahead: tuple[float, str] | None = None
 
 
-def choose(call: Call, length: str, measured: Measured | None = None) -> Choice:
-    """The backend for sequences of class `length`, one of LENGTHS."""
+def choose(call: Call, found: Found = DEFAULT) -> Choice:
+    """The backend of a call for which the table of backends holds `found`."""
     served = allowed(call)
-    if measured is not None:
-        seconds = {b: s for b, s in measured.seconds(_measured_class(call, length)).items() if b in served}
-        if seconds:
-            return _fastest(seconds, measured.gpu)
+    seconds = {backend: s for backend, s in _seconds(found).items() if backend in served}
+    if seconds:
+        return _fastest(seconds, found)
     if call.device != "cuda":
         return (
             Choice("cpu", "plain PyTorch for CPUs") if call.device == "cpu" else Choice("sdpa", _WHAT["sdpa"])
@@ -66,9 +68,9 @@ def choose(call: Call, length: str, measured: Measured | None = None) -> Choice:
     return Choice(best, what(best, call) if refused is None else f"{what(best, call)}; not triton: {refused}")
 
 
-def choices(call: Call, measured: Measured | None = None) -> tuple[Choice, ...]:
-    """`choose` for each of LENGTHS, in order."""
-    return tuple(choose(call, length, measured) for length in LENGTHS)
+def backend_table(training: bool) -> str:
+    """The kernel, by its name in the tuned tables, that the choice of a backend is."""
+    return "attention_backend_training" if training else "attention_backend"
 
 
 def allowed(call: Call) -> tuple[str, ...]:
@@ -159,17 +161,19 @@ def installed_packages() -> frozenset[str]:
     return frozenset(name for name, spec in specs.items() if spec is not None and spec.origin is not None)
 
 
-def _measured_class(call: Call, length: str) -> tuple[str, int, str, str, str]:
-    window = "local" if call.local else "global"
-    return call.dtype, call.head_size, window, length, "training" if call.training else "forward"
+def _seconds(found: Found) -> dict[str, float]:
+    """Seconds by backend."""
+    if found.row is None:
+        return {}
+    timed = ((found.row.config, found.row.seconds), *found.row.alternatives)
+    return {str(config["backend"]): seconds for config, seconds in timed}
 
 
-def _fastest(seconds: dict[str, float], gpu: str) -> Choice:
+def _fastest(seconds: dict[str, float], found: Found) -> Choice:
     best, *rest = sorted(seconds, key=lambda backend: seconds[backend])
-    if not rest:
-        return Choice(best, f"measured on {gpu}, as the only one")
-    ratio = seconds[rest[0]] / seconds[best]
-    return Choice(best, f"measured on {gpu}: {ratio:.2f}x as fast as {rest[0]}")
+    source = found.row.source if found.row is not None else ""
+    reason = f"{found.state}: {source} on {found.gpu}"
+    return Choice(best, reason, (seconds[rest[0]] / seconds[best], rest[0]) if rest else None)
 
 
 def _older(call: Call, capability: tuple[int, int]) -> bool:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-# Rows of a tile; a kernel walks the list of its own size.
-TILE_SIZES = (16, 32, 64, 128)
+from .triton_attention.configs import TILE_SIZES
 
 
 # One operator, so that a compiled model is not built again for another count of sequences.

@@ -15,12 +15,13 @@ from attention import _check_profile
 from attention_batch import make_batch, truth
 from attention_cases import BLOCK, LOCAL_WINDOW, WORKLOADS, Case, cases, target_cases
 from attention_methods import sdpa
-from attention_report import TARGETS, backend_table, print_report, ratio
+from attention_report import TARGETS, print_report, ratio
 from attention_run import run
 from attention_sweep import try_all
-from attention_timing import Timing, interleaved
+from attention_table import backend_rows
 
 from hwsearch.errors import HwsearchError
+from hwsearch.kernels.tuned import Key
 
 ROOT = Path(__file__).parents[2]
 
@@ -69,15 +70,6 @@ def test_truth_agrees_with_another_backend_and_notices_what_is_wrong(workload, w
     assert math.isnan(true.error({"out": wrong}))
 
 
-def test_a_version_that_fails_is_its_reason_and_the_others_are_timed():
-    def broken() -> None:
-        raise RuntimeError("no such kernel\nand a trace")
-
-    found = interleaved({"broken": broken, "fine": lambda: None}, "cpu")
-    assert found["broken"] == "RuntimeError: no such kernel"
-    assert isinstance(found["fine"], Timing)
-
-
 def row(workload, window, direction, method, seconds, head_size=64):
     case = {"workload": workload, "heads": 16, "head_size": head_size, "window": window}
     return {**case, "pass": direction, "method": method, "seconds": seconds, "tflops": 1.0, "error": 1e-3}
@@ -120,17 +112,34 @@ def test_ratio_is_above_one_where_ours_is_faster():
     assert ratio(pair, "triton", "cudnn") is None
 
 
-def test_backend_table_sums_the_cases_of_a_class():
-    rows = [row(w, None, d, m, s) for w in ("2048", "8192") for d, s in (("forward", 1.0), ("backward", 2.0))
-            for m in ("triton", "torch_flash")]  # fmt: skip
-    rows += [row("2048", None, "forward", "flex", 9.0)]
-    table = backend_table(results(rows), "h200-sxm")
-    assert (table["format"], table["gpu"], table["source"]) == (1, "h200-sxm", "measured")
-    common = {"dtype": "bf16", "head_size": 64, "window": "global", "length": "long"}
-    assert table["rows"] == [
-        {**common, "pass": "forward", "seconds": {"triton": 2.0, "torch_flash": 2.0}},
-        {**common, "pass": "training", "seconds": {"triton": 6.0, "torch_flash": 6.0}},
+def test_the_tables_of_backends_sum_the_cases_of_a_class():
+    rows = [row(w, None, d, m, s) for w in ("512", "mix-512")
+            for m, d, s in (("triton", "forward", 2.0), ("triton", "backward", 1.0),
+                            ("torch_flash", "forward", 1.0), ("torch_flash", "backward", 3.0))]  # fmt: skip
+    rows += [row("512", None, "forward", "flex", 9.0)]
+    # A window of 64 hides nothing of 64 tokens.
+    rows += [row("64", LOCAL_WINDOW, "forward", "triton", 5.0)]
+    machine = {"date": "2026-11-21 10:00 UTC", "torch": "2.11.0", "triton": "3.6.0", "driver": "unknown"}
+    found = backend_rows(results(rows) | {"machine": machine})
+    (forward,), (training,) = found["attention_backend"], found["attention_backend_training"]
+    assert forward.key == training.key == Key("bf16", 64, "global", 512)
+    assert (forward.config, forward.seconds, forward.default_seconds) == (
+        {"backend": "torch_flash"}, 2.0, 4.0
+    )  # fmt: skip
+    assert forward.alternatives == (({"backend": "triton"}, 4.0),)
+    assert (training.config, training.seconds) == ({"backend": "triton"}, 6.0)
+    assert forward.workload == "fixed:512x256 + normal:256,64,32..512x512"
+    assert (forward.date, forward.driver, forward.heads) == ("2026-11-21", None, 16)
+
+
+def test_of_several_counts_of_heads_the_first_makes_the_table():
+    rows = [
+        row("512", None, "forward", "triton", 1.0),
+        row("512", None, "forward", "triton", 7.0) | {"heads": 12},
     ]
+    machine = {"date": "2026-11-21 10:00 UTC", "torch": "2.11.0", "triton": "3.6.0", "driver": "580"}
+    (found,) = backend_rows(results(rows) | {"machine": machine})["attention_backend"]
+    assert (found.seconds, found.heads) == (1.0, 16)
 
 
 def test_one_call_runs_everything_on_a_cpu(tmp_path):

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
-import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from importlib import invalidate_caches
@@ -14,11 +12,12 @@ from typing import Any
 
 import pytest
 import torch
+from tuned_rows import row, write
 
-from hwsearch.kernels import attention, dispatch, measured, varlen_attention
+from hwsearch.kernels import attention, tuned, tuned_state, varlen_attention
 from hwsearch.kernels.backends import BACKENDS
-from hwsearch.kernels.dispatch import Call, allowed, check_backend, choose, installed_packages
-from hwsearch.kernels.measured import length_class, measured_for, measured_on, read_measured
+from hwsearch.kernels.dispatch import Call, Choice, allowed, check_backend, choose, installed_packages
+from hwsearch.kernels.tuned import Found, Key
 
 H200 = Call("cuda", (9, 0), "bf16", 64, local=True)
 T4 = Call("cuda", (7, 5), "fp16", 64, local=False)
@@ -51,14 +50,14 @@ CPU = Call("cpu", None, "fp32", 64, local=True)
     ids=str,
 )
 def test_by_capability(call: Call, backend: str) -> None:
-    assert choose(call, "long").backend == backend
+    assert choose(call).backend == backend
 
 
 def test_the_reason_says_why_not_triton() -> None:
-    assert "Triton uses tensor cores from compute capability 8.0, not on 7.5" in choose(T4, "short").reason
-    assert "diagonal" in choose(replace(T4, local=True), "short").reason
-    assert "head sizes 32, 64, 128, not 96" in choose(replace(H200, head_size=96), "short").reason
-    assert "not triton" not in choose(H200, "short").reason
+    assert "Triton uses tensor cores from compute capability 8.0, not on 7.5" in choose(T4).reason
+    assert "diagonal" in choose(replace(T4, local=True)).reason
+    assert "head sizes 32, 64, 128, not 96" in choose(replace(H200, head_size=96)).reason
+    assert "not triton" not in choose(H200).reason
 
 
 @pytest.mark.parametrize(
@@ -91,128 +90,112 @@ def test_a_forced_backend_that_can_is_taken() -> None:
     assert "triton" in allowed(replace(CPU, interpreted=True)) and set(allowed(H200)) < set(BACKENDS)
 
 
-def row(**change: Any) -> dict[str, Any]:
-    return {
-        "dtype": "bf16", "head_size": 64, "window": "local", "length": "short", "pass": "forward",
-        "seconds": {"triton": 3e-4, "torch_flash": 2e-4, "flash_attn": 1e-4},
-    } | change  # fmt: skip
+def found(state: str = "exact", **change: Any) -> Found:
+    """What a look-up finds: torch_flash before triton; flash_attn, not installed, before both."""
+    values: dict[str, Any] = {
+        "config": {"backend": "flash_attn"},
+        "seconds": 1e-4,
+        "alternatives": (({"backend": "torch_flash"}, 2e-4), ({"backend": "triton"}, 3e-4)),
+    }
+    return Found(state, row("attention_backend", **values | change), "h200-sxm")
 
 
-def table(*rows: Any, **change: Any) -> dict[str, Any]:
-    return {
-        "format": 1, "gpu": "h200-sxm", "device": "NVIDIA H200", "torch": "2.13", "triton": "3.9",
-        "driver": "580", "date": "2026-11-21", "source": "measured", "rows": list(rows),
-    } | change  # fmt: skip
+def test_the_fastest_that_was_measured_and_is_allowed() -> None:
+    choice = choose(H200, found())
+    assert choice == Choice("torch_flash", "exact: measured on h200-sxm", (pytest.approx(1.5), "triton"))
+    both = replace(H200, packages=frozenset({"triton", "flash_attn"}))
+    assert choose(both, found()).backend == "flash_attn"
+    assert choose(H200, found("same family")).reason == "same family: measured on h200-sxm"
+
+
+def test_where_nothing_that_was_measured_is_allowed_the_capability_decides() -> None:
+    assert choose(H200, found(alternatives=())) == choose(H200)
+    assert choose(T4, found()) == choose(T4)
+    assert choose(H200, found(config={"backend": "sdpa"}, alternatives=())) == Choice(
+        "sdpa", "exact: measured on h200-sxm", None
+    )
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The user's own folder of measurements, empty; what was read is forgotten before and after."""
-    monkeypatch.setenv("HWSEARCH_CACHE", str(tmp_path))
-    yield tmp_path / "tuned"
-    measured._all.cache_clear()
-    attention._choose.cache_clear()
+    """The user's own folder of tables, empty; what was read is forgotten before and after."""
+    monkeypatch.setattr(tuned, "folders", lambda: (tmp_path,))
+    tuned.forget()
+    yield tmp_path
+    tuned.forget()
 
 
-def write(folder: Path, content: object, name: str = "h200-sxm") -> Path:
-    path = folder / name / "attention_backend.json"
-    path.parent.mkdir(parents=True)
-    path.write_text(content if isinstance(content, str) else json.dumps(content))
-    return path
-
-
-def test_the_fastest_that_was_measured_and_is_allowed(folder: Path) -> None:
-    write(folder, table(row(), row(length="long", seconds={"triton": 1e-4, "torch_flash": 2.5e-4})))
-    found = measured_on("NVIDIA H200")
-    assert found is not None and found == measured_for("h200-sxm")
-    assert measured_on("NVIDIA H100") is None and measured_for("t4") is None
-    # flash_attn is the fastest, but not installed
-    short = choose(H200, "short", found)
-    assert short.backend == "torch_flash" and short.reason == "measured on h200-sxm: 1.50x as fast as triton"
-    assert choose(H200, "long", found) == dispatch.Choice(
-        "triton", "measured on h200-sxm: 2.50x as fast as torch_flash"
-    )
-    both = replace(H200, packages=frozenset({"triton", "flash_attn"}))
-    assert choose(both, "short", found).backend == "flash_attn"
-    for other in (replace(H200, training=True), replace(H200, local=False), replace(H200, head_size=128)):
-        assert choose(other, "short", found) == choose(other, "short")
-    assert choose(H200, "medium", found) == choose(H200, "medium")
-
-
-def test_classes_of_length() -> None:
-    assert [length_class(n) for n in (0, 128, 129, 1024, 1025, 10**9)] == (
-        ["short", "short", "medium", "medium", "long", "long"]
-    )
-
-
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [
-        ("{", "Expecting"),
-        ("[]", "a list; accepted: an object"),
-        (table(format=2), "format: 2; accepted: 1"),
-        (table(source="predicted"), "source: 'predicted'; accepted: 'measured'"),
-        (table(device=None), "device: None"),
-        (table(rows=None), "rows: accepted: a list"),
-        (table(3), r"rows\[0\]: accepted: an object"),
-        (table(row(), row(dtype="int8")), r"rows\[1\].dtype: 'int8'; accepted: fp16, bf16, fp32"),
-        (table(row(head_size="64")), r"rows\[0\].head_size: '64'"),
-        (table(row(length=["short"])), r"rows\[0\].length"),
-        (table(row(seconds={"triton": 0})), r"rows\[0\].seconds"),
-        (table(row(seconds={"triton": "fast"})), r"rows\[0\].seconds"),
-        (table(row(seconds={"tritn": 1e-3})), r"rows\[0\].seconds: of tritn; accepted: triton, "),
-        (table(row(), row()), "two of the same class"),
-    ],
-)
-def test_a_broken_file_is_warned_of_once_and_ignored(folder: Path, content: object, reason: str) -> None:
-    path = write(folder, content)
-    with pytest.raises(ValueError, match=reason):
-        read_measured(path)
-    with pytest.warns(UserWarning, match=f"{path}: ignored: .*{reason}") as found:
-        assert measured_on("NVIDIA H200") is None and measured_for("h200-sxm") is None
-    assert len(found) == 1
-
-
-def test_a_file_of_ones_own_wins_over_what_ships(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shipped = tmp_path / "shipped"
-    own = write(folder, table(row()))
-    write(shipped, table(row(seconds={"triton": 1e-9})))
-    monkeypatch.setattr(measured, "_folders", lambda: (folder, shipped))
-    found = measured_on("NVIDIA H200")
-    assert found is not None and found.path == own
-
-
-def test_a_measurement_changes_what_a_call_runs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a CPU that is taken for an H200 the measured backend is called, by the class of max_seqlen."""
-    write(folder, table(row(dtype="fp32", seconds={"sdpa": 1e-4, "triton": 2e-4})))
-    called = []
-    for name in ("sdpa", "triton"):
+@pytest.fixture
+def called(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the backends that calls on a CPU ran, in order."""
+    names: list[str] = []
+    for name in ("sdpa", "cpu"):
         module = attention._module(name)
-        monkeypatch.setattr(module, "attend", lambda q, k, v, p, name=name: (called.append(name) or q, None))
-    monkeypatch.setattr(attention, "_chosen", _chosen_on_the_h200)
-    q = torch.zeros(200, 2, 64)
-    for length in (100, 200):
-        offsets = torch.arange(0, 201, length)
-        varlen_attention(q, q, q, offsets, length, window=8)
-    assert called == ["sdpa", "triton"]
+        monkeypatch.setattr(
+            module, "attend", lambda q, k, v, p, name=name: (names.append(name) or q + k + v, None)
+        )
+    return names
 
 
-def _chosen_on_the_h200(*call: object) -> tuple[str, ...]:
-    choices = dispatch.choices(replace(H200, dtype="fp32"), measured_on("NVIDIA H200"))
-    return tuple(choice.backend for choice in choices)
+def run(length: int, training: bool = False, **arguments: Any) -> None:
+    q = torch.zeros(200, 2, 64, requires_grad=training)
+    varlen_attention(q, q, q, torch.arange(0, 201, length), length, **arguments)
 
 
-def test_nothing_is_read_twice(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write(folder, table(row()))
-    reads = []
-    monkeypatch.setattr(measured, "read_measured", lambda path: reads.append(path) or read_measured(path))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        for _ in range(3):
-            measured_on("NVIDIA H200")
-    assert len(reads) == 1
+def table(folder: Path, kernel: str, *keys: Key) -> None:
+    """On this very CPU sdpa is the fastest."""
+    rows = [row(kernel, key, config={"backend": "sdpa"}) for key in keys]
+    write(folder, "cpu", *rows, kernel=kernel)
+
+
+def test_a_table_changes_what_a_call_runs_by_its_length_and_window(folder: Path, called: list[str]) -> None:
+    table(folder, "attention_backend", Key("fp32", 64, "narrow", 512), Key("fp32", 64, "global", 32))
+    # 512 narrow; its neighbour; too far; global again, since a window of 64 hides nothing of 20 tokens
+    for length, window in ((200, 8), (100, 8), (50, 8), (20, 64), (200, 64), (200, 199), (200, None)):
+        run(length, window=window)
+    assert called == ["sdpa", "sdpa", "cpu", "sdpa", "sdpa", "cpu", "cpu"]
+
+
+def test_training_and_forward_have_tables_of_their_own(folder: Path, called: list[str]) -> None:
+    table(folder, "attention_backend_training", Key("fp32", 64, "global", 512))
+    run(200)
+    run(200, training=True)
+    with torch.no_grad():
+        run(200, training=True)
+    assert called == ["cpu", "sdpa", "cpu"]
+
+
+def test_causal_calls_are_not_tuned(folder: Path, called: list[str]) -> None:
+    table(folder, "attention_backend", Key("fp32", 64, "global", 512))
+    run(200, causal=True)
+    run(200)
+    assert called == ["cpu", "sdpa"]
+
+
+def test_sequences_beyond_all_classes_belong_to_the_last(folder: Path, called: list[str]) -> None:
+    table(folder, "attention_backend", Key("fp32", 64, "wide", 8192))
+    q = torch.zeros(9000, 1, 64)
+    for window in (8500, 9000, None):
+        varlen_attention(q, q, q, torch.tensor([0, 9000]), 9000, window=window)
+    assert called == ["sdpa", "cpu", "cpu"]
+
+
+def test_what_a_call_finds_can_be_asked(folder: Path) -> None:
+    table(folder, "attention_backend", Key("fp32", 64, "narrow", 512))
+
+    def state(max_seqlen: int, **arguments: Any) -> str:
+        arguments = {"kernel": "attention_backend", "dtype": torch.float32, "device": "cpu"} | arguments
+        return tuned_state(max_seqlen=max_seqlen, **arguments).state
+
+    assert (state(512, window=64), state(129, window=64)) == ("exact", "exact")
+    assert state(128, window=64) == state(2048, window=64) == "same GPU"
+    assert state(512) == state(512, window=511) == state(512, window=200) == "default"
+    assert state(512, window=64, causal=True) == state(512, window=64, head_size=128) == "default"
+    assert state(512, window=64, dtype=torch.float64) == state(512, window=64, device="meta") == "default"
+    with pytest.raises(ValueError, match=r"^kernel: 'matmul'; accepted: attention_forward, "):
+        state(512, kernel="matmul")
+    with pytest.raises(ValueError, match=r"^dtype: torch\.int8; accepted: "):
+        state(512, dtype=torch.int8)
 
 
 def test_a_namespace_is_no_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -232,7 +215,7 @@ def test_the_choice_needs_no_torch() -> None:
     code = (
         "import sys; sys.modules['torch'] = sys.modules['numpy'] = sys.modules['yaml'] = None\n"
         "from hwsearch.kernels.dispatch import Call, choose\n"
-        "print(choose(Call('cuda', (9, 0), 'bf16', 64, local=True), 'long').backend)"
+        "print(choose(Call('cuda', (9, 0), 'bf16', 64, local=True)).backend)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "triton", done.stderr

@@ -21,6 +21,7 @@ from triton.runtime.jit import create_function_from_signature
 from .backward import delta_kernel, dkdv_kernel, dq_kernel, short_backward_kernel
 from .configs import Tile, default_tiles, has_inner_blocks, launch_options
 from .forward import forward_kernel
+from .instructions import Instructions, read_instructions
 from .occupancy import LIMITS, blocks_per_sm
 from .rotation import rotate_kernel
 
@@ -115,8 +116,12 @@ def compile_for(capability: tuple[int, int], configuration: Configuration) -> Co
 
     Raises what Triton raises where it cannot compile the configuration.
     """
-    kernel = binary(capability, configuration)
-    usage = _resource_usage(kernel.asm["cubin"])
+    return _usage(capability, binary(capability, configuration))
+
+
+def _usage(capability: tuple[int, int], kernel: Any) -> Compiled:
+    text = _cuobjdump("--dump-resource-usage", kernel.asm["cubin"])
+    usage = {name: int(value) for name, value in re.findall(r"(REG|STACK):(\d+)", text)}
     ptx = kernel.asm["ptx"]
     warps, shared = kernel.metadata.num_warps, kernel.metadata.shared
     columns = getattr(kernel.metadata, "tmem_size", None) or 0
@@ -136,6 +141,14 @@ def compile_for(capability: tuple[int, int], configuration: Configuration) -> Co
         occupancy=blocks * warps / LIMITS[capability].warps_per_sm,
         digest=hashlib.sha256(kernel.asm["cubin"]).hexdigest()[:16],
     )
+
+
+def compile_with_instructions(
+    capability: tuple[int, int], configuration: Configuration
+) -> tuple[Compiled, Instructions]:
+    """As `compile_for`, with what the kernel issues."""
+    kernel = binary(capability, configuration)
+    return _usage(capability, kernel), read_instructions(_cuobjdump("-sass", kernel.asm["cubin"]))
 
 
 def binary(capability: tuple[int, int], configuration: Configuration) -> Any:
@@ -194,13 +207,12 @@ def _argument(name: str, c: Configuration) -> Any:
     return _Pointer(c.dtype)
 
 
-def _resource_usage(cubin: bytes) -> dict[str, int]:
+def _cuobjdump(option: str, cubin: bytes) -> str:
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
-        command = [str(CUOBJDUMP), "--dump-resource-usage", file.name]
-        text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    return {name: int(value) for name, value in re.findall(r"(REG|STACK):(\d+)", text)}
+        command = [str(CUOBJDUMP), option, file.name]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 def _count(pattern: str, text: str) -> int:

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+# Rows of a tile; the work list has one entry a tile for each of these sizes.
+TILE_SIZES = (16, 32, 64, 128)
+
 
 @dataclass(frozen=True)
 class Tile:
     """Score tile rows x columns of one program, its warps, and the depth of its load pipeline.
 
-    Rows are what the program owns (queries; keys in dK/dV), columns what it loops over.
+    Rows are what the program owns (queries; keys in dK/dV), columns what it loops over. `split`: blocks
+    without a mask have a loop of their own; None: by `has_inner_blocks`.
     """
 
     rows: int
     columns: int
     warps: int
     stages: int
+    split: bool | None = None
 
 
 def launch_options(tile: Tile) -> dict[str, int | bool]:

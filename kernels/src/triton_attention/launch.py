@@ -14,18 +14,30 @@ import torch
 import triton
 from torch import Tensor
 
-from ..schedule import TILE_SIZES
+from ..arguments import DTYPES
+from ..tuned import Config, Key, length_class, until_forgotten, window_class
+from ..tuned_call import tuned_on
 from .backward import delta_kernel, dkdv_kernel, dq_kernel, short_backward_kernel
-from .configs import DELTA_TILE, ROTATION_TILE, Tile, Tiles, default_tiles, has_inner_blocks, launch_options
+from .configs import (
+    DELTA_TILE,
+    ROTATION_TILE,
+    TILE_SIZES,
+    Tile,
+    Tiles,
+    default_tiles,
+    has_inner_blocks,
+    launch_options,
+)
 from .forward import forward_kernel
 from .rotation import rotate_kernel
+from .tuned_tiles import tiles_of
 
 
 @dataclass(frozen=True)
 class Call:
     """What is the same for all kernels of one call. `window` -1: every key of the sequence.
 
-    `tiles` are those to run with, as a tuner or a benchmark sets them; None: the GPU's own.
+    `tiles` are those to run with, as a tuner or a benchmark sets them; None: `tiles_for`.
     """
 
     schedule: Tensor
@@ -37,6 +49,11 @@ class Call:
     cos: Tensor | None
     sin: Tensor | None
     tiles: Tiles | None = None
+
+    @property
+    def local(self) -> bool:
+        """Whether the window hides a key of any sequence."""
+        return 0 <= self.window < self.max_seqlen - 1
 
 
 def forward(q: Tensor, k: Tensor, v: Tensor, call: Call) -> tuple[Tensor, Tensor]:
@@ -56,7 +73,7 @@ def forward(q: Tensor, k: Tensor, v: Tensor, call: Call) -> tuple[Tensor, Tensor
         q.stride(0), q.stride(1), k.stride(0), k.stride(1), v.stride(0), v.stride(1),
         out.stride(0), tokens, call.max_seqlen, call.scale / log(2), call.window,
         GROUP=heads // k.shape[1], D=size, M=tile.rows, N=tile.columns,
-        LOCAL=call.window >= 0, CAUSAL=call.causal, ROTATE_Q=rope, ROTATE_K=rope and tiles.rotate_in_forward,
+        LOCAL=call.local, CAUSAL=call.causal, ROTATE_Q=rope, ROTATE_K=rope and tiles.rotate_in_forward,
         SPLIT=_split(call, tile), PRECISION=_precision(q), **launch_options(tile),
     )  # fmt: skip
     return out, lse
@@ -74,7 +91,7 @@ def backward(
     common = {
         "GROUP": heads // k.shape[1],
         "D": size,
-        "LOCAL": call.window >= 0,
+        "LOCAL": call.local,
         "CAUSAL": call.causal,
         "PRECISION": _precision(q),
     }
@@ -134,13 +151,43 @@ def _rotated(x: Tensor, call: Call) -> Tensor:
 def _tiles(q: Tensor, call: Call) -> Tiles:
     if call.tiles is not None:
         return call.tiles
+    window = call.window if call.local else None
+    return tiles_for(q.device, q.dtype, q.shape[2], window, call.max_seqlen, call.causal)
+
+
+@until_forgotten
+def tiles_for(
+    device: torch.device,
+    dtype: torch.dtype,
+    head_size: int,
+    window: int | None,
+    max_seqlen: int,
+    causal: bool,
+) -> Tiles:
+    """What a call runs with: tuned tiles where there are any, else `default_tiles`.
+
+    `window` is None where it hides nothing.
+    """
     # The interpreter on a CPU takes an A100's tiles.
-    capability = torch.cuda.get_device_capability(q.device) if q.is_cuda else (8, 0)
-    return default_tiles(capability, q.element_size(), q.shape[2], call.window >= 0, call.max_seqlen)
+    capability = torch.cuda.get_device_capability(device) if device.type == "cuda" else (8, 0)
+    default = default_tiles(capability, dtype.itemsize, head_size, window is not None, max_seqlen)
+    if causal:
+        return default
+    key = Key(DTYPES[dtype], head_size, window_class(window, max_seqlen), length_class(max_seqlen))
+    return tiles_of(*_tuned(device, key), default)
+
+
+@until_forgotten
+def _tuned(device: torch.device, key: Key) -> tuple[Config | None, Config | None]:
+    """Configurations of forward and backward, None where there is none."""
+    forward, backward = (tuned_on(device, f"attention_{which}", key).row for which in ("forward", "backward"))
+    return None if forward is None else forward.config, None if backward is None else backward.config
 
 
 def _split(call: Call, tile: Tile) -> bool:
-    return has_inner_blocks(tile, call.window, call.max_seqlen)
+    if tile.split is not None:
+        return tile.split
+    return has_inner_blocks(tile, call.window if call.local else -1, call.max_seqlen)
 
 
 def _grid(call: Call, tokens: int, rows: int, heads: int) -> tuple[int, int]:

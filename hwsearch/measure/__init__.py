@@ -1,0 +1,14 @@
+"""Runs real code on the device at hand and says how long it took, without harm to who asked.
+
+`child` runs calls in a process of its own: a crash, a hang or memory that ran out costs one call.
+In that process `timing` warms a call up and takes samples of it: events on a GPU, the wall clock on a CPU.
+`race` compares versions by samples taken in turn, and stops as soon as statistics tell.
+`nvml` reads the card's clocks, throttle counters and energy before and after; it never changes a setting.
+`conditions.undisturbed` does work again if something disturbed the card, and says what the card was like.
+`sample.measure` ties these: one call, a row's worth of figures.
+`energy.joules` repeats a call for a second, since the card's energy counter ticks ten times a second.
+`failure` and `device` are the words for what went wrong and where things run.
+
+The layer stands beside `model` and `training`, below `search` and `tuning`; torch is imported only by calls
+that need a device.
+"""

@@ -1,0 +1,28 @@
+"""A fake NVML in the place of the real one."""
+
+from __future__ import annotations
+
+import copy
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from hwsearch.measure.nvml import Watch, watch_gpu
+from tests.measure.fake_nvml import CARD, UUID, fake_nvml
+
+
+@pytest.fixture
+def card() -> dict[str, Any]:
+    """The only card of the machine; a test changes what it answers."""
+    return copy.deepcopy(CARD)
+
+
+@pytest.fixture
+def watch_card(card: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Callable[[], Watch]:
+    def watch() -> Watch:
+        monkeypatch.setitem(sys.modules, "pynvml", fake_nvml(card))
+        return watch_gpu(UUID, "00000000:1b:00.0")
+
+    return watch
