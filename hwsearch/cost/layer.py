@@ -124,6 +124,8 @@ def _feed_forward(
         *_streams(f"{name} activation", "intermediate", activation),
         *_linear(f"{name} Wo", "hidden", "intermediate", kernels),
     )
+
+
 def rotated_within(operators: Sequence[Operator]) -> tuple[Operator, ...]:
     """The same layer with attention kernels that rotate queries and keys, as hwsearch's own do."""
     rotation = next(o for o in operators if isinstance(o, Stream) and o.name == ROTARY)

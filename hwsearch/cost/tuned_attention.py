@@ -169,7 +169,8 @@ class TunedAttention:
 
 def runs_own_attention(architecture: Architecture, runtime: RuntimeName) -> bool:
     """Whether hwsearch.kernels serve: our own encoder is wired as ModernBERT, and engines bring their own."""
-    return architecture.name == MODERNBERT.name and runtime != "tensorrt"
+    ours = architecture.name == MODERNBERT.name and architecture.position == "rope"
+    return ours and runtime != "tensorrt"
 
 
 def _fits_worse(one: PassTime, other: PassTime) -> bool:
