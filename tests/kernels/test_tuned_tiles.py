@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from triton.runtime.errors import OutOfResources
 from tuned_rows import ONE_PASS, row, write
 
 from hwsearch.kernels import tuned, varlen_attention
@@ -114,3 +115,27 @@ def test_a_window_that_hides_nothing_runs_the_kernels_without_one() -> None:
     assert call.local
     for other in (replace(call, window=99), replace(call, window=-1), replace(call, max_seqlen=99)):
         assert not other.local
+
+
+def test_tuned_tiles_that_do_not_fit_give_way_to_the_defaults(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where another Triton takes more shared memory than the one that tuned."""
+    table(folder, "attention_forward", FORWARD, NARROW)
+    monkeypatch.setattr(launch, "_too_large", set())
+    ran: list[Tiles] = []
+
+    def run(tiles: Tiles) -> None:
+        ran.append(tiles)
+        if tiles != default():
+            raise OutOfResources(120_000, 101_376, "shared memory")
+
+    q, schedule = torch.zeros(1, 1, 32), torch.zeros(4, 4, 3, dtype=torch.int32)
+    call = launch.Call(schedule, 1, 100, 40, False, 1.0, None, None)
+    with pytest.warns(UserWarning, match=r"do not fit, the defaults run: .*120000"):
+        launch._with_tiles(q, call, run)
+    launch._with_tiles(q, call, run)  # remembered, and said once
+    assert ran == [tiles(), default(), default()] and tiles() != default()
+    # What a tuner forces must fail, or it would be timed as something else.
+    with pytest.raises(OutOfResources):
+        launch._with_tiles(q, replace(call, tiles=tiles()), run)

@@ -7,12 +7,16 @@ contiguous.
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from math import log
 
 import torch
 import triton
 from torch import Tensor
+from triton.runtime.errors import OutOfResources
 
 from ..arguments import DTYPES
 from ..tuned import Config, Key, length_class, until_forgotten, window_class
@@ -55,15 +59,24 @@ class Call:
         """Whether the window hides a key of any sequence."""
         return 0 <= self.window < self.max_seqlen - 1
 
+    @property
+    def visible(self) -> int | None:
+        """Keys to each side, None where the window hides nothing."""
+        return self.window if self.local else None
+
 
 def forward(q: Tensor, k: Tensor, v: Tensor, call: Call) -> tuple[Tensor, Tensor]:
     """(out [T, H, D] in q's dtype, contiguous; lse [H, T])."""
     tokens, heads, size = q.shape
     out = torch.empty((tokens, heads, size), dtype=q.dtype, device=q.device)
     lse = torch.empty((heads, tokens), dtype=torch.float32, device=q.device)
-    if tokens == 0:
-        return out, lse
-    tiles = _tiles(q, call)
+    if tokens:
+        _with_tiles(q, call, partial(_forward, q, k, v, out, lse, call))
+    return out, lse
+
+
+def _forward(q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, call: Call, tiles: Tiles) -> None:
+    tokens, heads, size = q.shape
     rope = call.cos is not None
     if rope and not tiles.rotate_in_forward:
         k = _rotated(k, call)
@@ -76,7 +89,6 @@ def forward(q: Tensor, k: Tensor, v: Tensor, call: Call) -> tuple[Tensor, Tensor
         LOCAL=call.local, CAUSAL=call.causal, ROTATE_Q=rope, ROTATE_K=rope and tiles.rotate_in_forward,
         SPLIT=_split(call, tile), PRECISION=_precision(q), **launch_options(tile),
     )  # fmt: skip
-    return out, lse
 
 
 def backward(
@@ -84,10 +96,15 @@ def backward(
     call: Call, dq: Tensor, dk: Tensor, dv: Tensor,
 ) -> None:  # fmt: skip
     """Fill dq, dk and dv, of the shapes of q, k and v and any strides."""
+    if q.shape[0]:
+        _with_tiles(q, call, partial(_backward, dout, dlse, q, k, v, out, lse, call, dq, dk, dv))
+
+
+def _backward(
+    dout: Tensor, dlse: Tensor | None, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor,
+    call: Call, dq: Tensor, dk: Tensor, dv: Tensor, tiles: Tiles,
+) -> None:  # fmt: skip
     tokens, heads, size = q.shape
-    if tokens == 0:
-        return
-    tiles = _tiles(q, call)
     common = {
         "GROUP": heads // k.shape[1],
         "D": size,
@@ -148,11 +165,30 @@ def _rotated(x: Tensor, call: Call) -> Tensor:
     return out
 
 
+# Tuned tiles that turned out not to fit, as under another Triton than the table's.
+_too_large: set[Tiles] = set()
+
+
+def _with_tiles(q: Tensor, call: Call, run: Callable[[Tiles], None]) -> None:
+    """Run with the tiles of the call; with the defaults where tuned ones take more than the GPU has."""
+    tiles = _tiles(q, call)
+    default = partial(untuned_tiles, q.device, q.dtype, q.shape[2], call.visible, call.max_seqlen)
+    if _too_large and call.tiles is None and tiles in _too_large:
+        tiles = default()
+    try:
+        run(tiles)
+    except OutOfResources as error:
+        if call.tiles is not None or tiles == default():
+            raise
+        _too_large.add(tiles)
+        warnings.warn(f"tuned tiles do not fit, the defaults run: {tiles}: {error}", stacklevel=2)
+        run(default())
+
+
 def _tiles(q: Tensor, call: Call) -> Tiles:
     if call.tiles is not None:
         return call.tiles
-    window = call.window if call.local else None
-    return tiles_for(q.device, q.dtype, q.shape[2], window, call.max_seqlen, call.causal)
+    return tiles_for(q.device, q.dtype, q.shape[2], call.visible, call.max_seqlen, call.causal)
 
 
 @until_forgotten
@@ -168,13 +204,19 @@ def tiles_for(
 
     `window` is None where it hides nothing.
     """
-    # The interpreter on a CPU takes an A100's tiles.
-    capability = torch.cuda.get_device_capability(device) if device.type == "cuda" else (8, 0)
-    default = default_tiles(capability, dtype.itemsize, head_size, window is not None, max_seqlen)
+    default = untuned_tiles(device, dtype, head_size, window, max_seqlen)
     if causal:
         return default
     key = Key(DTYPES[dtype], head_size, window_class(window, max_seqlen), length_class(max_seqlen))
     return tiles_of(*_tuned(device, key), default)
+
+
+def untuned_tiles(
+    device: torch.device, dtype: torch.dtype, head_size: int, window: int | None, max_seqlen: int
+) -> Tiles:
+    # The interpreter on a CPU takes an A100's tiles.
+    capability = torch.cuda.get_device_capability(device) if device.type == "cuda" else (8, 0)
+    return default_tiles(capability, dtype.itemsize, head_size, window is not None, max_seqlen)
 
 
 @until_forgotten
