@@ -20,9 +20,10 @@ not for how fast; `--predict` writes what the cost model expects.
 
 How it is timed: medians of ten samples each, versions in turn (A B C, C B A, ...) within one process, CUDA
 events around launches that queue up behind a sleeping device, so that the host's pace is not counted (it is
-`host` in the file). Each batch moves at least 0.5 GB and runs for 0.1 ms or more: many times the L2 cache,
-so inputs are not rotated; and long beside the gaps between queued launches, so CUDA graphs are not needed.
-Forward keeps what backward needs, in all methods. Backward is torch.autograd.grad alone, forward kept.
+`host` in the file), with the L2 cache overwritten before each (hwsearch.measure.timing). Each batch moves at
+least 0.5 GB, many times that cache, and runs for 0.1 ms or more: long beside the gaps between queued
+launches, so CUDA graphs are not needed. Forward keeps what backward needs, in all methods. Backward is
+torch.autograd.grad alone, forward kept.
 """
 
 from __future__ import annotations

@@ -125,7 +125,8 @@ def _rotating(tiles: Tiles, in_load: bool) -> Tiles:
 def tiles_of(case: Case) -> Tiles:
     """The defaults on the device at hand."""
     capability = torch.cuda.get_device_capability() if torch.cuda.is_available() else (8, 0)
-    return default_tiles(capability, 2, case.head_size, case.window is not None, case.longest)
+    hides = case.window is not None and case.window < case.longest - 1
+    return default_tiles(capability, 2, case.head_size, hides, case.longest)
 
 
 @dataclass(frozen=True)

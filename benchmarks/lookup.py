@@ -8,17 +8,21 @@ Runs on any CPU, with full tables of every GPU in a temporary folder.
 from __future__ import annotations
 
 import os
+import platform
 import tempfile
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from hwsearch.gpu.catalog import gpu_names, load_gpu
 from hwsearch.gpu.profile import Gpu
 from hwsearch.kernels import tuned
+from hwsearch.kernels.cpu_name import cpu_name
 from hwsearch.kernels.triton_attention import launch
 from hwsearch.kernels.triton_attention.space import default_config
 from hwsearch.kernels.tuned import DTYPES, LENGTHS, WINDOWS, Key, Row, table_path, tuned_for
@@ -62,9 +66,9 @@ def _print_costs(table_bytes: int) -> None:
 
     one = call(512)
     plain = {(q.device, q.dtype, 64, 64, 512, False): launch.tiles_for(q.device, q.dtype, 64, 64, 512, False)}
-    print(
-        f"tables of {len(gpu_names())} GPUs and this CPU, {len(KEYS)} rows each, {table_bytes / 1e6:.0f} MB"
-    )
+    print(f"{cpu_name()}, Python {platform.python_version()}, {datetime.now(UTC):%Y-%m-%d}")
+    gpus = len(gpu_names())
+    print(f"two tables of {gpus} GPUs and this CPU, {len(KEYS)} rows each, {table_bytes / 1e6:.0f} MB")
     _print("a plain dictionary", _microseconds(lambda: plain[q.device, q.dtype, q.shape[2], 64, 512, False]))
     _print("a call, again", _microseconds(lambda: launch._tiles(q, one)))
     lengths = iter(range(129, 513))
@@ -74,10 +78,12 @@ def _print_costs(table_bytes: int) -> None:
     for name in ("h200-sxm", "rtx3090"):
         gpu, key = load_gpu(name), Key("bf16", 96, "global", 512)
         tuned.forget()
-        _print(
-            f"the first, of {name}, with nothing found but its family to read",
-            _once(lambda gpu=gpu, key=key: tuned_for(KERNELS[0], gpu.name, gpu.compute_capability, key)),  # type: ignore[misc]
-        )
+        asked = (KERNELS[0], gpu.name, gpu.compute_capability, key)
+        _print(f"the first, of {name}: nothing found, all of its family read", _first(*asked))
+
+
+def _first(*asked: Any) -> float:
+    return _once(lambda: tuned_for(*asked))
 
 
 def _microseconds(run: Callable[[], object]) -> float:

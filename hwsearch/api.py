@@ -16,7 +16,7 @@ from hwsearch.search.result import RunResult
 from hwsearch.search.run import SamplerName
 from hwsearch.search.run import run as search
 from hwsearch.search.run_folder import shape_of_run, winners_of_run
-from hwsearch.settings import Head, Mode, RuntimeName
+from hwsearch.settings import AttentionTimes, Head, Mode, RuntimeName
 from hwsearch.shape import EncoderShape, parse_shape
 from hwsearch.shape.notation import read_shape_yaml
 from hwsearch.space.search_space import load_space
@@ -33,6 +33,7 @@ def predict(
     runtime: RuntimeName = "graph",
     head: Head | None = None,
     recompute: bool = False,
+    attention: AttentionTimes = "tuned",
 ) -> Prediction:
     """Predict one shape on one GPU; arguments as in `hwsearch predict`. Raises HwsearchError."""
     return predict_shape(
@@ -44,6 +45,7 @@ def predict(
         runtime=runtime,
         head=head,
         recompute=recompute,
+        attention_times=attention,
     )
 
 

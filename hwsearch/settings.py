@@ -13,6 +13,9 @@ RuntimeName = Literal["eager", "graph", "compile", "tensorrt"]
 Head = Literal["none", "mlm"]
 # flash: scores never leave the chip; math: score matrices are stored.
 AttentionName = Literal["flash", "math"]
+# library: the best kernel of public libraries, as predicted; tuned: what hwsearch's own encoder runs, where a
+# tuned table knows its time.
+AttentionTimes = Literal["tuned", "library"]
 
 # ModernBERT masks 30 % of the tokens in training, and only those pass through its head.
 MASKED_SHARE = 0.3
@@ -27,6 +30,7 @@ class Settings:
         recompute: training keeps each layer's input alone and runs the layer again for its backward pass.
         attention: how the scores are kept; None is what the runtime does with them on the GPU. Relative
             positions always store them.
+        attention_times: whose kernel is priced. Published timings are of libraries, so that is the default.
         unpads: whether padding is left out; None is what the encoder's own code does.
         attention_dtype: q, k and v are cast to it around the attention; None means `dtype`.
     """
@@ -39,12 +43,14 @@ class Settings:
     attention: AttentionName | None = None
     attention_dtype: str | None = None
     unpads: bool | None = None
+    attention_times: AttentionTimes = "library"
 
     def __post_init__(self) -> None:
         for name, accepted in (
             ("mode", get_args(Mode)),
             ("runtime", get_args(RuntimeName)),
             ("head", get_args(Head)),
+            ("attention_times", get_args(AttentionTimes)),
             ("dtype", (None, *BYTES_PER_ELEMENT)),
         ):
             if (value := getattr(self, name)) not in accepted:

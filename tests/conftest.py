@@ -39,6 +39,12 @@ def small_space(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture(autouse=True, scope="session")
+def nobodys_own_tables(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What who runs the tests has tuned on this machine stays out of them."""
+    os.environ["HWSEARCH_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 
 

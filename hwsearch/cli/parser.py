@@ -83,6 +83,12 @@ def _predict(commands: _Commands[argparse.ArgumentParser]) -> None:
     command.add_argument("--runtime", choices=("eager", "graph", "compile", "tensorrt"), default="graph")
     command.add_argument("--head", choices=("none", "mlm"), help="default: none, mlm in training")
     command.add_argument(
+        "--attention",
+        choices=("tuned", "library"),
+        help="whose attention a shape runs: hwsearch's, timed by tuned tables where they know it (default),"
+        " or the best library's",
+    )
+    command.add_argument(
         "--recompute", action="store_true", help="in training, save layer inputs alone and run layers twice"
     )
     command.add_argument(
@@ -146,7 +152,11 @@ def _tune(commands: _Commands[argparse.ArgumentParser]) -> None:
     )
     command.add_argument("--dtype", choices=("fp32", "fp16", "bf16"), help="default: the GPU's own")
     command.add_argument("--head-size", metavar="N,N", help="default 64")
-    command.add_argument("--window", metavar="N,N", help="keys to each side, or global (default global,64)")
+    command.add_argument(
+        "--window",
+        metavar="W,W",
+        help="of global, narrow (up to 128 keys to each side, tuned at 64) and wide (default global,narrow)",
+    )
     command.add_argument("--length", metavar="N,N", help="longest sequences (default: every class)")
     command.add_argument("--workload", metavar="W", help=f"in place of --length: {WORKLOAD_HELP}")
     command.add_argument("--heads", type=int, metavar="N", help="query heads (default: 768 / head size)")

@@ -31,6 +31,8 @@ def _answer_table(arguments: argparse.Namespace) -> None:
     for option, replaced in (("workload", "batch and seq"), ("head", "vocab"), ("json", "a CSV answer")):
         if getattr(arguments, option):
             raise HwsearchError(f"--{option} is not for a table, which has {replaced} instead")
+    if arguments.attention:
+        raise HwsearchError("--attention is for a shape; a table's rows are priced as libraries run them")
     if arguments.explain:
         raise HwsearchError("--explain is for a shape; a table's rows are only priced")
     if arguments.recompute:
@@ -64,6 +66,7 @@ def _predict_shape(arguments: argparse.Namespace) -> None:
         runtime=arguments.runtime,
         head=arguments.head,
         recompute=arguments.recompute,
+        attention_times=arguments.attention or "tuned",
     )
     explanation = explain(prediction, shape, gpu, workload) if arguments.explain else None
     if arguments.json:
@@ -82,12 +85,21 @@ def _describe(p: Prediction) -> str:
             f"{p.shape} on {p.gpu}, {p.workload}, {p.dtype} {mode}, runtime {p.runtime}, head {p.head}",
             f"predicted latency   {1e3 * p.latency_s:12.3f} ms   (constants: {p.calibration})",
             f"90 % interval       {1e3 * p.latency_low_s:12.3f} to {1e3 * p.latency_high_s:.3f} ms",
+            *_attention_lines(p),
             f"real tokens/s       {p.tokens_per_s:12,.0f}",
             f"operations          {p.flops / 1e12:12.3f} TFLOP, {p.flops / p.latency_s / 1e12:,.1f} TFLOP/s",
             f"peak memory         {p.peak_bytes / 2**30:12.2f} GiB;"
             f" largest batch that fits: {p.largest_batch:,}",
         ]
     )
+
+
+def _attention_lines(p: Prediction) -> list[str]:
+    """Whose times were used; one line where that is the same for all layers."""
+    texts = {name: str(time) for name, time in p.attention.items()}
+    if len(set(texts.values())) == 1:
+        texts = {"attention": next(iter(texts.values()))}
+    return [f"{name:<20}{text}" for name, text in texts.items()]
 
 
 def _describe_parts(p: Prediction) -> str:

@@ -20,7 +20,6 @@ from hwsearch.kernels.tuned import LENGTHS, own_folder
 from hwsearch.report.tuned import placed_json, placed_table
 from hwsearch.space.search_space import load_space
 from hwsearch.tuning.problems import (
-    LOCAL,
     Problem,
     Wanted,
     everything,
@@ -99,11 +98,11 @@ def _wanted(arguments: argparse.Namespace, gpu: Gpu) -> Wanted:
     elif arguments.all:
         default = everything(gpu)
     else:
-        default = Wanted((gpu.default_dtype,), (HEAD_SIZE,), (None, LOCAL), LENGTHS)
+        default = Wanted((gpu.default_dtype,), (HEAD_SIZE,), ("global", "narrow"), LENGTHS)
     return Wanted(
         (arguments.dtype,) if arguments.dtype else default.dtypes,
         _numbers(arguments.head_size, "--head-size") or default.head_sizes,
-        _windows(arguments.window) or default.windows,
+        tuple(arguments.window.split(",")) if arguments.window else default.windows,
         _numbers(arguments.length, "--length") or default.lengths,
         arguments.heads,
         parse_workload(arguments.workload) if arguments.workload else None,
@@ -125,11 +124,3 @@ def _numbers(text: str | None, option: str) -> tuple[int, ...]:
         return tuple(int(each) for each in text.split(",")) if text else ()
     except ValueError:
         raise HwsearchError(f"{option}: found {text!r}; accepted: whole numbers joined by commas") from None
-
-
-def _windows(text: str | None) -> tuple[int | None, ...]:
-    if not text:
-        return ()
-    numbers = ",".join(each for each in text.split(",") if each != "global")
-    every = (None,) if "global" in text.split(",") else ()
-    return every + _numbers(numbers, "--window")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -12,15 +12,15 @@ from hwsearch.cost.distinct import Distinct, Seconds
 from hwsearch.cost.gemm import bmm_seconds, gemm_seconds
 from hwsearch.cost.layer import Attention, Gemm, Operator, Products, Rows, Stream, Width
 from hwsearch.cost.runtime import GAP_S_PER_KERNEL
-from hwsearch.cost.stream import StreamKernel, bytes_seconds, stream_seconds
+from hwsearch.cost.stream import STREAM_TRAINING_FACTOR, StreamKernel, bytes_seconds, stream_seconds
+from hwsearch.cost.tuned_attention import AttentionTime, TunedAttention, runs_own_attention
+from hwsearch.gpu.attention_kernels import choose_kernel
 from hwsearch.gpu.profile import Gpu
 from hwsearch.settings import Settings
 from hwsearch.shape.architecture import Architecture
 from hwsearch.shape.table import Column
 from hwsearch.workload import Workload
 
-# Backward of a stream reads the incoming gradient and what forward saved, and writes a gradient.
-STREAM_TRAINING_FACTOR = 3.0
 # Launches of forward, backward (two products for each of forward's) and optimizer over those of forward.
 TRAINING_KERNELS = 3
 # AdamW in float32: reads parameter, gradient and two moments, writes parameter and two moments.
@@ -43,7 +43,7 @@ class Batch(ABC):
 
     @abstractmethod
     def attention(self, sizes: Distinct, window: Column | None, kernel: str | None) -> Seconds:
-        """Forward attention, global or within a window to each side."""
+        """Forward attention of a library's kernel, global or within a window to each side."""
 
     @abstractmethod
     def sequences(self, sizes: Distinct) -> tuple[Column, Column]:
@@ -66,10 +66,14 @@ class Batch(ABC):
                 forward = stream_seconds(self.gpu, self.dtype, rows, width, kernel, operator.passes)
                 return forward * STREAM_TRAINING_FACTOR if self.training else forward
             case Attention():
-                forward = self.attention(sizes, window, operator.kernel)
-                return forward * (1 + BACKWARD_FACTOR) if self.training else forward
+                return self.attention_with_backward(operator, sizes, window)
             case Products():
                 return self._products(operator, sizes)
+
+    def attention_with_backward(self, operator: Attention, sizes: Distinct, window: Column | None) -> Seconds:
+        """The attention kernel; in training with its backward."""
+        forward = self.attention(sizes, window, operator.kernel)
+        return forward * (1 + BACKWARD_FACTOR) if self.training else forward
 
     def optimizer(self, parameters: Column) -> Seconds:
         """One AdamW step over `parameters` [N]."""
@@ -118,16 +122,29 @@ class Batch(ABC):
 
 @dataclass(frozen=True)
 class WorkloadBatch(Batch):
-    """The same sequences for every shape; whether padding is computed is the architecture's matter."""
+    """The same sequences for every shape; whether padding is computed is the architecture's matter.
+
+    `tuned` answers for attention kernels of our own, None where others run.
+    """
 
     workload: Workload
     settings: Settings
+    tuned: TunedAttention | None = None
 
     @classmethod
     def of(
         cls, gpu: Gpu, workload: Workload, settings: Settings, architecture: Architecture
     ) -> WorkloadBatch:
-        return cls(gpu, settings.dtype_on(gpu), settings.training, architecture, workload, settings)
+        dtype = settings.dtype_on(gpu)
+        batch = cls(gpu, dtype, settings.training, architecture, workload, settings)
+        if settings.attention_times == "library" or not runs_own_attention(architecture, settings.runtime):
+            return batch
+        longest = int(batch.lengths[0].max())
+        return replace(batch, tuned=TunedAttention(gpu, batch.attention_dtype, longest))
+
+    @property
+    def attention_dtype(self) -> str:
+        return self.settings.attention_dtype or self.dtype
 
     @property
     def lengths(self) -> tuple[Column, Column]:
@@ -162,7 +179,7 @@ class WorkloadBatch(Batch):
         lengths, counts = self.lengths
         return attention_seconds(
             self.gpu,
-            self.settings.attention_dtype or self.dtype,
+            self.attention_dtype,
             lengths,
             counts,
             sizes["heads"],
@@ -171,3 +188,23 @@ class WorkloadBatch(Batch):
             key_value_heads=sizes["kv_heads"],
             kernel=kernel,
         )
+
+    def attention_with_backward(self, operator: Attention, sizes: Distinct, window: Column | None) -> Seconds:
+        if self.tuned is None or operator.rotation is None:
+            return super().attention_with_backward(operator, sizes, window)
+        forward = self.attention(sizes, window, operator.kernel)
+        rotation = replace(self, training=False).seconds(operator.rotation, sizes)
+        factor, backward_factor = self.tuned.factors(sizes["head_size"], window, self.training)
+        seconds = factor * (forward + rotation)
+        if self.training:
+            rotation_backward = self.seconds(operator.rotation, sizes) - rotation
+            seconds = seconds + backward_factor * (BACKWARD_FACTOR * forward + rotation_backward)
+        return np.asarray(seconds)
+
+    def attention_time(self, operator: Attention, head_size: int, window: int | None) -> AttentionTime:
+        """Where the seconds of `operator` come from in one layer."""
+        if self.tuned is None or operator.rotation is None:
+            return AttentionTime.of_library(
+                choose_kernel(self.gpu, self.attention_dtype, operator.kernel), self.training
+            )
+        return self.tuned.time(self.tuned.key(head_size, window), self.training)

@@ -18,6 +18,7 @@ from hwsearch.cost.layer import (
     head_operators,
     in_feed_forward,
     layer_operators,
+    rotated_within,
 )
 from hwsearch.cost.runtime import RUNTIMES
 from hwsearch.gpu.profile import Gpu
@@ -102,6 +103,10 @@ def encoder_time(layers: DistinctLayers, gpu: Gpu, workload: Workload, settings:
     fused = settings.attention == "flash"
     kernels_of_layer = replace(runtime.kernels(gpu, batch.dtype), fused_attention=fused)
     layer = layer_operators(architecture, kernels_of_layer, settings.attention_cast_bytes(batch.dtype))
+    # Counted with the rotation's, which configurations of our kernels may launch as well.
+    launches = count_kernels(layer)
+    if fused and batch.tuned and batch.tuned.knows(layers.windows, settings.training):
+        layer = rotated_within(layer)
     embedding = embedding_operators()
     parts = outside_parts(embedding, layers.widths, batch)
     sizes = (layers.widths, layers.feed_forwards, reaches, depth)
@@ -111,14 +116,14 @@ def encoder_time(layers: DistinctLayers, gpu: Gpu, workload: Workload, settings:
         pairs = zip(in_layers, again, strict=True)
         in_layers = [replace(p, each=p.each + q.each, recomputed=True) for p, q in pairs]
     parts += in_layers
-    kernels = count_kernels(embedding) + depth * count_kernels(layer)
+    kernels = count_kernels(embedding) + depth * launches
     if settings.head == "mlm":
         head = head_operators(architecture, settings.training)
         parts += outside_parts(head, layers.vocabularies, batch)
         kernels = kernels + count_kernels(head)
     if settings.training:
         parts.append(Part("optimizer", layers.sizes, batch.optimizer(layers.sizes["parameters"]), 1))
-        kernels = kernels * TRAINING_KERNELS + settings.recompute * depth * count_kernels(layer)
+        kernels = kernels * TRAINING_KERNELS + settings.recompute * depth * launches
     return EncoderTime(tuple(parts), np.asarray(kernels * runtime.host_s_per_kernel, dtype=float))
 
 

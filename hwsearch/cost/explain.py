@@ -115,7 +115,7 @@ class Explanation:
 def explain(prediction: Prediction, shape: EncoderShape, gpu: Gpu, workload: Workload) -> Explanation:
     """Take `prediction` apart; shape, GPU and workload are those that it was made for."""
     p = prediction
-    settings = Settings(p.mode, p.runtime, p.head, p.dtype, p.recompute)
+    settings = Settings(p.mode, p.runtime, p.head, p.dtype, p.recompute, attention_times=p.attention_times)
     time = encoder_time(DistinctLayers(ShapeTable.of([shape])), gpu, workload, settings)
     batch = WorkloadBatch.of(gpu, workload, settings, shape.architecture)
     host_s, per_kernel = float(time.host[0]), RUNTIMES[p.runtime].host_s_per_kernel

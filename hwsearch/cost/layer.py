@@ -25,6 +25,11 @@ LinearInputs = Literal["hidden", "query", "intermediate"]
 Rows = Literal["tokens", "scores", "positions", "head_tokens", "hidden", "query", "intermediate"]
 
 
+ROTARY = "rotary embedding"
+# Encoders that unpad bring a kernel that turns queries and keys in place.
+ROTARY_PASSES = 2
+
+
 @dataclass(frozen=True)
 class Gemm:
     """y[rows, outputs] = x[rows, inputs] W^T."""
@@ -53,10 +58,12 @@ class Attention:
     """softmax(Q K^T) V over the sequences; which layers are local is a matter of the shape.
 
     `kernel` is one of hwsearch.gpu.attention_kernels.KERNELS, None the best that the GPU runs.
+    `rotation` is that of queries and keys, where it is the kernel's own work.
     """
 
     name: str = "attention"
     kernel: str | None = None
+    rotation: Stream | None = None
     kernels: int = 1
 
 
@@ -104,6 +111,13 @@ def layer_operators(
         *_linear("feed-forward Wo", "hidden", "intermediate", kernels),
         *residual,
     )
+
+
+def rotated_within(operators: Sequence[Operator]) -> tuple[Operator, ...]:
+    """The same layer with attention kernels that rotate queries and keys, as hwsearch's own do."""
+    rotation = next(o for o in operators if isinstance(o, Stream) and o.name == ROTARY)
+    others = [operator for operator in operators if operator is not rotation]
+    return tuple(replace(o, rotation=rotation) if isinstance(o, Attention) else o for o in others)
 
 
 def embedding_operators() -> tuple[Operator, ...]:
@@ -159,8 +173,8 @@ def _linear(name: str, outputs: Width, inputs: LinearInputs, kernels: Kernels) -
 
 
 def _rotary(architecture: Architecture, kernels: Kernels) -> list[Stream]:
-    """The rotation of queries and keys. Encoders that unpad bring a kernel for it."""
-    return _streams("rotary embedding", "rotated", (2,) if architecture.unpads else kernels.rotary)
+    """The rotation of queries and keys."""
+    return _streams(ROTARY, "rotated", (ROTARY_PASSES,) if architecture.unpads else kernels.rotary)
 
 
 def _unfused_attention(kernels: Kernels) -> list[Operator]:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from hwsearch.cost.batch import WorkloadBatch
 from hwsearch.cost.distinct import DistinctLayers
-from hwsearch.cost.encoder import encoder_time, with_attention
+from hwsearch.cost.encoder import EncoderTime, encoder_time, with_attention
 from hwsearch.cost.interval import ENCODER_INTERVAL
+from hwsearch.cost.layer import Attention
 from hwsearch.cost.memory import encoder_memory
+from hwsearch.cost.tuned_attention import AttentionTime
+from hwsearch.cost.work import only
 from hwsearch.gpu.profile import Gpu
-from hwsearch.settings import Head, Mode, RuntimeName, Settings
+from hwsearch.settings import AttentionTimes, Head, Mode, RuntimeName, Settings
 from hwsearch.shape.encoder_shape import EncoderShape
 from hwsearch.shape.flops import count_flops
 from hwsearch.shape.table import ShapeTable
@@ -30,6 +34,8 @@ class Prediction:
         tokens_per_s: real tokens, never padding.
         peak_bytes: predicted peak memory.
         largest_batch: sequences like the workload's that fit the GPU at once.
+        attention_times: whose attention was to be priced, see hwsearch.settings.
+        attention: where the time of each part that is one attention kernel comes from, by name of the part.
         calibration: what the GPU's constants rest on, see CalibrationKind in hwsearch.gpu.calibration.
     """
 
@@ -51,6 +57,8 @@ class Prediction:
     peak_bytes: float
     largest_batch: int
     calibration: str
+    attention_times: AttentionTimes
+    attention: dict[str, AttentionTime]
 
 
 def predict_shape(
@@ -63,16 +71,18 @@ def predict_shape(
     runtime: RuntimeName = "graph",
     head: Head | None = None,
     recompute: bool = False,
+    attention_times: AttentionTimes = "library",
 ) -> Prediction:
     """Predict one shape; the head defaults to none for inference and mlm for training.
 
     Raises HwsearchError for a dtype that the GPU lacks, and for recomputation outside training.
     """
     head = head or ("mlm" if mode == "training" else "none")
-    settings = Settings(mode, runtime, head, dtype, recompute)
+    settings = Settings(mode, runtime, head, dtype, recompute, attention_times=attention_times)
     settings = with_attention(settings, shape.architecture, gpu)
     table = ShapeTable.of([shape])
     time = encoder_time(DistinctLayers(table), gpu, workload, settings)
+    batch = WorkloadBatch.of(gpu, workload, settings, shape.architecture)
     memory = encoder_memory(table, workload, settings, settings.dtype_on(gpu))
     latency = float(time.latency[0])
     return Prediction(
@@ -94,7 +104,21 @@ def predict_shape(
         peak_bytes=float(memory.peak_bytes[0]),
         largest_batch=int(memory.largest_batch(gpu, workload)[0]),
         calibration=gpu.calibration.kind,
+        attention_times=attention_times,
+        attention=_attention(time, batch),
     )
+
+
+def _attention(time: EncoderTime, batch: WorkloadBatch) -> dict[str, AttentionTime]:
+    """Of the one shape that was priced; kinds of layers that it lacks are left out."""
+    return {
+        part.name: batch.attention_time(
+            operator, only(part.distinct["head_size"]), None if part.window is None else only(part.window)
+        )
+        for part in time.parts
+        for operator in part.operators
+        if isinstance(operator, Attention) and part.seconds.any()
+    }
 
 
 def count_workload_flops(shape: EncoderShape, workload: Workload, settings: Settings) -> int:

@@ -36,6 +36,8 @@ STEP_ELEMENTS = 4
 ROWS_PER_SM = 16
 # Taken between 0.65 and 0.75, which suit different GPUs: results/attention_and_stream_designs.md.
 REREAD_SHARE = 0.7
+# Backward of a stream reads the incoming gradient and what forward saved, and writes a gradient.
+STREAM_TRAINING_FACTOR = 3.0
 
 
 @dataclass(frozen=True)

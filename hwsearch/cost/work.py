@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from hwsearch.cost.batch import STREAM_TRAINING_FACTOR, Count, WorkloadBatch
+from hwsearch.cost.batch import Count, WorkloadBatch
 from hwsearch.cost.distinct import Distinct
 from hwsearch.cost.layer import Attention, Operator, Products, Stream
+from hwsearch.cost.stream import STREAM_TRAINING_FACTOR
 from hwsearch.gpu.profile import BYTES_PER_ELEMENT
 from hwsearch.shape.flops import visible_pairs
 from hwsearch.shape.table import Column

@@ -4,7 +4,8 @@
 In that process `timing` warms a call up and takes samples of it: events on a GPU, the wall clock on a CPU.
 `race` compares versions by samples taken in turn, and stops as soon as statistics tell.
 `nvml` reads the card's clocks, throttle counters and energy before and after; it never changes a setting.
-`sample.measure` ties these: a row's worth of figures, taken again if something disturbed the card.
+`conditions.undisturbed` does work again if something disturbed the card, and says what the card was like.
+`sample.measure` ties these: one call, a row's worth of figures.
 `energy.joules` repeats a call for a second, since the card's energy counter ticks ten times a second.
 `failure` and `device` are the words for what went wrong and where things run.
 

@@ -40,6 +40,8 @@ GLANCE_SECONDS = 0.2
 # How long a killed process may take to go; one that is stuck in a driver is left behind.
 FAREWELL_SECONDS = 10.0
 OUTPUT_LINES, OUTPUT_BYTES = 30, 4096
+# Linux lets an ordinary user have pipes of this size; most hold a sixteenth of it.
+LARGEST_PIPE = 1 << 20
 
 # How long the pickle is that follows.
 LENGTH = struct.Struct("!Q")
@@ -101,23 +103,26 @@ class Child:
         self.close()
 
     def _start(self) -> None:
-        self._channel, theirs = socket.socketpair()
-        self._prints, printing = socket.socketpair()
-        with theirs, printing:
+        # Not yet an attribute: if Ctrl-C comes before all is set, it is closed, and the child ends by itself.
+        channel, theirs = socket.socketpair()
+        with theirs:
             # Where this interpreter finds modules, that one does too.
             path = [entry for entry in sys.path if isinstance(entry, str)]
             code = f"import sys; sys.path[:] = {path!r}; from hwsearch.measure.child_main import serve"
-            self._process = subprocess.Popen(
+            process = subprocess.Popen(
                 [sys.executable, "-u", "-c", f"{code}; serve({theirs.fileno()})"],
                 stdin=subprocess.DEVNULL,
-                stdout=printing.fileno(),
+                stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
+                bufsize=0,
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
             )
-        self._channel.setblocking(False)
-        self._prints.setblocking(False)
-        self._printed = b""
+        assert process.stdout is not None
+        channel.setblocking(False)
+        os.set_blocking(process.stdout.fileno(), False)
+        self._channel, self._prints, self._printed = channel, process.stdout, b""
+        self._process = process
 
     def _ask(self, request: bytes, seconds: float) -> Any:
         """Send a request and wait for its answer; after a crash or a time-out the child is no more."""
@@ -137,9 +142,10 @@ class Child:
         except EOFError:
             with suppress(subprocess.TimeoutExpired):  # it is on its way out, with a status of its own
                 process.wait(FAREWELL_SECONDS)
+            ended = _how_it_ended(process.returncode)
             self._read_output()
             self.close()
-            return Failure(CRASH, _how_it_ended(process.returncode), self._output())
+            return Failure(CRASH, ended, self._output())
         except Exception as error:  # the answer is of a class that the parent lacks
             return Failure(ERROR, f"the answer cannot be read: {reason(error)}")
         if isinstance(answer, Failure):
@@ -189,7 +195,8 @@ class Child:
             gone = self._process.poll() is not None
             poll = select.poll()
             poll.register(self._channel, event)
-            poll.register(self._prints, select.POLLIN)
+            if not self._prints.closed:
+                poll.register(self._prints, select.POLLIN)
             ready = [descriptor for descriptor, _ in poll.poll(1e3 * min(left, GLANCE_SECONDS))]
             self._read_output()
             if self._channel.fileno() in ready:
@@ -198,19 +205,23 @@ class Child:
                 raise EOFError
 
     def _read_output(self) -> None:
-        with suppress(OSError):  # nothing there now
-            while chunk := self._prints.recv(1 << 16):
-                self._printed = (self._printed + chunk)[-OUTPUT_BYTES:]
+        """Keep the end of what a pipe may hold; a child that never stops printing is not waited for."""
+        left = LARGEST_PIPE
+        while left > 0 and not self._prints.closed:
+            chunk = self._prints.read(left)
+            if chunk is None:  # nothing now
+                return
+            if not chunk:  # the child has closed its side
+                self._prints.close()
+            left -= len(chunk)
+            self._printed = (self._printed + chunk)[-OUTPUT_BYTES:]
 
     def _ask_where(self) -> None:
         """Let a child that hangs print where it does: faulthandler there answers this signal."""
         assert self._process is not None
         with suppress(ProcessLookupError):
             self._process.send_signal(signal.SIGUSR1)
-        poll = select.poll()
-        poll.register(self._prints, select.POLLIN)
-        poll.poll(1e3 * GLANCE_SECONDS)
-        time.sleep(GLANCE_SECONDS / 10)
+        time.sleep(GLANCE_SECONDS / 4)
         self._read_output()
 
     def _output(self) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from io import BufferedRWPair
 
-from hwsearch.measure.child import LENGTH
+from hwsearch.measure.child import LENGTH, START_SECONDS
 from hwsearch.measure.device import DeviceLost, check_device, device_in_use, synchronize
 from hwsearch.measure.failure import CRASH, ERROR, Failure, failure
 
@@ -41,14 +41,15 @@ def serve(descriptor: int) -> None:
 
     def answer() -> object:
         method, arguments, timeout = pickle.loads(request)
-        faulthandler.dump_traceback_later(timeout + GRACE_SECONDS, exit=True)
+        _end_after(timeout)
         return getattr(subject[0], method)(*arguments)
 
+    _end_after(START_SECONDS)
     _send(stream, _performed(build))
     while True:
+        faulthandler.cancel_dump_traceback_later()
         request = _receive(stream)
         _send(stream, _performed(answer))
-        faulthandler.cancel_dump_traceback_later()
 
 
 def _performed(action: Callable[[], object]) -> bytes:
@@ -87,6 +88,11 @@ def _receive(stream: BufferedRWPair) -> bytes:
 def _send(stream: BufferedRWPair, data: bytes) -> None:
     stream.write(LENGTH.pack(len(data)) + data)
     stream.flush()
+
+
+def _end_after(seconds: float) -> None:
+    """For calls in which the thread that watches the parent cannot run."""
+    faulthandler.dump_traceback_later(min(seconds + GRACE_SECONDS, threading.TIMEOUT_MAX), exit=True)
 
 
 def _end_with_parent(descriptor: int) -> None:

@@ -37,7 +37,7 @@ VIOLATIONS = {THERMAL: 1, POWER_CAP: 0}
 BITS = {THERMAL: 0x20 | 0x40, POWER_BRAKE: 0x80, POWER_CAP: 0x4}
 IDLE_BIT = 0x1
 # The member of a field's value by NVML_VALUE_TYPE_*.
-VALUE_MEMBERS = ("dVal", "uiVal", "ulVal", "ullVal", "sllVal", "siVal")
+VALUE_MEMBERS = ("dVal", "uiVal", "ulVal", "ullVal", "sllVal", "siVal", "usVal")
 
 
 @dataclass(frozen=True)
@@ -86,15 +86,13 @@ class Watch:
         """All at once; some milliseconds. The clocks first, while the card may still be busy."""
         if self.nvml is None:
             return Reading(time.monotonic())
-        watts = self._ask("nvmlDeviceGetPowerUsage")
-        limit = self._ask("nvmlDeviceGetEnforcedPowerLimit")
         return Reading(
             sm_mhz=self._ask("nvmlDeviceGetClockInfo", 1),  # NVML_CLOCK_SM
             memory_mhz=self._ask("nvmlDeviceGetClockInfo", 2),  # NVML_CLOCK_MEM
             reasons=self._reasons(),
             celsius=self._ask("nvmlDeviceGetTemperature", 0),  # NVML_TEMPERATURE_GPU
-            watts=None if watts is None else watts / 1e3,
-            limit_watts=None if limit is None else limit / 1e3,
+            watts=_thousandth(self._ask("nvmlDeviceGetPowerUsage")),
+            limit_watts=_thousandth(self._ask("nvmlDeviceGetEnforcedPowerLimit")),
             throttled_ns={name: self._throttled(name) for name in COUNTERS},
             joules=self.joules(),
             others=self._others(),
@@ -105,8 +103,7 @@ class Watch:
         """Energy of the card since some moment; the counter moves about ten times a second."""
         if self.nvml is None or self.is_slice:
             return None
-        millijoules = self._ask("nvmlDeviceGetTotalEnergyConsumption")
-        return None if millijoules is None else millijoules / 1e3
+        return _thousandth(self._ask("nvmlDeviceGetTotalEnergyConsumption"))
 
     def _ask(self, question: str, *arguments: Any) -> Any:
         return _ask(self.nvml, question, self.handle, *arguments)
@@ -163,21 +160,20 @@ def watch_gpu(uuid: str, pci_address: str) -> Watch:
     except pynvml.NVMLError as error:
         return Watch(note=f"NVML failed: {error}: the GPU is not watched")
     handle = _ask(pynvml, "nvmlDeviceGetHandleByUUID", f"GPU-{uuid}")
-    slice_ = _ask(pynvml, "nvmlDeviceGetHandleByUUID", f"MIG-{uuid}") if handle is None else None
-    if slice_ is not None:
-        handle = _ask(pynvml, "nvmlDeviceGetDeviceHandleFromMigDeviceHandle", slice_)
-    if handle is None:
-        handle = _ask(pynvml, "nvmlDeviceGetHandleByPciBusId", pci_address)
+    # A slice of a MIG card may have a UUID of its own or pass for its card: either way the card is found.
+    handle = _ask(pynvml, "nvmlDeviceGetHandleByPciBusId", pci_address) if handle is None else handle
     if handle is None:
         return Watch(note=f"NVML knows no GPU {uuid} nor one at {pci_address}: the GPU is not watched")
+    mig = _ask(pynvml, "nvmlDeviceGetMigMode", handle)
+    is_slice = bool(mig and mig[0])
     return Watch(
         name=_text(_ask(pynvml, "nvmlDeviceGetName", handle)),
         uuid=_text(_ask(pynvml, "nvmlDeviceGetUUID", handle)),
         driver=_text(_ask(pynvml, "nvmlSystemGetDriverVersion")),
-        note="a MIG slice: its card's clocks, no energy" if slice_ is not None else "",
+        note="a MIG slice: its card's clocks, no energy" if is_slice else "",
         nvml=pynvml,
         handle=handle,
-        is_slice=slice_ is not None,
+        is_slice=is_slice,
     )
 
 
@@ -228,6 +224,11 @@ def _ask(nvml: Any, question: str, *arguments: Any) -> Any:
         return getattr(nvml, question)(*arguments)
     except (AttributeError, nvml.NVMLError):
         return None
+
+
+def _thousandth(value: int | None) -> float | None:
+    """Watts of milliwatts, joules of millijoules."""
+    return None if value is None else value / 1e3
 
 
 def _text(value: Any) -> str | None:

@@ -5,8 +5,9 @@
 
 What a sample is on a GPU: the device first sleeps for a moment, in which the host queues all repeats, so that
 the gaps between launches are not timed. Before every repeat a buffer of the size of the L2 is overwritten,
-outside the timed window, so that no call finds its inputs there because it ran a moment ago. Many small
-kernels are timed as a CUDA graph: `warm_up(graphed(call), "cuda")`.
+outside the timed window, so that no call finds its inputs there because it ran a moment ago. A call of many
+small kernels is timed as a CUDA graph, `warm_up(graphed(call), "cuda")`: beyond some thousand launches the
+queue is full, and the host's pace would be timed.
 
 Inputs are the caller's matter. Never zeros: a card multiplies them faster than real numbers.
 """
@@ -57,17 +58,19 @@ def warm_up(call: Call, device: str) -> Plan:
     """Run `call` until compilation, caches and clocks are behind it. Raises what `call` raises."""
     if device not in (CUDA, CPU):
         raise ValueError(f"device: {device!r}, accepted are {CUDA!r} and {CPU!r}")
-    start = time.perf_counter()
     call()
     synchronize(device)
+    start = time.perf_counter()  # after compilation, in which the card idles
     busy: list[float] = []
     while not busy or time.perf_counter() - start < WARM_UP_SECONDS:
         busy.append(_wall_clock(call))
         synchronize(device)
     host = statistics.median(busy)
     once = min(sample(Plan(call, device, 1, host)) for _ in range(3)) if device == CUDA else host
-    repeats = max(1, min(MOST_REPEATS, round(SAMPLE_SECONDS / max(once, SHORTEST_SECONDS))))
-    return Plan(call, device, repeats, host)
+    repeats = min(MOST_REPEATS, round(SAMPLE_SECONDS / max(once, SHORTEST_SECONDS)))
+    if device == CUDA:  # no more than the host can queue while the device sleeps
+        repeats = min(repeats, int(LONGEST_SLEEP_SECONDS / _sleep_seconds(host, 1)))
+    return Plan(call, device, max(1, repeats), host)
 
 
 def sample(plan: Plan) -> float:
@@ -90,7 +93,7 @@ def _on_cuda(plan: Plan) -> list[float]:
         [torch.cuda.Event(enable_timing=True) for _ in range(2)]  # type: ignore[no-untyped-call]
         for _ in range(plan.repeats)
     ]
-    sleep = min(1.5 * (plan.host + AROUND_SECONDS) * plan.repeats + 1e-4, LONGEST_SLEEP_SECONDS)
+    sleep = min(_sleep_seconds(plan.host, plan.repeats), LONGEST_SLEEP_SECONDS)
     torch.cuda._sleep(int(sleep * CYCLES_PER_SECOND))  # type: ignore[no-untyped-call]
     for begin, end in events:
         flush.zero_()
@@ -99,6 +102,11 @@ def _on_cuda(plan: Plan) -> list[float]:
         end.record()
     torch.cuda.synchronize()
     return [begin.elapsed_time(end) / 1e3 for begin, end in events]
+
+
+def _sleep_seconds(host: float, repeats: int) -> float:
+    """How long the device has to sleep while the host queues so many calls, with some to spare."""
+    return 1.5 * (host + AROUND_SECONDS) * repeats + 1e-4
 
 
 @cache

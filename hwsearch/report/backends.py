@@ -38,7 +38,8 @@ def backend_lines(gpu: Gpu) -> list[str]:
     priced = {best_kernel(gpu, dtype) for dtype in dtypes} - {"efficient"}
     if priced:
         lines.append(
-            f"  predictions price {', '.join(sorted(priced))}, other libraries' best here, by default"
+            f"  predictions price {', '.join(sorted(priced))}, other libraries' best here, but where a table"
+            " times ours"
         )
     if any("triton" in allowed(_call(gpu, dtype, "global", False)) for dtype in dtypes):
         lines += _tile_lines(gpu, dtypes)

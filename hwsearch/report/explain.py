@@ -158,6 +158,9 @@ def _sources(e: Explanation, p: Prediction) -> list[str]:
     lines = ["Where the numbers come from"]
     for source in e.sources:
         lines += [f"  {line}" for line in evidence_lines(source.block, source.evidence)]
+    for name, time in p.attention.items():
+        if time.tuned:
+            lines.append(f"  {name}: {time} of what is predicted for a library, rotation included")
     lines.append(
         f"  whole encoders, runtime {p.runtime}: {e.end_to_end_error_percent:.1f} % off (median)"
         " on public end-to-end tables"

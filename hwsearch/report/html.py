@@ -8,18 +8,13 @@ import pandas as pd
 
 from hwsearch.errors import HwsearchError
 from hwsearch.files import write_whole
+from hwsearch.report.page import html_page
 from hwsearch.report.summary import Summary, read_summary
 from hwsearch.report.table import footnotes, mark, shown, verdicts
 from hwsearch.search.run_folder import RunFolder
 
 WIDTH, HEIGHT, MARGIN = 760, 420, 60
 ROWS_SHOWN = 50
-STYLE = """
-body { font: 15px/1.5 sans-serif; max-width: 1100px; margin: 2em auto; padding: 0 1em; }
-table { border-collapse: collapse; font-size: 13px; }
-td, th { padding: 2px 8px; text-align: right; white-space: nowrap; }
-tr:nth-child(even) { background: #f4f4f4; } svg text { font: 12px sans-serif; }
-"""
 
 
 def write_report(folder: RunFolder) -> None:
@@ -40,10 +35,10 @@ def write_report(folder: RunFolder) -> None:
 
 
 def report_html(summary: Summary, front: pd.DataFrame) -> str:
-    title = f"hwsearch: {escape(summary['space'])}"
+    title = f"hwsearch: {summary['space']}"
     counts = summary["counts"]
     parts = [
-        f"<h1>{title}</h1>",
+        f"<h1>{escape(title)}</h1>",
         f"<p>{counts['grid']:,} shapes in the grid, {counts['candidates']:,} candidates,"
         f" {counts['front']:,} on the front. Every latency here is <b>{escape(summary['source'])}</b>:"
         f" {escape(summary['mode'])}, {escape(summary['runtime'])},"
@@ -63,10 +58,7 @@ def report_html(summary: Summary, front: pd.DataFrame) -> str:
         f"<h2>The front, best score first ({min(ROWS_SHOWN, len(front))} of {len(front)})</h2>",
         front.head(ROWS_SHOWN).to_html(index=False, border=0, float_format="{:.4g}".format),
     ]
-    return (
-        f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{title}</title>"
-        f"<style>{STYLE}</style>{''.join(parts)}</html>\n"
-    )
+    return html_page(title, "".join(parts))
 
 
 def _winners(summary: Summary) -> pd.DataFrame:

@@ -53,7 +53,30 @@ def footnotes(summary: Summary) -> list[str]:
     ]
     if any(mark(gpu) for gpu in summary["gpus"]):
         notes.append("* constants not all fitted on this GPU; `hwsearch gpus show` tells their source.")
-    return notes
+    return notes + _attention_notes(summary)
+
+
+def _attention_notes(summary: Summary) -> list[str]:
+    """How many kinds of layers tuned tables priced on each GPU, by where their times come from."""
+    # Runs of earlier versions have none.
+    priced: dict[tuple[str, str], list[float]] = {}
+    for where, time in summary.get("attention", {}).items():
+        for each in filter(None, (time["forward"], time["backward"])):
+            of = f"{each['kernel']}, {each['source']} ({each['state']})"
+            if each["source"] != "library":
+                priced.setdefault((where.partition(",")[0], of), []).append(each["factor"])
+    if not priced:
+        return []
+    parts = [f"{gpu}: {of}, {_range(factors)}" for (gpu, of), factors in priced.items()]
+    return [
+        f"attention by tuned tables, in units of what is predicted for libraries: {'; '.join(parts)};"
+        " the rest as libraries run it. By kind of layer: run.yaml."
+    ]
+
+
+def _range(factors: list[float]) -> str:
+    low, high = f"{min(factors):.2f}", f"{max(factors):.2f}"
+    return f"x{low}" if low == high else f"x{low} to x{high}"
 
 
 def verdicts(summary: Summary) -> list[str]:

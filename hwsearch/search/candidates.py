@@ -56,7 +56,8 @@ class Candidates:
 
 
 def settings_of(space: SearchSpace) -> Settings:
-    return Settings(mode=space.file.mode, runtime=space.file.runtime, head=space.head)
+    file = space.file
+    return Settings(mode=file.mode, runtime=file.runtime, head=space.head, attention_times=file.attention)
 
 
 def price(space: SearchSpace, shapes: ShapeTable, report: Report = silent) -> Candidates:

@@ -9,16 +9,19 @@ from pathlib import Path
 import hwsearch.cost
 import hwsearch.gpu
 import hwsearch.shape
+from hwsearch.search.tables_used import tables_used
 from hwsearch.space.search_space import SearchSpace
 
 
 def identity(space: SearchSpace) -> str:
     """Digest of everything that decides the numbers: the space, the GPUs' facts and constants, the lengths
-    of each workload, and the code that prices. Predictions of two identities must not be mixed."""
+    of each workload, what tuned tables say of them, and the code that prices. Predictions of two
+    identities must not be mixed."""
     content = [
         json.dumps(space.description(), sort_keys=True),
         repr([(gpu, gpu.calibration) for gpu in space.gpus]),
         repr([(workload.lengths, workload.padded_length) for workload in space.workloads]),
+        repr(tables_used(space)),
         *_sources(hwsearch.cost.__path__[0]),
         *_sources(hwsearch.gpu.__path__[0]),
         *_sources(hwsearch.shape.__path__[0]),

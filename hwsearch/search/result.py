@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from hwsearch.cost.runtime import RUNTIMES
+from hwsearch.cost.tuned_attention import AttentionTime
 from hwsearch.search.candidates import Candidates
 from hwsearch.search.objectives import Objective, scores
 from hwsearch.search.run_folder import RunFolder
@@ -29,6 +30,7 @@ class RunResult:
         fastest_no_worse_row, like_for_like_row: rows of `candidates`, see `search/winners.py`.
         removals: what each constraint and limit removed; limits alone where the space was explored.
         recorded: complete trials in the study.
+        attention: the kinds of attention layers that tuned tables priced, see `search/tables_used.py`.
     """
 
     space: SearchSpace
@@ -42,6 +44,7 @@ class RunResult:
     like_for_like_row: int | None
     removals: list[Removal]
     recorded: int
+    attention: dict[str, AttentionTime]
 
     @property
     def winners(self) -> list[EncoderShape]:
@@ -66,6 +69,7 @@ class RunResult:
             "workloads": [workload.spec for workload in space.workloads],
             "mode": space.file.mode,
             "runtime": space.file.runtime,
+            "attention": {name: asdict(time) for name, time in self.attention.items()},
             "end_to_end_error_percent": RUNTIMES[space.file.runtime].end_to_end_error_percent,
             "objectives": [
                 {"name": o.name, "direction": o.direction, "weight": o.weight, "reference": o.reference}

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from optuna.exceptions import OptunaError
 from optuna.storages import BaseStorage
 
+from hwsearch.cost.tuned_attention import AttentionTime
 from hwsearch.errors import HwsearchError
 from hwsearch.interrupt import StopOnInterrupt
 from hwsearch.search.candidates import Candidates, Report, price, silent
@@ -31,6 +32,7 @@ from hwsearch.search.study import (
     open_study,
     without_password,
 )
+from hwsearch.search.tables_used import tables_used
 from hwsearch.search.winners import best_by_weight, fastest_no_worse, like_for_like
 from hwsearch.shape.table import ShapeTable
 from hwsearch.space.search_space import LARGEST_GRID, Removal, SearchSpace
@@ -79,8 +81,8 @@ def run(
         plan = FrontPlan.of(space, reference, trials or DEFAULT_FRONT_TRIALS, report)
     else:
         plan = ExplorationPlan.of(space, reference, trials or DEFAULT_TPE_TRIALS, seed)
-    digest = identity(space)
-    inputs = _inputs(space, digest, sampler, seed, storage)
+    digest, attention = identity(space), tables_used(space)
+    inputs = _inputs(space, digest, attention, sampler, seed, storage)
     # Interrupts wait for the end of a trial: Optuna's journal must not be left in the middle of a write.
     with ExitStack() as held, StopOnInterrupt() as stop:
         if storage is not None:
@@ -96,7 +98,8 @@ def run(
             claimed = storage is None or is_journal(storage)
             fail_stale_trials(study, None if claimed else owner)
             candidates, removals = plan.record(Session(study, owner, report, stop))
-            result = _result(space, folder, candidates, reference, removals, len(complete_trials(study)))
+            recorded = len(complete_trials(study))
+            result = _result(space, folder, candidates, reference, removals, recorded, attention)
             write_run(result, report)
         except OSError as error:
             raise HwsearchError(
@@ -123,6 +126,7 @@ def _result(
     reference: Candidates,
     removals: list[Removal],
     recorded: int,
+    attention: dict[str, AttentionTime],
 ) -> RunResult:
     all_objectives = objectives(space, candidates, reference)
     front = candidates.take(front_rows(losses(all_objectives)))
@@ -139,10 +143,18 @@ def _result(
         like_for_like_row=like_for_like(candidates, reference),
         removals=removals,
         recorded=recorded,
+        attention=attention,
     )
 
 
-def _inputs(space: SearchSpace, digest: str, sampler: str, seed: int, storage: str | None) -> dict[str, Any]:
+def _inputs(
+    space: SearchSpace,
+    digest: str,
+    attention: dict[str, AttentionTime],
+    sampler: str,
+    seed: int,
+    storage: str | None,
+) -> dict[str, Any]:
     """What decides the answer, in plain data; a run folder takes no other."""
     return {
         "space": space.name,
@@ -150,5 +162,6 @@ def _inputs(space: SearchSpace, digest: str, sampler: str, seed: int, storage: s
         "sampler": sampler,
         "seed": seed,
         "storage": without_password(storage or "study.log"),
+        "attention": {name: str(time) for name, time in attention.items()},
         "identity": digest,
     }

@@ -20,7 +20,7 @@ from hwsearch.errors import HwsearchError
 from hwsearch.files import YamlDocument, data_folder, read_yaml
 from hwsearch.gpu.catalog import load_gpu
 from hwsearch.gpu.profile import CPU, Gpu
-from hwsearch.settings import Head, Mode, RuntimeName
+from hwsearch.settings import AttentionTimes, Head, Mode, RuntimeName
 from hwsearch.shape import EncoderShape, parse_shape
 from hwsearch.shape.encoder_shape import LARGEST_POSITION
 from hwsearch.space.values import LARGEST_COUNT, Count, Values, parse_count
@@ -234,6 +234,7 @@ class SpaceFile(_Section):
     mode: Mode = "inference"
     runtime: RuntimeName = "graph"
     head: Head | None = None
+    attention: AttentionTimes = "tuned"
     objectives: Objectives = Objectives()
     constraints: Constraints = Constraints()
     limits: Limits = Limits()

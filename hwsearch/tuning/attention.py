@@ -16,6 +16,7 @@ from hwsearch.kernels.triton_attention.configs import (
     Tiles,
     default_tiles,
 )
+from hwsearch.kernels.triton_attention.tuned_tiles import tiles_of
 from hwsearch.tuning.kernel import Config
 
 if TYPE_CHECKING:
@@ -107,7 +108,8 @@ class AttentionKernel:
     def tiles(self, config: Config) -> Tiles:
         """`config` as the kernels take it, with the defaults of the kernels that it says nothing of."""
         forward, backward = (config, None) if self.name == FORWARD else (None, config)
-        return space.tiles_of(forward, backward, self.default_tiles)
+        tiles: Tiles = tiles_of(forward, backward, self.default_tiles)
+        return tiles
 
     @property
     def default_tiles(self) -> Tiles:
@@ -136,11 +138,11 @@ class AttentionKernel:
         from hwsearch.kernels.triton_attention.compiled import Configuration
 
         tiles = self.tiles(config)
-        dtype = {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32"}[self.dtype]
+        dtype: Any = {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32"}[self.dtype]
 
         def part(kernel: str, tile: Tile, split: object = False) -> Configuration:
-            window = "global" if self.window is None else "local"
-            rope = str(config["rotate"])
+            window: Any = "global" if self.window is None else "local"
+            rope: Any = config["rotate"]
             return Configuration(kernel, dtype, self.head_size, tile, window, bool(split), rope=rope)
 
         parts = [part("rotate", ROTATION_TILE)] if config["rotate"] == "scratch" else []

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any
 
-from hwsearch.measure import energy, nvml
-from hwsearch.measure.device import CUDA, synchronize
-from hwsearch.measure.nvml import Reading, Watch, watch_cuda
+from hwsearch.measure.conditions import Conditions, undisturbed
+from hwsearch.measure.device import CUDA
+from hwsearch.measure.energy import joules
+from hwsearch.measure.nvml import Watch, watch_cuda
 from hwsearch.measure.race import FASTER, Comparison, Finalist, Sample, compare, finals
 from hwsearch.measure.timing import Plan, sample, warm_up
 from hwsearch.tuning.kernel import Config, Kernel
-
-Answer = TypeVar("Answer")
-
-# What disturbed the card gets so long to go away, and twice as long the second time.
-PAUSE_S = 0.5
-MOST_TRIES = 3
 
 
 @dataclass(frozen=True)
@@ -31,18 +27,35 @@ class Measured:
         ratio: to the best so far; 1 where there was none.
         verdict: "faster" | "slower" | "undecided".
         samples: how many were taken of it.
-        conditions: plain values by name: clocks, temperature, power, throttling, what disturbed the card.
+        check_s: seconds of the check before; where machine code was compiled ahead, no compiling is in it.
+        conditions: of the card.
     """
 
     seconds: float
     ratio: float
     verdict: str
     samples: int
-    conditions: dict[str, Any]
+    check_s: float
+    conditions: Conditions
 
 
 class Bench:
     """Lives in a `hwsearch.measure.child`; whatever it raises is that call's failure."""
+
+    def __init__(self) -> None:
+        self._kernel: Kernel | None = None
+        self._races: Races | None = None
+
+    def run(self, kernel: Kernel, method: str, *arguments: Any) -> Any:
+        """What that method of the kernel's Races returns; one kernel is held at a time."""
+        if self._races is None or kernel != self._kernel:
+            self._races = None  # the last kernel's tensors make room
+            self._races, self._kernel = Races(kernel), kernel
+        return getattr(self._races, method)(*arguments)
+
+
+class Races:
+    """One kernel on the device, opened."""
 
     def __init__(self, kernel: Kernel) -> None:
         self._device = kernel.device
@@ -59,33 +72,40 @@ class Bench:
 
     def trial(self, config: Config, most_pairs: int, risk: float) -> Measured:
         """Check `config` and time it in turn with the best so far, until one is known to be faster."""
+        start = time.perf_counter()
         self._opened.check(config)
+        check_s = time.perf_counter() - start
         plan = self._plan(config)
         if self._best is None:
-            seconds, conditions = self._undisturbed(plan, lambda: [sample(plan) for _ in range(most_pairs)])
-            return Measured(statistics.median(seconds), 1.0, FASTER, most_pairs, conditions)
+            seconds, conditions = undisturbed(
+                plan, self._watch, lambda: [sample(plan) for _ in range(most_pairs)]
+            )
+            return Measured(statistics.median(seconds), 1.0, FASTER, most_pairs, check_s, conditions)
         plans = {"challenger": plan, "best": self._best[1]}
-        found, conditions = self._undisturbed(
+        found, conditions = undisturbed(
             plan,
+            self._watch,
             lambda: compare(
                 lambda name: sample(plans[name]), "challenger", "best", most_pairs=most_pairs, risk=risk
             ),
         )
-        return Measured(found.seconds, found.ratio, found.verdict, found.pairs, conditions)
+        return Measured(found.seconds, found.ratio, found.verdict, found.pairs, check_s, conditions)
 
     def finals(self, configs: Sequence[Config], by_energy: bool, most: int, risk: float) -> list[Finalist]:
         """Names are places in `configs`; seconds are joules where energy is raced."""
         names = [str(place) for place in range(len(configs))]
         sampled, plan = self._sampled(configs, by_energy)
-        return self._undisturbed(plan, lambda: finals(sampled, names, most_rounds=most, risk=risk))[0]
+        race = partial(finals, sampled, names, most_rounds=most, risk=risk)
+        return undisturbed(plan, self._watch, race)[0]
 
     def duel(self, config: Config, default: Config, by_energy: bool, most: int, risk: float) -> Comparison:
         sampled, plan = self._sampled((config, default), by_energy)
-        return self._undisturbed(plan, lambda: compare(sampled, "0", "1", most_pairs=most, risk=risk))[0]
+        race = partial(compare, sampled, "0", "1", most_pairs=most, risk=risk)
+        return undisturbed(plan, self._watch, race)[0]
 
     def joules(self, config: Config) -> float:
         """Of one run, over a second and more of runs. Raises ValueError where the card does not tell."""
-        found = energy.joules(self._opened.call(config), self._watch)
+        found = joules(self._opened.call(config), self._watch)
         if found is None:
             raise ValueError(self._watch.note or "the card has no energy counter")
         return found
@@ -99,38 +119,3 @@ class Bench:
         if by_energy:
             return lambda name: self.joules(configs[int(name)]), plans[0]
         return lambda name: sample(plans[int(name)]), plans[0]
-
-    def _undisturbed(self, plan: Plan, race: Callable[[], Answer]) -> tuple[Answer, dict[str, Any]]:
-        """The race's answer, run again where something disturbed the card, and the card's state."""
-        for turn in range(1, MOST_TRIES + 1):
-            before = self._read(plan)
-            answer = race()
-            after = self._read(plan)
-            taint = nvml.taint(before, after)
-            if taint is None or turn == MOST_TRIES:
-                break
-            time.sleep(PAUSE_S * 2 ** (turn - 1))
-        return answer, _conditions(before, after, taint, turn)
-
-    def _read(self, plan: Plan) -> Reading:
-        """Under load: an idle card lowers its clocks."""
-        if self._watch.nvml is not None:
-            for _ in range(plan.repeats):
-                plan.call()
-        reading = self._watch.read()
-        synchronize(self._device)
-        return reading
-
-
-def _conditions(before: Reading, after: Reading, taint: str | None, tries: int) -> dict[str, Any]:
-    capped = nvml.throttled_seconds(before, after, nvml.POWER_CAP)
-    found = {
-        "sm_mhz": after.sm_mhz,
-        "memory_mhz": after.memory_mhz,
-        "celsius": after.celsius,
-        "watts": after.watts,
-        "power capped seconds": capped,
-        "taint": taint,
-        "tries": tries if tries > 1 else None,
-    }
-    return {name: value for name, value in found.items() if value is not None}

@@ -8,9 +8,10 @@ the study is all that a later session needs.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +19,24 @@ from optuna.trial import Trial
 
 from hwsearch.errors import HwsearchError
 from hwsearch.interrupt import StopOnInterrupt
-from hwsearch.measure.child import Child
 from hwsearch.measure.failure import Failure
 from hwsearch.measure.race import SLOWER
-from hwsearch.tuning.bench import Bench, Measured
-from hwsearch.tuning.compile_ahead import CompileAhead
+from hwsearch.tuning.bench import Measured
 from hwsearch.tuning.final_race import LIMITS, Limits, Objective, Tuned, decide
 from hwsearch.tuning.kernel import Config, Kernel
-from hwsearch.tuning.kernel_study import CODE, VERDICT, KernelStudy, Record, opened
+from hwsearch.tuning.kernel_study import (
+    CHECK_S,
+    CODE,
+    COMPILE_S,
+    TRIAL_S,
+    VERDICT,
+    KernelStudy,
+    Record,
+    opened,
+)
 from hwsearch.tuning.progress import Progress
 from hwsearch.tuning.tuning_space import TuningSpace
+from hwsearch.tuning.workshop import Compiled, Desk, Workshop
 
 # Energy takes a second or more a configuration: only those nearly as fast as the best are worth it.
 ENERGY_WITHIN = 1.5
@@ -50,10 +59,11 @@ def tune_kernel(
     trials: int,
     seconds: float,
     objective: Objective,
-    workers: int,
+    workshop: Workshop,
     folder: Path,
     report: Callable[[Progress], None],
     warn: Callable[[str], None],
+    first: Sequence[Config] = (),
     limits: Limits = LIMITS,
 ) -> Tuned:
     """Tune until `trials` have ended, earlier sessions included, or `seconds` of this one.
@@ -61,7 +71,8 @@ def tune_kernel(
     Args:
         name: of the study, which lies in folder/<name>.log.
         identity: plain data; a study of another identity is another study.
-        workers: processes that compile ahead.
+        workshop: its processes serve this kernel and the next.
+        first: configurations to try right after the default, such as the best of a model.
 
     Raises HwsearchError where nothing runs, the device cannot be opened or another process tunes the same;
     Interrupted after Ctrl-C, a second one at once.
@@ -72,10 +83,10 @@ def tune_kernel(
     with ExitStack() as held, StopOnInterrupt() as stop:
         everything = (identity, objective, configurations)
         study = held.enter_context(opened(folder, name, everything, space, objectives, warn))
-        bench = held.enter_context(Child(Bench, kernel))
-        compiler = held.enter_context(CompileAhead(kernel, workers, limits.compile_s))
+        study.begin_with([default, *first])
+        bench = workshop.bench(kernel)
         campaign = _Campaign(study, space, default, bench, objective, limits, trials, seconds, report)
-        campaign.run(compiler, workers, stop)
+        campaign.run(workshop, kernel, stop)
         if stop.requested and not campaign.kept:
             raise Interrupted(None)
         tuned = campaign.decide()
@@ -84,31 +95,26 @@ def tune_kernel(
     return tuned
 
 
+@dataclass
 class _Campaign:
-    """One session; what it knows is the study's records."""
+    """One session; what it knows is the study's records, and which of them run no more."""
 
-    def __init__(
-        self,
-        study: KernelStudy,
-        space: TuningSpace,
-        default: Config,
-        bench: Child,
-        objective: Objective,
-        limits: Limits,
-        trials: int,
-        seconds: float,
-        report: Callable[[Progress], None],
-    ) -> None:
-        self._study, self._space, self._default, self._bench = study, space, default, bench
-        self._objective, self._limits, self._report = objective, limits, report
-        self._trials, self._budget_s, self._start = trials, seconds, time.monotonic()
-        # Configurations that ran once and do not any more.
-        self._dropped: set[int] = set()
+    study: KernelStudy
+    space: TuningSpace
+    default: Config
+    bench: Desk
+    objective: Objective
+    limits: Limits
+    trials: int
+    budget_s: float
+    report: Callable[[Progress], None]
+    start: float = field(default_factory=time.monotonic)
+    dropped: set[int] = field(default_factory=set)
 
     @property
     def kept(self) -> list[Record]:
         """Of the configurations that may win, fastest first."""
-        kept = [r for r in self._study.records if r.kept and r.row not in self._dropped]
+        kept = [r for r in self.study.records if r.kept and r.row not in self.dropped]
         return sorted(kept, key=_seconds)
 
     @property
@@ -116,25 +122,27 @@ class _Campaign:
         """What others are raced against: the last that won a race."""
         return next((record for record in self.kept if record.faster), None)
 
-    def run(self, compiler: CompileAhead, workers: int, stop: StopOnInterrupt) -> None:
+    def run(self, workshop: Workshop, kernel: Kernel, stop: StopOnInterrupt) -> None:
         """Measure until the trials, the seconds or the configurations are used up, or Ctrl-C."""
-        ahead: list[tuple[Trial, Future[str | Failure]]] = []
+        ahead: list[tuple[Trial, Future[Compiled | Failure]]] = []
 
         def goes_on() -> bool:
-            return not stop.requested and time.monotonic() - self._start < self._budget_s
+            in_time = time.monotonic() - self.start < self.budget_s
+            return not stop.requested and (in_time or not self.study.records)  # one at least
 
         while goes_on():
             while (
-                len(ahead) < workers + 1
-                and len(self._study.records) + len(ahead) < self._trials
-                and not self._study.exhausted
+                len(ahead) < workshop.workers + 1
+                and len(self.study.records) + len(ahead) < self.trials
+                and not self.study.exhausted
             ):
-                trial = self._study.ask(self._default)
-                ahead.append((trial, compiler.submit(dict(trial.params))))
+                trial = self.study.ask()
+                config = dict(trial.params)
+                ahead.append((trial, workshop.compile(kernel, config, self.limits.compile_s)))
             if not ahead:
                 return
             # The default first of all: others are raced against it.
-            open_to = ahead if self._study.records else ahead[:1]
+            open_to = ahead if self.study.records else ahead[:1]
             done, _ = wait([future for _, future in open_to], GLANCE_S, FIRST_COMPLETED)
             if not done:
                 continue
@@ -142,44 +150,49 @@ class _Campaign:
             place = next(i for i, (_, future) in enumerate(ahead) if future in done)
             trial, future = ahead.pop(place)
             self._end(trial, future.result())
-        for trial, _ in ahead:
-            self._study.give_back(trial)
+        for trial, future in ahead:
+            future.cancel()
+            self.study.give_back(trial)
 
-    def _end(self, trial: Trial, compiled: str | Failure) -> None:
+    def _end(self, trial: Trial, compiled: Compiled | Failure) -> None:
         """Find out about one configuration, and tell the study."""
         config = dict(trial.params)
         if isinstance(compiled, Failure):
             self._fail(trial, Failure(compiled.kind, f"compiling: {compiled.reason}"), {})
             return
-        same = next((r for r in self._study.records if compiled and r.code == compiled), None)
+        same = next((r for r in self.study.records if compiled.code and r.code == compiled.code), None)
         if same is not None:
             self._repeat(trial, same)
             return
         self._show("measuring", config)
+        start = time.monotonic()
         measured = self._raced(config)
-        facts: dict[str, Any] = {CODE: compiled} if compiled else {}
+        facts: dict[str, Any] = {CODE: compiled.code, COMPILE_S: compiled.seconds} if compiled.code else {}
+        facts |= {TRIAL_S: time.monotonic() - start}
         if isinstance(measured, Failure):
             self._fail(trial, measured, facts)
             return
         best = self._best
         # By the ratio, since clocks and temperature drift.
         seconds = measured.seconds if best is None else measured.ratio * _seconds(best)
-        facts |= {VERDICT: measured.verdict, "samples": measured.samples, "raw seconds": measured.seconds}
-        facts |= measured.conditions
+        facts |= {VERDICT: measured.verdict, "samples": measured.samples}
+        facts |= {"raw_seconds": measured.seconds, CHECK_S: measured.check_s}
+        # Clocks, temperature, throttling, what disturbed the card: what of it the device tells.
+        facts |= {name: value for name, value in asdict(measured.conditions).items() if value is not None}
         joules: float | None = None
-        if self._objective != "time" and (best is None or measured.ratio <= ENERGY_WITHIN):
-            answer = self._bench.call("joules", config, timeout=self._limits.trial_s)
+        if self.objective != "time" and (best is None or measured.ratio <= ENERGY_WITHIN):
+            answer = self.bench.call("joules", config, timeout=self.limits.trial_s)
             if isinstance(answer, Failure):
                 self._fail(trial, answer, facts)
                 return
             joules = float(answer)
-        slower = measured.verdict == SLOWER if self._objective == "time" else joules is None
+        slower = measured.verdict == SLOWER if self.objective == "time" else joules is None
         values: dict[Objective, list[float | None]] = {
             "time": [seconds],
             "energy": [joules if best is None or joules else measured.ratio * (best.joules or 0.0)],
             "both": [seconds, joules],
         }
-        self._study.tell(trial, seconds, joules, values[self._objective], not slower, facts)
+        self.study.tell(trial, seconds, joules, values[self.objective], not slower, facts)
         self._show("slower" if slower else "complete", config, seconds)
 
     def _repeat(self, trial: Trial, same: Record) -> None:
@@ -193,55 +206,55 @@ class _Campaign:
             "energy": [same.joules],
             "both": [same.seconds, same.joules],
         }
-        self._study.tell(trial, same.seconds, same.joules, values[self._objective], same.kept, facts)
+        self.study.tell(trial, same.seconds, same.joules, values[self.objective], same.kept, facts)
         self._show("complete" if same.kept else "slower", dict(trial.params), same.seconds)
 
     def _raced(self, config: Config) -> Measured | Failure:
-        limits = self._limits
+        limits = self.limits
         while True:
             best = self._best
-            against = None if best is None else self._space.configuration(best.row)
-            ready = self._bench.call("prepare", against, timeout=limits.trial_s)
+            against = None if best is None else self.space.configuration(best.row)
+            ready = self.bench.call("prepare", against, timeout=limits.open_s)
             if not isinstance(ready, Failure):
                 break
             # Once more, in a new process; then either the device is out of order or this configuration.
-            if not isinstance(self._bench.call("prepare", against, timeout=limits.trial_s), Failure):
+            if not isinstance(self.bench.call("prepare", against, timeout=limits.open_s), Failure):
                 break
-            if best is None or isinstance(self._bench.call("prepare", None, timeout=limits.trial_s), Failure):
+            if best is None or isinstance(self.bench.call("prepare", None, timeout=limits.open_s), Failure):
                 raise HwsearchError(f"nothing can be measured here: {ready}")
-            self._dropped.add(best.row)
-        answer: Measured | Failure = self._bench.call(
+            self.dropped.add(best.row)
+        answer: Measured | Failure = self.bench.call(
             "trial", config, limits.most_pairs, limits.risk, timeout=limits.trial_s
         )
         return answer
 
     def _fail(self, trial: Trial, failed: Failure, facts: dict[str, Any]) -> None:
-        self._study.tell_failed(trial, str(failed), facts)
+        self.study.tell_failed(trial, str(failed), facts)
         self._show("failed", dict(trial.params), reason=str(failed))
 
     def decide(self) -> Tuned:
-        records = [r for r in self._study.records if r.row not in self._dropped]
+        records = [r for r in self.study.records if r.row not in self.dropped]
         if self.kept:
-            self._show("finals", self._space.configuration(self.kept[0].row), self.kept[0].seconds)
-        return decide(records, self._space, self._default, self._bench, self._objective, self._limits)
+            self._show("finals", self.space.configuration(self.kept[0].row), self.kept[0].seconds)
+        return decide(records, self.space, self.default, self.bench, self.objective, self.limits)
 
     def _show(self, state: str, config: Config, seconds: float | None = None, reason: str = "") -> None:
-        records, best = self._study.records, next(iter(self.kept), None)
-        default_row = self._space.row_of(self._default)
-        self._report(
+        records, best = self.study.records, next(iter(self.kept), None)
+        default_row = self.space.row_of(self.default)
+        self.report(
             Progress(
                 state=state,
                 trial=len(records),
-                trials=self._trials,
+                trials=min(self.trials, len(self.space)),
                 config=config,
                 seconds=seconds,
                 reason=reason,
-                best=None if best is None else self._space.configuration(best.row),
+                best=None if best is None else self.space.configuration(best.row),
                 best_seconds=None if best is None else best.seconds,
                 default_seconds=next((r.seconds for r in records if r.row == default_row), None),
                 failures=sum(bool(r.failure) for r in records),
-                elapsed_s=time.monotonic() - self._start,
-                budget_s=self._budget_s,
+                elapsed_s=time.monotonic() - self.start,
+                budget_s=self.budget_s,
             )
         )
 

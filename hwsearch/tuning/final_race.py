@@ -12,12 +12,12 @@ import moocore
 import numpy as np
 
 from hwsearch.errors import HwsearchError
-from hwsearch.measure.child import Child
 from hwsearch.measure.failure import Failure
 from hwsearch.measure.race import FASTER, Finalist
 from hwsearch.tuning.kernel import Config
 from hwsearch.tuning.kernel_study import Record
 from hwsearch.tuning.tuning_space import TuningSpace
+from hwsearch.tuning.workshop import Desk
 
 Objective = Literal["time", "energy", "both"]
 OBJECTIVES: tuple[Objective, ...] = ("time", "energy", "both")
@@ -30,6 +30,7 @@ class Limits:
     """How long anything may take, and how sure a verdict must be.
 
     Attributes:
+        open_s: hard time-out of making a kernel's inputs and their truth, the device's start included.
         compile_s, trial_s: hard time-outs of one configuration.
         most_pairs: timings of a configuration and the best so far, at most.
         most_rounds: timings of each finalist, at most.
@@ -37,6 +38,7 @@ class Limits:
         risk: probability that a verdict is wrong.
     """
 
+    open_s: float = 180.0
     compile_s: float = 120.0
     trial_s: float = 60.0
     most_pairs: int = 12
@@ -73,7 +75,7 @@ def decide(
     records: Sequence[Record],
     space: TuningSpace,
     default: Config,
-    bench: Child,
+    bench: Desk,
     objective: Objective,
     limits: Limits,
 ) -> Tuned:
@@ -103,8 +105,9 @@ def decide(
     others = [(configs[i], seconds[i]) for i in values if i != winner]
     # Those that were not in it, with what is known of them: who lacks the winner wants to know the next best.
     drift = seconds[winner] / (by_config[winner].seconds or math.nan)
-    rest = [r for r in records if r.seconds and not r.failure and r.row not in finalists]
-    others += [(space.configuration(r.row), r.seconds * drift) for r in rest if r.seconds]
+    codes = {record.code for record in finalists.values()} - {""}
+    rest = [r for r in records if r.row not in finalists and not r.failure and r.code not in codes]
+    others += [(space.configuration(r.row), r.seconds * drift) for r in _distinct(rest) if r.seconds]
     others.sort(key=lambda pair: pair[1])
     if objective == "both":
         others = _front(kept, space, configs[winner])
@@ -137,9 +140,11 @@ def _value(record: Record, objective: Objective) -> float:
 
 
 def _race(
-    bench: Child, configs: list[Config], objective: Objective, limits: Limits
+    bench: Desk, configs: list[Config], objective: Objective, limits: Limits
 ) -> tuple[list[Finalist], list[Config]]:
     """The finalists in order, named by their places in the configurations, which come back with them."""
+    # The process may be new.
+    bench.call("prepare", None, timeout=limits.open_s)
     places = _call(bench, "finals", (configs,), objective, limits, may_fail=True)
     if isinstance(places, Failure):
         # One of them runs no more: the others without it.
@@ -147,15 +152,15 @@ def _race(
         if not configs:
             raise HwsearchError(f"the last race failed: {places}; the trials are kept")
         places = _call(bench, "finals", (configs,), objective, limits)
-    return [place for place in places if math.isfinite(place.seconds)], configs
+    return places, configs
 
 
-def _fails(bench: Child, config: Config, limits: Limits) -> bool:
-    return isinstance(bench.call("prepare", config, timeout=limits.trial_s), Failure)
+def _fails(bench: Desk, config: Config, limits: Limits) -> bool:
+    return isinstance(bench.call("prepare", config, timeout=limits.open_s), Failure)
 
 
 def _call(
-    bench: Child,
+    bench: Desk,
     method: str,
     configs: tuple[Any, ...],
     objective: Objective,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +30,8 @@ from hwsearch.tuning.tuning_space import TuningSpace
 
 # User attributes of a trial.
 SECONDS, JOULES, VERDICT, CODE = "seconds", "joules", "verdict", "code"
+# What it cost: compiling, checking, and all that was done on the device, checking included.
+COMPILE_S, CHECK_S, TRIAL_S = "compile_s", "check_s", "trial_s"
 
 
 @dataclass(frozen=True)
@@ -75,13 +77,17 @@ class KernelStudy:
         """Whether every configuration is known or under way."""
         return len({record.row for record in self.records}) + self._waiting >= len(self._space)
 
-    def ask(self, first: Config) -> Trial:
-        """The next configuration; `first` before all others."""
-        row = self._space.row_of(first)
-        if not self._waiting and all(record.row != row for record in self.records):
-            open_trials = self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-            if not open_trials:
-                self._study.enqueue_trial(dict(first))
+    def begin_with(self, configs: Sequence[Config]) -> None:
+        """Ask for these first, as far as nothing is known of them."""
+        known: set[int | None] = {record.row for record in self.records}
+        for trial in self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+            known.add(self._space.row_of(trial.system_attrs.get("fixed_params", {})))
+        for config in configs:
+            if (row := self._space.row_of(config)) is not None and row not in known:
+                known.add(row)
+                self._study.enqueue_trial(dict(config))
+
+    def ask(self) -> Trial:
         trial = self._study.ask(dict(self._space.distributions))
         self._waiting += 1
         return trial
@@ -145,7 +151,7 @@ def opened(
 ) -> Iterator[KernelStudy]:
     """The study `name` in folder/<name>.log, for this process alone; trials of a killed one are given back.
 
-    Raises HwsearchError where another process holds it, or its journal is broken.
+    Raises HwsearchError where another process holds it, its journal is broken, or the disk is full.
     """
     make_folder(folder)
     journal = folder.resolve() / f"{name}.log"
@@ -163,6 +169,11 @@ def opened(
             yield KernelStudy(study, space)
         except OptunaError as error:
             raise HwsearchError(f"{journal}: {error}; finished trials are kept") from error
+        except BrokenPipeError:  # whoever reads the progress has left
+            raise
+        except OSError as error:
+            reason = error.strerror or error
+            raise HwsearchError(f"{journal}: cannot write: {reason}; finished trials are kept") from error
 
 
 def _record(trial: FrozenTrial, space: TuningSpace) -> Record | None:

@@ -6,6 +6,7 @@ import datetime
 import math
 import warnings
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -15,12 +16,14 @@ from hwsearch.errors import HwsearchError
 from hwsearch.gpu.detect import detect
 from hwsearch.gpu.profile import CPU
 from hwsearch.kernels.triton_attention.space import trimmed
-from hwsearch.kernels.tuned import KERNELS, Row
+from hwsearch.kernels.tuned import KERNELS, Row, tuned_for
 from hwsearch.tuning.attention import TILED, AttentionKernel, is_interpreted
 from hwsearch.tuning.campaign import Interrupted, tune_kernel
 from hwsearch.tuning.final_race import FINALISTS, LIMITS, OBJECTIVES, Limits, Objective, Tuned
+from hwsearch.tuning.kernel import Config
 from hwsearch.tuning.problems import Problem
 from hwsearch.tuning.progress import Progress
+from hwsearch.tuning.workshop import Workshop
 
 # Changes whenever times come about in another way, so that old trials are not compared with new ones.
 METHOD_VERSION = 1
@@ -43,6 +46,7 @@ def tune_measured(
     workers: int,
     folder: Path,
     report: Callable[[Progress], None],
+    workshop: Workshop | None = None,
     limits: Limits = LIMITS,
 ) -> Row:
     """Tune until `trials` have ended in total or `seconds` of this call are over, whichever comes first.
@@ -54,6 +58,7 @@ def tune_measured(
         objective: "time"; "energy": joules of one run; "both": the fastest, with the Pareto front as its
             alternatives.
         workers: processes that compile ahead of the device; 0 compiles where it is measured.
+        workshop: these processes, kept from one call to the next; None starts some for this call alone.
 
     Raises HwsearchError for a GPU that is not in this machine, a kernel that does not run there and a study
     that another process holds; TuningInterrupted after Ctrl-C.
@@ -71,23 +76,25 @@ def tune_measured(
             f"objective {objective}: a CPU has no energy counter that hwsearch reads; accepted: time"
         )
     key = problem.key
-    try:
-        tuned = tune_kernel(
-            kernel,
-            f"{problem.kernel}-{key.dtype}-{key.head_size}-{key.window}-{key.length}",
-            {"kernel": asdict(kernel), "method": METHOD_VERSION, **_versions()},
-            trials=trials,
-            seconds=seconds,
-            objective=objective,
-            workers=workers,
-            folder=folder,
-            report=report,
-            warn=lambda message: warnings.warn(message, stacklevel=2),
-            limits=limits,
-        )
-    except Interrupted as stopped:
-        row = None if stopped.tuned is None else row_of(problem, kernel, stopped.tuned, objective)
-        raise TuningInterrupted(row) from None
+    with ExitStack() as held:
+        try:
+            tuned = tune_kernel(
+                kernel,
+                f"{problem.kernel}-{key.dtype}-{key.head_size}-{key.window}-{key.length}",
+                {"kernel": asdict(kernel), "method": METHOD_VERSION, **_versions()},
+                trials=trials,
+                seconds=seconds,
+                objective=objective,
+                workshop=workshop or held.enter_context(Workshop(workers)),
+                folder=folder,
+                report=report,
+                warn=lambda message: warnings.warn(message, stacklevel=2),
+                first=recommended(problem, kernel),
+                limits=limits,
+            )
+        except Interrupted as stopped:
+            row = None if stopped.tuned is None else row_of(problem, kernel, stopped.tuned, objective)
+            raise TuningInterrupted(row) from None
     return row_of(problem, kernel, tuned, objective)
 
 
@@ -129,6 +136,17 @@ def kernel_of(problem: Problem) -> AttentionKernel:
     except ValueError as error:
         raise HwsearchError(f"{problem.kernel} on {gpu.name}: {error}") from error
     return kernel
+
+
+def recommended(problem: Problem, kernel: AttentionKernel) -> list[Config]:
+    """What the tables have for these calls: modelled, of another GPU or length, or measured before."""
+    row = tuned_for(problem.kernel, problem.gpu.name, kernel.capability, problem.key).row
+    if row is None:
+        return []
+    wanted = [row.config, *(config for config, _ in row.alternatives)]
+    whole = {frozenset(trimmed(config).items()): config for config in kernel.configurations()}
+    found = (whole.get(frozenset(config.items())) for config in wanted)
+    return [config for config in found if config is not None]
 
 
 def row_of(problem: Problem, kernel: AttentionKernel, tuned: Tuned, objective: Objective) -> Row:

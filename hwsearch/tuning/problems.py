@@ -9,7 +9,7 @@ from itertools import product
 from hwsearch.errors import HwsearchError
 from hwsearch.gpu.profile import CPU, Gpu
 from hwsearch.kernels.dispatch import AMPERE, TRITON_HEAD_SIZES
-from hwsearch.kernels.tuned import KERNELS, LENGTHS, Key, length_class, window_class
+from hwsearch.kernels.tuned import KERNELS, LENGTHS, WINDOWS, Key, class_window, length_class, window_class
 from hwsearch.space.search_space import SearchSpace
 from hwsearch.workload import Workload, parse_workload
 
@@ -19,8 +19,6 @@ BACKENDS = tuple(kernel for kernel in KERNELS if kernel not in TILES)
 # What the command line takes; `attention` stands for all.
 NAMES = ("attention", *KERNELS)
 
-# Keys to each side of ModernBERT's local layers.
-LOCAL = 64
 # Every layer is as wide as ModernBERT-base where nobody names the heads.
 WIDTH = 768
 # Enough to fill every GPU many times over; little enough for a CPU.
@@ -35,8 +33,8 @@ class Problem:
         kernel: one of KERNELS.
         key: the class of calls that the answer is for.
         heads: of queries; keys have as many.
-        workload: the lengths that it is tuned on; calls are told its padded length as max_seqlen.
-        window: keys to each side, None for all: at which the class is tuned.
+        workload: the lengths that it is tuned on.
+        window: keys to each side, None for all, at which the class is tuned.
     """
 
     kernel: str
@@ -55,12 +53,12 @@ class Problem:
 class Wanted:
     """Which calls to tune for; their product is taken, less what cannot occur.
 
-    `windows` are keys to each side, None for all; `workload` stands in for the classes' own lengths.
+    `windows` and `lengths` are classes; `workload` stands in for the lengths of all of them.
     """
 
     dtypes: tuple[str, ...]
     head_sizes: tuple[int, ...]
-    windows: tuple[int | None, ...]
+    windows: tuple[str, ...]
     lengths: tuple[int, ...]
     heads: int | None = None
     workload: Workload | None = None
@@ -68,20 +66,21 @@ class Wanted:
 
 def everything(gpu: Gpu) -> Wanted:
     """What `--all` stands for: the GPU's own dtype, every head size, ModernBERT's windows, all lengths."""
-    return Wanted((gpu.default_dtype,), TRITON_HEAD_SIZES, (None, LOCAL), LENGTHS)
+    return Wanted((gpu.default_dtype,), TRITON_HEAD_SIZES, ("global", "narrow"), LENGTHS)
 
 
 def of_space(space: SearchSpace, gpu: Gpu) -> Wanted:
     """Every head size, window and length that the shapes of `space` can ask for on its workloads."""
     shape = space.file.shape
-    windows = sorted({size // 2 for size in shape.local_attention})
+    longest = [max(workload.lengths) for workload in space.workloads]
     # Where every layer is global, none is local.
-    local = any(every > 1 for every in shape.global_attn_every_n_layers)
+    local = shape.local_attention if any(n > 1 for n in shape.global_attn_every_n_layers) else ()
+    asked = {window_class(size // 2, length) for size in local for length in longest} | {"global"}
     return Wanted(
         (gpu.default_dtype,),
         tuple(sorted(set(shape.head_size))),
-        (None, *(windows if local else ())),
-        tuple(sorted({length_class(workload.padded_length) for workload in space.workloads})),
+        tuple(window for window in WINDOWS if window in asked),
+        tuple(sorted({length_class(length) for length in longest})),
     )
 
 
@@ -91,19 +90,20 @@ def problems(gpu: Gpu, kernels: Iterable[str], wanted: Wanted) -> list[Problem]:
     Raises HwsearchError for a dtype that the GPU lacks, a size out of range, and where nothing is left.
     """
     _check(gpu, wanted)
-    lengths = (wanted.workload.padded_length,) if wanted.workload else wanted.lengths
+    lengths = (max(wanted.workload.lengths),) if wanted.workload else wanted.lengths
     found: dict[tuple[str, Key], Problem] = {}
     for kernel, dtype, size, window, length in product(
         kernels, wanted.dtypes, wanted.head_sizes, wanted.windows, lengths
     ):
         if kernel in TILES and size not in TRITON_HEAD_SIZES:
             continue
-        key = Key(dtype, size, window_class(window, length), length_class(length))
-        if window is not None and key.window == "global":
-            continue  # it hides nothing: tuned as global
+        key = Key(dtype, size, window, length_class(length))
+        keys = class_window(window, key.length)
+        if window_class(keys, length) != window:
+            continue  # it would hide nothing
         workload = wanted.workload or class_workload(key.length, gpu)
         heads = wanted.heads or max(1, WIDTH // size)
-        found.setdefault((kernel, key), Problem(kernel, gpu, key, heads, workload, window))
+        found.setdefault((kernel, key), Problem(kernel, gpu, key, heads, workload, keys))
     if not found:
         raise HwsearchError(
             f"{gpu.name}: nothing is left to tune; tiles are for heads of {_listed(TRITON_HEAD_SIZES)}, and a"
@@ -138,6 +138,8 @@ def kernels_named(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def _check(gpu: Gpu, wanted: Wanted) -> None:
+    if unknown := [window for window in wanted.windows if window not in WINDOWS]:
+        raise HwsearchError(f"window: {unknown[0]!r}; accepted: {', '.join(WINDOWS)}")
     for dtype in wanted.dtypes:
         gpu.check_dtype(dtype)
         if dtype == "tf32":
@@ -145,7 +147,6 @@ def _check(gpu: Gpu, wanted: Wanted) -> None:
     for name, values, largest in (
         ("head size", wanted.head_sizes, 256),
         ("length", wanted.lengths, LENGTHS[-1]),
-        ("window", [w for w in wanted.windows if w is not None], 2**30 - 1),
         ("heads", [] if wanted.heads is None else [wanted.heads], 1024),
     ):
         for value in values:

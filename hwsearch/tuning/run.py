@@ -63,23 +63,26 @@ def tune(
 
 def _measure(asked: Sequence[Problem], effort: Effort, work: Path, report: Report, keep: Keep) -> None:
     from hwsearch.tuning.measured import TuningInterrupted, tune_measured
+    from hwsearch.tuning.workshop import Workshop
 
-    for problem in asked:
-        try:
-            row = tune_measured(
-                problem,
-                trials=effort.trials,
-                seconds=effort.seconds,
-                objective=effort.objective,
-                workers=effort.workers,
-                folder=work / problem.gpu.name,
-                report=partial(report, str(problem)),
-            )
-        except TuningInterrupted as stopped:
-            if stopped.row is not None:
-                keep(problem, stopped.row)
-            raise
-        keep(problem, row)
+    with Workshop(effort.workers) as workshop:
+        for problem in asked:
+            try:
+                row = tune_measured(
+                    problem,
+                    trials=effort.trials,
+                    seconds=effort.seconds,
+                    objective=effort.objective,
+                    workers=effort.workers,
+                    folder=work / problem.gpu.name,
+                    report=partial(report, str(problem)),
+                    workshop=workshop,
+                )
+            except TuningInterrupted as stopped:
+                if stopped.row is not None:
+                    keep(problem, stopped.row)
+                raise
+            keep(problem, row)
 
 
 def _model(

@@ -51,7 +51,7 @@ def table_text(table: Table) -> str:
         f'"devices": {_json(table.devices)}, "compute_capability": {_json(table.compute_capability)},'
         f' "sms": {_json(table.sms)},',
         '"rows": [',
-        *(f"{_json(_record(row))}," for row in table.rows),
+        *(f"{_json(record_of(row))}," for row in table.rows),
         "null]}",
     ]
     return "\n".join(lines) + "\n"
@@ -63,18 +63,25 @@ def _existing(path: Path, header: Table) -> tuple[Row, ...]:
     except FileNotFoundError:
         return ()
     except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
         raise HwsearchError(
-            f"{path}: {error}; it is left as it is: mend it, or move it away and tune again"
+            f"{path}: {reason}; it is left as it is: mend it, or move it away and tune again"
         ) from error
     for name in HEADER:
         found, accepted = getattr(table, name), getattr(header, name)
-        if found != accepted:
-            raise HwsearchError(f"{path}: {name}: {_json(found)}; these rows are of {_json(accepted)}")
+        # A profile may have learned a further name of its device.
+        same = found == accepted or (name == "devices" and not set(found).isdisjoint(accepted))
+        if not same:
+            raise HwsearchError(
+                f"{path}: {name}: {_json(found)}; these rows are of {_json(accepted)}:"
+                " another HWSEARCH_CACHE holds tables of their own"
+            )
     rows: tuple[Row, ...] = table.rows
     return rows
 
 
-def _record(row: Row) -> dict[str, object]:
+def record_of(row: Row) -> dict[str, object]:
+    """What a line of a table holds; settings that say nothing are left out."""
     key = row.key
     return {
         "dtype": key.dtype,

@@ -171,7 +171,8 @@ def _seconds(found: Found) -> dict[str, float]:
 
 def _fastest(seconds: dict[str, float], found: Found) -> Choice:
     best, *rest = sorted(seconds, key=lambda backend: seconds[backend])
-    reason = f"{found.state}: measured on {found.gpu}"
+    source = found.row.source if found.row is not None else ""
+    reason = f"{found.state}: {source} on {found.gpu}"
     return Choice(best, reason, (seconds[rest[0]] / seconds[best], rest[0]) if rest else None)
 
 

@@ -19,11 +19,12 @@ import os
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import _lru_cache_wrapper, cache, lru_cache
+from functools import cache, lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
+from .cpu_name import cpu_name
 from .tuned_table import (
     DTYPES,
     KERNELS,
@@ -34,6 +35,7 @@ from .tuned_table import (
     Key,
     Row,
     Table,
+    class_window,
     length_class,
     read_header,
     read_table,
@@ -41,10 +43,13 @@ from .tuned_table import (
     window_class,
 )
 
+if TYPE_CHECKING:
+    from functools import _lru_cache_wrapper
+
 __all__ = [
     "DEFAULT", "DTYPES", "KERNELS", "LENGTHS", "SOURCES", "STATES", "WINDOWS", "Config", "Found", "Key",
-    "Row", "Table", "forget", "length_class", "own_folder", "read_table", "table_path", "tuned", "tuned_for",
-    "window_class",
+    "Row", "Table", "class_window", "folders", "forget", "length_class", "own_folder", "read_table",
+    "table_path", "tuned", "tuned_for", "window_class",
 ]  # fmt: skip
 
 STATES = ("exact", "same GPU", "same family", "compiled only", "default")
@@ -106,6 +111,8 @@ def tuned(kernel: str, device: str, capability: Capability | None, key: Key) -> 
 @until_forgotten
 def tuned_for(kernel: str, gpu: str, capability: Capability | None, key: Key) -> Found:
     """For the GPU profile called `gpu`, as reports ask; never warns of Triton's version."""
+    if gpu == "cpu":  # the one at hand: machines may share a home
+        return _find(kernel, lambda table: cpu_name() in table.devices, None, key)
     return _find(kernel, lambda table: table.gpu == gpu, capability, key)
 
 
@@ -170,7 +177,8 @@ def _rows(path: Path) -> dict[tuple[Key, str], Row]:
 
 
 def _warn_broken(path: Path, error: Exception) -> None:
-    warnings.warn(f"{path}: ignored: {error}", stacklevel=2)
+    reason = error.strerror if isinstance(error, OSError) else error
+    warnings.warn(f"{path}: ignored: {reason}", stacklevel=2)
 
 
 # GPUs of whose old tables this process was told.

@@ -20,8 +20,8 @@ def tuned_state(
 ) -> Found:
     """What a call of `varlen_attention` finds for `kernel`, and so what it runs with.
 
-        >>> tuned_state("attention_forward", 512, window=64).state
-        'default'
+        found = tuned_state("attention_forward", max_seqlen=512, window=64)
+        found.state, found.row and found.row.config
 
     Args:
         kernel: "attention_forward" or "attention_backward", whose rows hold the tiles of the triton backend;

@@ -13,7 +13,6 @@ Of rows with the same key and source, which such a merge may leave, the newest c
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -135,6 +134,11 @@ def window_class(window: int | None, max_seqlen: int) -> str:
     return "narrow" if window <= WIDEST_NARROW_WINDOW else "wide"
 
 
+def class_window(window: str, length: int) -> int | None:
+    """Keys to each side, None for all, at which a class is tuned: 64, ModernBERT's, for narrow windows."""
+    return {"global": None, "narrow": 64, "wide": min(512, length // 2)}[window]
+
+
 def length_class(max_seqlen: int) -> int:
     return next((longest for longest in LENGTHS if max_seqlen <= longest), LENGTHS[-1])
 
@@ -212,7 +216,7 @@ def _table(content: Any) -> Table:
     rows = content["rows"]
     last = isinstance(rows, list) and bool(rows) and rows[-1] is None
     _require(last, "rows", rows, "a list of rows that ends with null")
-    found = [_row(row, kernel, f"rows[{place}]") for place, row in enumerate(rows[:-1])]
+    found = [row_of(row, kernel, f"rows[{place}]") for place, row in enumerate(rows[:-1])]
     pair_of_ints = None if capability is None else (capability[0], capability[1])
     return Table(kernel, gpu, tuple(devices), pair_of_ints, sms, one_each(found))
 
@@ -236,7 +240,8 @@ _ROW_KEYS = (
 )  # fmt: skip
 
 
-def _row(record: Any, kernel: str, where: str) -> Row:
+def row_of(record: Any, kernel: str, where: str) -> Row:
+    """The row of a table of `kernel` in a line; ValueError, which begins with `where`, for anything else."""
     _require(isinstance(record, dict), where, record, "an object")
     _exactly(where, record, _ROW_KEYS)
     key = _key(record, where)
@@ -248,7 +253,7 @@ def _row(record: Any, kernel: str, where: str) -> Row:
         accepted = record[name] is None or _positive(record[name])
         _require(accepted, f"{where}: {name}", record[name], "a positive number or null")
     spread = record["spread"]
-    accepted = spread is None or spread == 0 or _positive(spread)
+    accepted = spread is None or (type(spread) in (int, float) and spread == 0) or _positive(spread)
     _require(accepted, f"{where}: spread", spread, "0, a positive number or null")
     _require(_natural(record["heads"]), f"{where}: heads", record["heads"], "a positive integer")
     for name in ("workload", "method"):
@@ -327,7 +332,8 @@ def _natural(x: object) -> bool:
 
 
 def _positive(x: object) -> bool:
-    return type(x) in (int, float) and math.isfinite(x) and x > 0  # type: ignore[arg-type, operator]
+    # Python's whole numbers have no bound, and floats have.
+    return type(x) in (int, float) and 0 < x < 1e18  # type: ignore[operator]
 
 
 def _float(x: float | None) -> float | None:

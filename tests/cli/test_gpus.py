@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tuned_rows import row, write
 
-from hwsearch.gpu.catalog import gpu_names
+from hwsearch.gpu.catalog import gpu_names, profile_path
 from hwsearch.kernels.tuned import LENGTHS, Key
 from tests.conftest import Cli
 
@@ -25,26 +25,35 @@ def test_show_prints_sources_and_errors(cli: Cli) -> None:
     assert "with constants fitted on other GPUs" in cli("gpus", "show", "l4").stdout
 
 
+@pytest.fixture
+def cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two GPUs of a family of their own, that no shipped table is of."""
+    text = profile_path("h100-sxm").read_text().replace("value: '9.0'", "value: '9.4'")
+    assert "value: '9.4'" in text
+    (tmp_path / "cards").mkdir()
+    for name in ("card-a", "card-b"):
+        (tmp_path / "cards" / f"{name}.yaml").write_text(text.replace("name: h100-sxm", f"name: {name}"))
+    monkeypatch.setenv("HWSEARCH_PROFILES", str(tmp_path / "cards"))
+
+
 def attention(shown: str) -> list[list[str]]:
     """Words of the rows about attention, without their header."""
     section = shown.split("attention of hwsearch.kernels")[1].split("\n\n")[0]
     return [line.split() for line in section.splitlines()[2:]]
 
 
-def test_show_says_which_attention_backend_and_why(cli: Cli) -> None:
-    t4, h100, cpu = (
-        cli("gpus", "show", gpu, HWSEARCH_CACHE="nowhere").stdout for gpu in ("t4", "h100-sxm", "cpu")
-    )
+def test_show_says_which_attention_backend_and_why(cli: Cli, cards: None) -> None:
+    t4, hopper, cpu = (cli("gpus", "show", gpu).stdout for gpu in ("t4", "card-a", "cpu"))
     assert [row[:3] for row in attention(t4)] == [
         ["fp16", "global", "efficient"],
         ["fp16", "local", "efficient"],
     ]
     assert t4.count("not triton: Triton uses tensor cores from compute capability 8.0, not on 7.5") == 2
     assert "blocks along the diagonal" in t4
-    assert [row[:3] for row in attention(h100)[:4]] == [
+    assert [row[:3] for row in attention(hopper)[:4]] == [
         [dtype, layers, "triton"] for dtype in ("fp16", "bf16") for layers in ("global", "local")
     ]
-    assert "by capability: no measurement of this GPU" in h100 and "predictions price fa3" in h100
+    assert "by capability: no measurement of this GPU" in hopper and "predictions price fa3" in hopper
     assert [row[:3] for row in attention(cpu)] == [
         ["fp32", "global", "cpu"],
         ["fp32", "local", "cpu"],
@@ -55,16 +64,16 @@ def measured(folder: Path, kernel: str, gpu: str, *keys: Key, **change: object) 
     return write(folder / "tuned", gpu, *(row(kernel, key, **change) for key in keys), kernel=kernel)
 
 
-def test_show_takes_a_measurement_of_ones_own(cli: Cli, tmp_path: Path) -> None:
+def test_show_takes_a_measurement_of_ones_own(cli: Cli, tmp_path: Path, cards: None) -> None:
     kernel = "attention_backend_training"
     path = measured(
-        tmp_path, kernel, "h100-sxm", *(Key("bf16", 64, "narrow", length) for length in (64, 128, 512)),
+        tmp_path, kernel, "card-a", *(Key("bf16", 64, "narrow", length) for length in (64, 128, 512)),
         alternatives=(({"backend": "triton"}, 3e-4),),
     )  # fmt: skip
-    shown = cli("gpus", "show", "h100-sxm", HWSEARCH_CACHE=str(tmp_path)).stdout
+    shown = cli("gpus", "show", "card-a", HWSEARCH_CACHE=str(tmp_path)).stdout
     assert f"{path}: 2026-11-21" in shown and "no measurement of this GPU" not in shown
     lines = [line.split() for line in shown.splitlines() if "local narrow" in line]
-    reason = "measured on h100-sxm, 3.00x as fast as triton"
+    reason = "measured on card-a, 3.00x as fast as triton"
     found = [" ".join(line) for line in lines if "torch_flash" in line]
     assert found == [
         f"bf16 local narrow, up to 32, training torch_flash same GPU: {reason}",
@@ -74,30 +83,30 @@ def test_show_takes_a_measurement_of_ones_own(cli: Cli, tmp_path: Path) -> None:
     # What is the same next to it, and for both passes, is one line.
     assert ["bf16", "local", "narrow,", "over", "2048", "triton"] in [line[:6] for line in lines]
     path.write_text("{")
-    broken = cli("gpus", "show", "h100-sxm", HWSEARCH_CACHE=str(tmp_path))
+    broken = cli("gpus", "show", "card-a", HWSEARCH_CACHE=str(tmp_path))
     assert broken.returncode == 0 and "no measurement of this GPU" in broken.stdout
     assert (
         broken.stderr.startswith(f"hwsearch: warning: {path}: ignored: ") and broken.stderr.count("\n") == 1
     )
 
 
-def test_show_says_how_the_tiles_are_tuned(cli: Cli, tmp_path: Path) -> None:
+def test_show_says_how_the_tiles_are_tuned(cli: Cli, tmp_path: Path, cards: None) -> None:
     keys = [Key("bf16", 64, "global", length) for length in LENGTHS]
-    path = measured(tmp_path, "attention_forward", "h100-sxm", *keys, triton="3.6.0")
-    measured(tmp_path, "attention_backward", "h200-sxm", *keys[3:])
-    shown = cli("gpus", "show", "h100-sxm", HWSEARCH_CACHE=str(tmp_path)).stdout
+    path = measured(tmp_path, "attention_forward", "card-a", *keys, triton="3.6.0")
+    measured(tmp_path, "attention_backward", "card-b", *keys[3:])
+    shown = cli("gpus", "show", "card-a", HWSEARCH_CACHE=str(tmp_path)).stdout
     section = shown.split("tiles of its triton backend")[1].split("\n\n")[0].splitlines()
     assert [line.split() for line in section[2:7]] == [
         ["fp16", "global", "default", "default"],
         ["fp16", "local", "default", "default"],
         ["bf16", "global,", "up", "to", "128", "exact", "default"],
-        ["bf16", "global,", "over", "128", "exact", "same", "family:", "h200-sxm"],
+        ["bf16", "global,", "over", "128", "exact", "same", "family:", "card-b"],
         ["bf16", "local", "default", "default"],
     ]
     assert f"  {path}: triton 3.6.0, 2026-11-21" in section
-    default = cli("gpus", "show", "h100-sxm", HWSEARCH_CACHE="nowhere").stdout
+    default = cli("gpus", "show", "card-a").stdout
     assert "fp16, bf16  global  default  default" in default
-    assert "tiles of its triton backend" not in cli("gpus", "show", "t4", HWSEARCH_CACHE="nowhere").stdout
+    assert "tiles of its triton backend" not in cli("gpus", "show", "t4").stdout
 
 
 def test_without_a_driver_the_cpu_is_found(cli: Cli) -> None:

@@ -6,13 +6,12 @@ import numpy as np
 import pytest
 
 from hwsearch.cost.attention import BACKWARD_FACTOR, attention_seconds
-from hwsearch.cost.batch import STREAM_TRAINING_FACTOR
 from hwsearch.cost.distinct import DistinctLayers
 from hwsearch.cost.encoder import encoder_time
 from hwsearch.cost.gemm import gemm_seconds
 from hwsearch.cost.prediction import predict_shape
 from hwsearch.cost.runtime import GAP_S_PER_KERNEL, RUNTIMES
-from hwsearch.cost.stream import StreamKernel, stream_seconds
+from hwsearch.cost.stream import STREAM_TRAINING_FACTOR, StreamKernel, stream_seconds
 from hwsearch.errors import HwsearchError
 from hwsearch.gpu.catalog import load_gpu
 from hwsearch.settings import Settings

@@ -13,6 +13,7 @@ import pytest
 from tuned_rows import KEY, ONE_PASS, row, write
 
 from hwsearch.kernels import tuned as module
+from hwsearch.kernels.cpu_name import cpu_name
 from hwsearch.kernels.tuned import Found, Key, forget, tuned, tuned_for
 
 # The two Hopper cards, and one of another architecture.
@@ -89,6 +90,15 @@ def test_no_other_key_is_taken_for_a_near_one(own: Path, other: Key) -> None:
 def test_a_device_without_a_capability_has_no_family(own: Path) -> None:
     write(own, "h100-sxm", row())
     assert tuned(FORWARD, "Some CPU", None, KEY).state == "default"
+
+
+def test_the_table_of_another_machines_cpu_is_not_this_ones(own: Path) -> None:
+    path = write(own, "cpu", row())
+    assert tuned_for(FORWARD, "cpu", None, KEY).state == "exact"
+    path.write_text(path.read_text().replace(cpu_name(), "Another CPU"))
+    forget()
+    assert tuned_for(FORWARD, "cpu", None, KEY).state == "default"
+    assert tuned(FORWARD, cpu_name(), None, KEY).state == "default"
 
 
 def test_a_row_of_ones_own_wins_over_a_shipped_one_of_the_same_state(own: Path, shipped: Path) -> None:

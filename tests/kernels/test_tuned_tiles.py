@@ -57,13 +57,11 @@ def test_without_a_table_the_defaults_run(folder: Path) -> None:
 
 def test_a_row_changes_its_own_kernel_alone(folder: Path) -> None:
     table(folder, "attention_forward", FORWARD, NARROW)
-    forward = replace(default(), forward=Tile(16, 16, 4, 1), split_forward=True, rotate_in_forward=True)
+    forward = replace(default(), forward=Tile(16, 16, 4, 1, True), rotate_in_forward=True)
     assert tiles() == forward
     table(folder, "attention_backward", BACKWARD, NARROW)
-    assert tiles() == replace(
-        forward, dq=Tile(16, 32, 2, 1), dkdv=Tile(32, 16, 4, 2), short=None,
-        split_dq=True, split_dkdv=False, rotate_in_backward=True,
-    )  # fmt: skip
+    dq, dkdv = Tile(16, 32, 2, 1, True), Tile(32, 16, 4, 2, False)
+    assert tiles() == replace(forward, dq=dq, dkdv=dkdv, short=None, rotate_in_backward=True)
 
 
 def test_the_one_pass_backward_of_a_table_runs(folder: Path) -> None:

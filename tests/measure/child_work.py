@@ -53,6 +53,10 @@ class Worker:
         while True:
             print("x" * 1000)
 
+    def close_output(self) -> None:
+        os.close(1)
+        os.close(2)
+
     def run_out_of_memory(self) -> None:
         raise MemoryError
 
@@ -82,3 +86,23 @@ class Worker:
         with open(file, "w") as out:
             out.write(f"{os.getpid()} {self.start_sleeper()}\n")
         time.sleep(1000)
+
+
+class GpuWorker:
+    """Holds a tensor on the GPU."""
+
+    def __init__(self) -> None:
+        import torch
+
+        self.torch = torch
+        self.tensor = torch.ones(1000, device="cuda")
+
+    def sum(self) -> float:
+        return float(self.tensor.sum())
+
+    def read_outside(self) -> None:
+        """Returns before the device has failed."""
+        self.tensor[self.torch.tensor([1 << 40], device="cuda")] + 1
+
+    def take_all_memory(self) -> None:
+        self.torch.empty(1 << 50, dtype=self.torch.uint8, device="cuda")

@@ -50,7 +50,7 @@ def fake_nvml(card: dict[str, Any], broken: bool = False) -> ModuleType:
 
     def by_uuid(uuid: str) -> str:
         if uuid == card.get("uuid"):
-            return "slice" if uuid.startswith("MIG-") else "card"
+            return "card"
         raise FakeNvmlError("Not Found")
 
     def by_pci(address: str) -> str:
@@ -80,7 +80,7 @@ def fake_nvml(card: dict[str, Any], broken: bool = False) -> ModuleType:
         "nvmlInit": init,
         "nvmlDeviceGetHandleByUUID": by_uuid,
         "nvmlDeviceGetHandleByPciBusId": by_pci,
-        "nvmlDeviceGetDeviceHandleFromMigDeviceHandle": lambda handle: "card",
+        "nvmlDeviceGetMigMode": lambda handle: known("mig"),
         "nvmlSystemGetDriverVersion": lambda: b"580.1",
         "nvmlDeviceGetName": lambda handle: known("name"),
         "nvmlDeviceGetUUID": lambda handle: known("uuid"),

@@ -92,6 +92,12 @@ def test_a_hang_costs_its_time_and_says_where(child: Child, method: str) -> None
     assert call(child, "add") == 11
 
 
+def test_a_child_may_close_its_output(child: Child) -> None:
+    assert call(child, "close_output") is None
+    assert call(child, "add") == 11
+    assert child.call("hang", timeout=0.2).kind == "time-out"
+
+
 def test_what_a_child_started_ends_with_it(child: Child, tmp_path: Path) -> None:
     sleeper = call(child, "start_sleeper")
     assert alive(sleeper)
@@ -201,3 +207,16 @@ def test_ctrl_c_reaches_the_parent_which_ends_the_child(tmp_path: Path) -> None:
     _, error = parent.communicate()
     assert "KeyboardInterrupt" in error
     wait_until(lambda: not alive(child) and not alive(sleeper))
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_a_bad_access_costs_one_call(worker_class: Any) -> None:
+    torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA GPU")
+    with Child(importlib.import_module("child_work").GpuWorker) as child:
+        assert call(child, "sum") == 1000.0
+        assert call(child, "take_all_memory").kind == "out of memory"
+        assert call(child, "sum") == 1000.0
+        assert call(child, "read_outside").kind == "crash"
+        assert call(child, "sum") == 1000.0

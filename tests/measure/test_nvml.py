@@ -9,7 +9,16 @@ from typing import Any
 
 import pytest
 
-from hwsearch.measure.nvml import POWER_CAP, Watch, taint, throttled_seconds, watch_cuda, watch_gpu
+from hwsearch.measure.nvml import (
+    COUNTERS,
+    POWER_CAP,
+    VALUE_MEMBERS,
+    Watch,
+    taint,
+    throttled_seconds,
+    watch_cuda,
+    watch_gpu,
+)
 from tests.measure.fake_nvml import UUID, fake_nvml
 
 WatchCard = Callable[[], Watch]
@@ -53,7 +62,7 @@ def test_the_card_is_found_by_uuid_then_by_address_and_never_by_index(
 
 
 def test_a_slice_has_its_cards_clocks_and_no_energy(card: dict[str, Any], watch_card: WatchCard) -> None:
-    card["uuid"] = f"MIG-{UUID}"
+    card["mig"] = [1, 1]
     watch = watch_card()
     assert "MIG slice" in watch.note
     reading = watch.read()
@@ -143,5 +152,21 @@ def test_the_real_bindings_have_all_that_is_asked() -> None:
     pynvml = pytest.importorskip("pynvml")
     asked = {name for name in vars(fake_nvml({})) if name.startswith("nvml")}
     assert {name for name in asked if not hasattr(pynvml, name)} == set()
+    fields = ("SW_THERM_SLOWDOWN", "HW_THERM_SLOWDOWN", "HW_POWER_BRAKE_SLOWDOWN", "SW_POWER_CAP")
+    numbers = [getattr(pynvml, f"NVML_FI_DEV_CLOCKS_EVENT_REASON_{name}") for name in fields]
+    assert numbers == [number for counter in COUNTERS.values() for number in counter]
+    found = pynvml.c_nvmlFieldValue_t(valueType=pynvml.NVML_VALUE_TYPE_UNSIGNED_LONG_LONG, nvmlReturn=0)
+    found.value.ullVal = 1 << 40
+    assert getattr(found.value, VALUE_MEMBERS[found.valueType]) == 1 << 40
     assert pynvml.NVML_CLOCK_SM == 1 and pynvml.NVML_CLOCK_MEM == 2
     assert pynvml.NVML_PERF_POLICY_POWER == 0 and pynvml.NVML_PERF_POLICY_THERMAL == 1
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_the_watch_is_over_torchs_device() -> None:
+    torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA GPU")
+    watch = watch_cuda()
+    assert watch.name == torch.cuda.get_device_name(), watch.note
+    assert (watch.read().sm_mhz or 0) > 0

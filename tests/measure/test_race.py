@@ -35,13 +35,30 @@ def test_false_dismissals_of_an_equal_stay_below_half_the_risk() -> None:
     assert verdicts(0.97)[0]["slower"] <= 0.002
 
 
-def test_outliers_delay_a_verdict_and_do_not_turn_it() -> None:
+def odd_noise(kind: str) -> Callable[[str], float]:
+    """Equal versions under noise that is neither normal nor independent."""
     rng = np.random.default_rng(2)
+    drift = 0.0
 
     def sample(name: str) -> float:
-        interrupted = 1.0 + (rng.random() < 0.05) * rng.exponential(0.5)
-        return float(interrupted * math.exp(rng.normal(0.0, 0.005)))
+        nonlocal drift
+        if kind == "interrupted now and then":
+            return float(1.0 + (rng.random() < 0.05) * rng.exponential(0.5)) * math.exp(
+                rng.normal(0.0, 0.005)
+            )
+        if kind == "a coarse clock between two ticks":
+            return float(round(10.5 + rng.normal(0.0, 0.05)))
+        drift = 0.8 * drift + rng.normal(0.0, 0.012)
+        return math.exp(drift)
 
+    return sample
+
+
+@pytest.mark.parametrize(
+    "kind", ["interrupted now and then", "a coarse clock between two ticks", "a clock that wanders"]
+)
+def test_odd_noise_turns_no_more_verdicts(kind: str) -> None:
+    sample = odd_noise(kind)
     found = [compare(sample, "new", "old").verdict for _ in range(1000)]
     assert found.count("slower") <= 25 and found.count("faster") <= 25
 

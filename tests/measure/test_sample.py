@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from hwsearch.measure import sample
+from hwsearch.measure import conditions, sample
+from hwsearch.measure.conditions import Conditions
 from hwsearch.measure.energy import joules
 from hwsearch.measure.nvml import Watch
 from hwsearch.measure.sample import measure
@@ -23,22 +24,23 @@ def nap() -> None:
 
 @pytest.fixture(autouse=True)
 def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sample, "PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(conditions, "PAUSE_SECONDS", 0.0)
 
 
 def test_a_clean_measurement_is_a_row(watch_card: WatchCard) -> None:
     found = measure(nap, "cpu", watch_card(), precision=0.5)
     assert 0.002 <= found.p20 <= found.seconds <= found.p80
     assert found.n >= sample.FEWEST_SAMPLES and found.error <= 0.5
-    assert (found.sm_mhz, found.memory_mhz, found.celsius) == (1980, 3201, 50)
-    assert (found.taint, found.tries, found.joules, found.capped) == (None, 1, None, 0.0)
-    assert json.loads(json.dumps(found.row()))["seconds"] == found.seconds
+    assert found.conditions == Conditions(1980, 3201, 50, 650.0, 700.0, 0.0, None, 1)
+    row = json.loads(json.dumps(found.row()))
+    assert row["seconds"] == found.seconds and row["sm_mhz"] == 1980 and "conditions" not in row
 
 
 def test_without_nvml_it_is_times_alone() -> None:
     found = measure(nap, "cpu", Watch(note="no NVML"), precision=0.5, energy=True)
     assert found.seconds >= 0.002
-    assert (found.sm_mhz, found.capped, found.taint, found.joules) == (None, None, None, None)
+    assert found.joules is None
+    assert found.conditions == Conditions(None, None, None, None, None, None, None, 1)
 
 
 def test_a_disturbed_measurement_is_taken_again(card: dict[str, Any], watch_card: WatchCard) -> None:
@@ -52,13 +54,13 @@ def test_a_disturbed_measurement_is_taken_again(card: dict[str, Any], watch_card
 
     card["fields"] = heat
     found = measure(nap, "cpu", watch_card(), precision=0.5)
-    assert (found.taint, found.tries) == (None, 2)
+    assert (found.conditions.taint, found.conditions.tries) == (None, 2)
 
 
 def test_one_that_stays_disturbed_is_marked(card: dict[str, Any], watch_card: WatchCard) -> None:
     card["processes"] = [*card["processes"], 4_000_001]
     found = measure(nap, "cpu", watch_card(), precision=0.5)
-    assert (found.taint, found.tries) == ("other processes on the card: 4000001", 3)
+    assert (found.conditions.taint, found.conditions.tries) == ("other processes on the card: 4000001", 3)
 
 
 def test_samples_go_on_until_they_agree(monkeypatch: pytest.MonkeyPatch) -> None:

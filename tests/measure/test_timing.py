@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -68,6 +70,50 @@ def test_halves_show_drift() -> None:
     assert (found.first, found.second) == (1.0, 1.1)
     assert found.spread == pytest.approx(0.1)
     assert summary([2.0]).spread == 0.0
+
+
+def test_on_a_gpu_the_flush_is_outside_the_timed_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against a device played here: a clock that each piece of work moves on."""
+    clock, log = 0.0, []
+
+    def work(name: str, seconds: float) -> None:
+        nonlocal clock
+        clock += seconds
+        log.append(name)
+
+    class Event:
+        def __init__(self, enable_timing: bool) -> None:
+            assert enable_timing
+
+        def record(self) -> None:
+            self.at = clock
+
+        def elapsed_time(self, later: Event) -> float:
+            return (later.at - self.at) * 1e3
+
+    cuda = SimpleNamespace(
+        Event=Event,
+        _sleep=lambda cycles: work("sleep", cycles / 2e9),
+        synchronize=lambda: None,
+        current_device=lambda: 0,
+        get_device_properties=lambda index: SimpleNamespace(L2_cache_size=50 << 20),
+    )
+    buffers: list[int] = []
+
+    def empty(size: int, **_: object) -> object:
+        buffers.append(size)
+        return SimpleNamespace(zero_=lambda: work("flush", 5e-5))
+
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda, empty=empty, uint8=None))
+    timing._l2_buffer.cache_clear()
+    plan = warm_up(lambda: work("call", 1e-3), CUDA)
+    log.clear()
+    assert sample(plan) == pytest.approx(1e-3)
+    assert log == ["sleep", *["flush", "call"] * 4]
+    assert buffers == [50 << 20]
+    # A slow host queues fewer calls, so that none is waited for.
+    assert warm_up(lambda: (time.sleep(0.01), work("call", 1e-4)), CUDA).repeats == 1
+    timing._l2_buffer.cache_clear()
 
 
 @pytest.mark.gpu

@@ -23,6 +23,8 @@ from hwsearch.errors import HwsearchError
 from hwsearch.tuning.campaign import tune_kernel
 from hwsearch.tuning.final_race import Limits, Tuned
 from hwsearch.tuning.progress import Progress
+from hwsearch.tuning.search_log import read_search
+from hwsearch.tuning.workshop import Workshop
 
 HERE = Path(__file__).parent
 QUICK = Limits(compile_s=3.0, trial_s=3.0)
@@ -38,10 +40,12 @@ def made_up() -> Iterator[Any]:
 def tune(kernel: Any, folder: Path, **changes: Any) -> tuple[Tuned, list[Progress]]:
     seen: list[Progress] = []
     options: dict[str, Any] = {
-        "trials": 100, "seconds": 120.0, "objective": "time", "workers": 1, "limits": QUICK,
+        "trials": 100, "seconds": 120.0, "objective": "time", "limits": QUICK,
         "report": seen.append, "warn": lambda message: None,
     }  # fmt: skip
-    return tune_kernel(kernel, "made-up", {}, folder=folder, **{**options, **changes}), seen
+    with Workshop(changes.pop("workers", 1)) as workshop:
+        options["workshop"] = workshop
+        return tune_kernel(kernel, "made-up", {}, folder=folder, **{**options, **changes}), seen
 
 
 def trials(folder: Path) -> list[FrozenTrial]:
@@ -74,6 +78,14 @@ def test_whatever_goes_wrong_costs_one_trial_with_its_reason(made_up: Any, tmp_p
     for way, reason in reasons.items():
         assert ended[way].state == TrialState.FAIL
         assert reason in ended[way].user_attrs["failure"], way
+    # As files and pages see it.
+    log = {str(each.config["way"]): each for each in read_search(tmp_path / "made-up.log")}
+    assert {way: each.failure for way, each in log.items()} == {
+        "sleep 4": None, "sleep 2": None, "segfault": "runtime", "hang": "timeout", "raise": "runtime",
+        "exit": "runtime", "out of memory": "runtime", "wrong": "correctness", "does not compile": "compile",
+        "hangs the compiler": "compile", "crashes the compiler": "compile",
+    }  # fmt: skip
+    assert log["sleep 4"].seconds is not None and log["hang"].benchmark_s > 2.9
     # The default first; what does not compile is never run.
     assert next(each for each in seen if each.state == "measuring").config == {"way": "sleep 4"}
     measured = {each.config["way"] for each in seen if each.state == "measuring" and each.config}
@@ -88,10 +100,20 @@ def test_losers_stop_early(made_up: Any, tmp_path: Path) -> None:
     ended = by_way(tmp_path)
     # The first is timed alone, as often as it may be.
     assert ended["sleep 2"].user_attrs["samples"] == 40
+    assert ended["sleep 2"].user_attrs["tries"] == 1  # what the device was like is kept
     for way in ways[1:]:
         assert ended[way].state == TrialState.PRUNED and ended[way].user_attrs["samples"] < 20
         (estimate,) = ended[way].intermediate_values.values()
-        assert estimate == pytest.approx(float(way.split()[1]) / 1e3, rel=0.5)
+        assert estimate > ended["sleep 2"].value
+
+
+def test_what_is_recommended_comes_right_after_the_default(made_up: Any, tmp_path: Path) -> None:
+    ways = tuple(f"sleep {1 + n / 2}" for n in range(6))
+    first = [{"way": "sleep 3.5"}, {"way": "sleep 2.0"}, {"way": "of another space"}]
+    for trials, expected in ((2, ["sleep 1.0", "sleep 3.5"]), (3, ["sleep 2.0"])):
+        _, seen = tune(made_up(ways), tmp_path, first=first, trials=trials, workers=0)
+        asked = [each.config["way"] for each in seen if each.state == "measuring" and each.config]
+        assert asked == expected
 
 
 def test_a_tie_goes_to_the_default(made_up: Any, tmp_path: Path) -> None:
@@ -142,6 +164,26 @@ def test_trials_and_seconds_are_kept_to_and_a_study_goes_on(made_up: Any, tmp_pa
     assert [each.state for each in seen] == ["finals"]
 
 
+def test_the_same_processes_serve_one_kernel_after_another(made_up: Any, tmp_path: Path) -> None:
+    with Workshop(1) as workshop:
+        for name in ("a", "b"):
+            kernel = made_up(("sleep 1", "sleep 3"), str(tmp_path / name))
+            found, _ = tune(kernel, tmp_path / f"of {name}", workshop=workshop)
+            assert found.config == {"way": "sleep 1"}
+    processes = [
+        {line.split()[0] for line in (tmp_path / name).read_text().splitlines()} for name in ("a", "b")
+    ]
+    assert len(processes[0]) == 1 and processes[0] == processes[1]
+
+
+def test_a_journal_without_a_search_is_named(tmp_path: Path) -> None:
+    with pytest.raises(HwsearchError, match="no such file"):
+        read_search(tmp_path / "absent.log")
+    (tmp_path / "empty.log").touch()
+    with pytest.raises(HwsearchError, match="holds no trial"):
+        read_search(tmp_path / "empty.log")
+
+
 def test_two_tuners_at_once_are_refused(made_up: Any, tmp_path: Path) -> None:
     kernel = made_up(("sleep 1", "sleep 2"))
 
@@ -160,13 +202,15 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from made_up_kernel import MadeUpKernel
 from hwsearch.tuning.campaign import Interrupted, tune_kernel
+from hwsearch.tuning.workshop import Workshop
 kernel = MadeUpKernel(tuple(f"sleep {1 + n / 4}" for n in range(40)), sys.argv[2] + "/log")
 def report(progress):
     if progress.state in ("complete", "slower"):
         print(progress.config["way"], flush=True)
 try:
-    tune_kernel(kernel, "made-up", {}, trials=40, seconds=60, objective="time", workers=1,
-                folder=Path(sys.argv[2]), report=report, warn=print)
+    with Workshop(1) as workshop:
+        tune_kernel(kernel, "made-up", {}, trials=40, seconds=60, objective="time", workshop=workshop,
+                    folder=Path(sys.argv[2]), report=report, warn=print)
 except Interrupted as stopped:
     print("best", stopped.tuned.config["way"], flush=True)
     sys.exit(130)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable
+import os
+import signal
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,17 +12,21 @@ from typing import Any
 import pytest
 import torch
 
+from hwsearch.errors import HwsearchError
 from hwsearch.gpu.catalog import load_gpu
 from hwsearch.gpu.profile import Gpu
 from hwsearch.kernels.triton_attention import space
-from hwsearch.kernels.tuned import Key, Row, table_path
-from hwsearch.measure.failure import failure
-from hwsearch.tuning import campaign
-from hwsearch.tuning.measured import tune_measured
+from hwsearch.kernels.tuned import Key, Row, forget, own_folder, table_path
+from hwsearch.tuning import attention_runs, workshop
+from hwsearch.tuning.attention import AttentionKernel
+from hwsearch.tuning.final_race import Limits
+from hwsearch.tuning.kernel import WrongResult
+from hwsearch.tuning.measured import TuningInterrupted, recommended, tune_measured
 from hwsearch.tuning.problems import Problem
 from hwsearch.tuning.progress import Progress
 from hwsearch.tuning.table_file import header_of, merge_rows
 from hwsearch.workload import parse_workload
+from tests.tuning.in_process import Here
 
 
 @pytest.fixture(scope="module")
@@ -29,23 +34,13 @@ def cpu() -> Gpu:
     return load_gpu("cpu")
 
 
-class Here:
-    """Stands for `hwsearch.measure.child.Child`, in this process."""
-
-    def __init__(self, factory: Callable[..., Any], *arguments: Any) -> None:
-        self._subject = factory(*arguments)
-
-    def call(self, method: str, *arguments: Any, timeout: float) -> Any:
-        try:
-            return getattr(self._subject, method)(*copy.deepcopy(arguments))
-        except Exception as error:
-            return failure(error)
-
-    def __enter__(self) -> Here:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        pass
+@pytest.fixture(autouse=True)
+def alone(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No tables of the user's, and no interpreter, whose kernels a CPU would be offered at seconds a run."""
+    monkeypatch.setenv("HWSEARCH_CACHE", str(tmp_path_factory.mktemp("cache")))
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    yield
+    forget()
 
 
 def problem(
@@ -67,7 +62,7 @@ def tune(problem: Problem, folder: Path, **changes: Any) -> Row:
 def test_the_choice_of_a_backend_on_a_cpu(
     cpu: Gpu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kernel: str, window: int | None
 ) -> None:
-    monkeypatch.setattr(campaign, "Child", Here)
+    monkeypatch.setattr(workshop, "Child", Here)
     row = tune(problem(cpu, kernel, window=window), tmp_path)
     assert row.config["backend"] in ("cpu", "sdpa")
     assert len(row.alternatives) == 1 and row.default_seconds is not None
@@ -91,18 +86,17 @@ def test_from_a_problem_to_a_table_with_real_processes(cpu: Gpu, tmp_path: Path)
     path = table_path(tmp_path, "cpu", "attention_backend")
     merge_rows(path, header_of("attention_backend", cpu), [row])
     assert '"source": "measured"' in path.read_text()
-    # All configurations are known: only the last race is run again.
-    seen.clear()
-    assert tune(asked, tmp_path / "studies", report=seen.append).config["backend"] in ("cpu", "sdpa")
-    assert [each.state for each in seen] == ["finals"]
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the interpreter is for machines without a GPU")
 @pytest.mark.parametrize("kernel", ["attention_forward", "attention_backward"])
 def test_tiles_under_the_interpreter(
     cpu: Gpu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kernel: str
 ) -> None:
     """The whole path of the Triton kernels; the times are the interpreter's and mean nothing."""
     monkeypatch.setenv("TRITON_INTERPRET", "1")
+    if kernel == "attention_backward":
+        monkeypatch.setattr(workshop, "Child", Here)
     whole = space.space_of
 
     def three(*arguments: Any) -> list[dict[str, Any]]:
@@ -111,13 +105,57 @@ def test_tiles_under_the_interpreter(
         return [default, *[config for config in found if config != default][:: len(found) // 2][:2]]
 
     monkeypatch.setattr(space, "space_of", three)
-    asked = problem(cpu, kernel, length=32)
-    asked = replace(asked, heads=1, workload=parse_workload("fixed:32x2"))
-    row = tune(asked, tmp_path)
-    assert row.default_seconds is not None and 1 <= len(row.alternatives) <= 2
-    assert "0" not in [str(value) for value in row.config.values()]
+    asked = replace(problem(cpu, kernel, length=32), heads=1, workload=parse_workload("fixed:16x1"))
+    row = tune(asked, tmp_path, limits=Limits(most_pairs=3, most_rounds=3))
+    assert row.default_seconds is not None and len(row.alternatives) == 2
     path = table_path(tmp_path, "cpu", kernel)
     merge_rows(path, header_of(kernel, cpu), [row])  # the reader accepts it
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "message"),
+    [
+        ({"kernel": "gemm"}, {}, "kernel: found 'gemm'"),
+        ({"kernel": "attention_forward"}, {}, "only under TRITON_INTERPRET=1"),
+        ({}, {"objective": "energy"}, "no energy counter"),
+        ({}, {"objective": "both"}, "no energy counter"),
+        ({}, {"objective": "speed"}, "objective: found 'speed'"),
+        ({}, {"trials": 0}, "found 0 trials"),
+        ({}, {"seconds": float("inf")}, "inf seconds"),
+        ({}, {"workers": -1}, "-1 workers"),
+        ({"gpu": "h200-sxm"}, {}, "h200-sxm is not in this machine, which has"),
+    ],
+)
+def test_what_cannot_be_measured_is_one_clear_error(
+    cpu: Gpu,
+    tmp_path: Path,
+    changes: dict[str, Any],
+    options: dict[str, Any],
+    message: str,
+) -> None:
+    if "gpu" in changes:
+        changes = {"gpu": load_gpu(changes["gpu"])}
+    with pytest.raises(HwsearchError, match=message):
+        tune(replace(problem(cpu, "attention_backend"), **changes), tmp_path, **options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_a_file_is_named(cpu: Gpu, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(HwsearchError, match="is a file"):
+        tune(problem(cpu, "attention_backend"), tmp_path / "file")
+
+
+def test_ctrl_c_carries_the_row(cpu: Gpu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workshop, "Child", Here)
+
+    def press(progress: Progress) -> None:
+        if progress.state == "complete":
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(TuningInterrupted) as stopped:
+        tune(problem(cpu, "attention_backend"), tmp_path, report=press)
+    assert stopped.value.row is not None and stopped.value.row.config == {"backend": "cpu"}
 
 
 def test_a_wrong_configuration_is_not_kept(cpu: Gpu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,7 +174,7 @@ def test_a_wrong_configuration_is_not_kept(cpu: Gpu, tmp_path: Path, monkeypatch
 
         return run, spoiled
 
-    monkeypatch.setattr(campaign, "Child", Here)
+    monkeypatch.setattr(workshop, "Child", Here)
     monkeypatch.setattr(attention_runs, "backend", forgetful)
     seen: list[Progress] = []
     row = tune(problem(cpu, "attention_backend"), tmp_path, report=seen.append)
@@ -155,8 +193,17 @@ def test_what_is_not_a_number_is_wrong(cpu: Gpu) -> None:
         truth.check(tensors)
 
 
-class EnergyBench(Bench):
-    """Seconds and joules that are made up, so that nothing depends on this machine."""
-
-    seconds = {"cpu": 2e-3, "sdpa": 1e-3}  # noqa: RUF012
-    energy = {"cpu": 0.1, "sdpa": 0.15}  # noqa: RUF012
+def test_what_a_table_recommends_is_tried_early(cpu: Gpu) -> None:
+    h200, key = load_gpu("h200-sxm"), Key("bf16", 64, "global", 32)
+    kernel = AttentionKernel("attention_backward", "bf16", 64, 2, None, (32,), 32, "cuda", (9, 0))
+    one_pass, two_kernels = (
+        next(c for c in kernel.configurations() if c["one_pass"] is whole) for whole in (True, False)
+    )
+    row = Row(
+        key, "modelled", space.trimmed(two_kernels), 1e-4, None, ((space.trimmed(one_pass), 2e-4),),
+        "fixed:32x1", 2, None, None, "3.6.0", None, None, "2026-11-21", "a model",
+    )  # fmt: skip
+    merge_rows(table_path(own_folder(), "h200-sxm", kernel.name), header_of(kernel.name, h200), [row])
+    forget()
+    asked = Problem(kernel.name, h200, key, 2, parse_workload("fixed:32x1"), None)
+    assert recommended(asked, kernel) == [two_kernels, one_pass]

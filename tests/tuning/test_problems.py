@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from hwsearch.errors import HwsearchError
 from hwsearch.gpu.catalog import load_gpu
-from hwsearch.kernels.tuned import KERNELS, LENGTHS, Key
+from hwsearch.kernels.tuned import KERNELS, LENGTHS, WINDOWS, Key
 from hwsearch.space.search_space import load_space
 from hwsearch.tuning.problems import (
     Wanted,
@@ -27,7 +27,7 @@ L4, T4 = load_gpu("l4"), load_gpu("t4")
 
 
 def test_a_window_that_hides_nothing_is_tuned_as_global_alone() -> None:
-    wanted = Wanted(("bf16",), (64,), (None, 64), LENGTHS)
+    wanted = Wanted(("bf16",), (64,), ("global", "narrow"), LENGTHS)
     found = [each.key for each in problems(L4, ["attention_forward"], wanted)]
     assert [key.length for key in found if key.window == "global"] == list(LENGTHS)
     assert [key.length for key in found if key.window == "narrow"] == [128, 512, 2048, 8192]
@@ -43,13 +43,13 @@ def test_a_space_asks_for_what_its_shapes_can_have(tmp_path: Path) -> None:
         "reference: modernbert-base\n"
     )
     wanted = of_space(load_space(file), L4)
-    assert wanted == Wanted(("bf16",), (64, 96), (None, 64, 128, 256), (512, 8192))
-    # No tile is made for heads of 96; windows of 64 and 128 are one class, tuned at the first.
+    assert wanted == Wanted(("bf16",), (64, 96), ("global", "narrow", "wide"), (512, 8192))
+    # No tile is made for heads of 96; windows of 64 and 128 are one class, tuned at 64.
     tiles = problems(L4, ["attention_forward"], wanted)
     assert [(each.key, each.window) for each in tiles] == [
         (Key("bf16", 64, window, length), keys)
-        for window, keys in (("global", None), ("narrow", 64), ("wide", 256))
-        for length in (512, 8192)
+        for window, at in (("global", (None, None)), ("narrow", (64, 64)), ("wide", (256, 512)))
+        for length, keys in zip((512, 8192), at, strict=True)
     ]
     backends = problems(L4, ["attention_backend"], wanted)
     assert len(backends) == 2 * len(tiles) and {each.heads for each in backends} == {12, 8}
@@ -57,7 +57,7 @@ def test_a_space_asks_for_what_its_shapes_can_have(tmp_path: Path) -> None:
 
 def test_a_workload_of_ones_own_decides_the_class() -> None:
     own = parse_workload("normal:256,64,32..400x10")
-    (problem,) = problems(L4, ["attention_forward"], Wanted(("fp16",), (32,), (64,), LENGTHS, 5, own))
+    (problem,) = problems(L4, ["attention_forward"], Wanted(("fp16",), (32,), ("narrow",), LENGTHS, 5, own))
     assert problem.key == Key("fp16", 32, "narrow", 512)
     assert problem.heads == 5 and problem.workload == own
 
@@ -91,13 +91,16 @@ def test_names() -> None:
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [
-        (Wanted(("bf16",), (64,), (None,), (512,)), "t4 has no bf16"),
-        (Wanted(("fp16",), (0,), (None,), (512,)), "head size: 0; accepted: 1 to 256"),
-        (Wanted(("fp16",), (64,), (-1,), (512,)), "window: -1"),
-        (Wanted(("fp16",), (64,), (None,), (9000,)), "length: 9000; accepted: 1 to 8,192"),
-        (Wanted(("fp16",), (64,), (None,), (512,), 0), "heads: 0"),
-        (Wanted(("fp16",), (64,), (600,), (512,)), "nothing is left to tune"),
-        (Wanted(("fp16",), (48,), (None,), (512,)), "nothing is left to tune; tiles are for heads of 32, 64"),
+        (Wanted(("bf16",), (64,), ("global",), (512,)), "t4 has no bf16"),
+        (Wanted(("fp16",), (0,), ("global",), (512,)), "head size: 0; accepted: 1 to 256"),
+        (Wanted(("fp16",), (64,), ("all",), (512,)), "window: 'all'; accepted: global, narrow, wide"),
+        (Wanted(("fp16",), (64,), ("global",), (9000,)), "length: 9000; accepted: 1 to 8,192"),
+        (Wanted(("fp16",), (64,), ("global",), (512,), 0), "heads: 0"),
+        (Wanted(("fp16",), (64,), ("narrow",), (64,)), "nothing is left to tune"),
+        (
+            Wanted(("fp16",), (48,), ("global",), (512,)),
+            "nothing is left to tune; tiles are for heads of 32, 64",
+        ),
     ],
 )
 def test_bad_input_is_named(wanted: Wanted, message: str) -> None:
@@ -108,10 +111,10 @@ def test_bad_input_is_named(wanted: Wanted, message: str) -> None:
 @settings(deadline=None, max_examples=30)
 @given(
     st.lists(st.sampled_from(KERNELS), min_size=1), st.lists(st.sampled_from((32, 64, 128)), min_size=1),
-    st.lists(st.none() | st.integers(1, 10_000), min_size=1), st.lists(st.integers(1, 8192), min_size=1),
+    st.lists(st.sampled_from(WINDOWS), min_size=1), st.lists(st.integers(1, 8192), min_size=1),
 )  # fmt: skip
 def test_no_row_is_tuned_twice(
-    kernels: list[str], sizes: list[int], windows: list[int | None], lengths: list[int]
+    kernels: list[str], sizes: list[int], windows: list[str], lengths: list[int]
 ) -> None:
     try:
         found = problems(L4, kernels, Wanted(("bf16",), tuple(sizes), tuple(windows), tuple(lengths)))

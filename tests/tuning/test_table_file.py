@@ -66,6 +66,7 @@ def test_no_rows_make_a_table_that_can_be_read(tmp_path: Path) -> None:
         (lambda text: text[: len(text) // 2], "Expecting|Unterminated|Invalid"),
         (lambda text: "", "Expecting value"),
         (lambda text: text.replace('"sms": 132', '"sms": 114'), "sms: 114; these rows are of 132"),
+        (lambda text: text.replace("NVIDIA H200", "NVIDIA L4"), 'devices: ."NVIDIA L4".; these rows are of'),
         (lambda text: text.replace("h200-sxm", "l4"), 'gpu: "l4"; these rows are of "h200-sxm"'),
         (lambda text: "<<<<<<< HEAD\n" + text, "Expecting value"),
     ],
@@ -143,6 +144,14 @@ def test_a_tuner_that_never_lets_go_is_an_error(tmp_path: Path, monkeypatch: pyt
         pytest.raises(HwsearchError, match=f"^{path}: another process has been writing it"),
     ):
         merge_rows(path, HEADER, [of_length(64)])
+
+
+def test_a_profile_that_has_learned_a_name_of_its_device_goes_on_with_its_table(tmp_path: Path) -> None:
+    path = write(tmp_path, "h200-sxm", row())
+    devices = ("NVIDIA H200", "NVIDIA H200 SXM")
+    merge_rows(path, replace(HEADER, devices=devices), [of_length(64)])
+    table = read_table(path)
+    assert table.devices == devices and table.rows == (of_length(64), row())
 
 
 def test_the_cpu_is_a_device_by_its_name() -> None:
