@@ -49,8 +49,8 @@ REPORT = Path(__file__).parents[1] / "results" / "modelled_convolution.md"
 HEAD = (
     "# The generic part of the pipeline model against measured times",
     "",
-    "Written by `python benchmarks/modelled_convolution.py`, which says what it does. Times: Kernel Tuner's caches",
-    "of convolution_milo (AutoTuningAssociation/benchmark_hub), a random sample; the model saw none of them.",
+    "Written by `python benchmarks/modelled_convolution.py`, which says what it does. Times: Kernel Tuner's",
+    "caches of convolution_milo (AutoTuningAssociation/benchmark_hub), a random sample, which the model never saw.",
     "",
 )
 # As C++ mangles convolution_kernel.
