@@ -50,7 +50,7 @@ HEAD = (
     "# The generic part of the pipeline model against measured times",
     "",
     "Written by `python benchmarks/modelled_convolution.py`, which says what it does. Times: Kernel Tuner's",
-    "caches of convolution_milo (AutoTuningAssociation/benchmark_hub), a random sample, which the model never saw.",
+    "caches of convolution_milo (AutoTuningAssociation/benchmark_hub), a random sample; the model saw none.",
     "",
 )
 # As C++ mangles convolution_kernel.
