@@ -21,8 +21,7 @@ from hwsearch.tuning.problems import TILES, Wanted, problems
 from hwsearch.tuning.progress import Progress
 from hwsearch.tuning.table_file import header_of, merge_rows
 
-# Keys to each side: all, and those of ModernBERT's local layers.
-WINDOWS = (None, 64)
+WINDOWS = ("global", "narrow")
 TABLES = Path(__file__).parents[1] / "profiles" / "tuned"
 
 

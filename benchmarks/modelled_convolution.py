@@ -1,14 +1,14 @@
 """The generic part of the pipeline model against measured times: a kernel of others, brute-forced by others.
 
     pip install nvidia-cuda-nvrtc-cu12
-    python benchmarks/modelled_convolution.py convolution_milo.cu A6000.json.gz A4000.json.gz [--sample 120]
+    python benchmarks/modelled_convolution.py convolution_milo.cu A6000.json.gz [--sample 60]
 
 The source is kernels/convolution_milo.cu of AutoTuningAssociation/benchmark_hub, the times are Kernel Tuner's
 caches of it (its convolution_milo, RTX A6000 and A4000). A random sample of the recorded configurations is
 compiled for sm_86 with NVRTC, read with `read_instructions`, and ranked by the queueing model, occupancy and
-traffic of hwsearch/cost/attention_pipeline.py, whose constants are not touched; `--out` keeps the table. What
-attention has and this kernel lacks is not tested here: tensor cores, exponentials, software pipelines. Bank
-conflicts, which this kernel has, the model does not know.
+traffic of hwsearch/cost/attention_pipeline.py, whose constants are not touched. What attention has and this
+kernel lacks is not tested here: tensor cores, exponentials, software pipelines. Bank conflicts, which this
+kernel has, the model does not know.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from hwsearch.cost.attention_pipeline import (
     SHARED_BYTES,
     response_cycles,
 )
+from hwsearch.files import write_whole
 from hwsearch.kernels.triton_attention.instructions import WARP, Mix, read_instructions
 from hwsearch.kernels.triton_attention.occupancy import blocks_per_sm
 from hwsearch.tuning.cache_file import read_recorded
@@ -44,6 +45,14 @@ CAPABILITY, IMAGE, FILTER = (8, 6), 4096, 15
 # Datasheets: SMs, memory bandwidth in bytes/s, boost clock in Hz.
 CARDS = {"A6000": (84, 768e9, 1.80e9), "A4000": (48, 448e9, 1.56e9)}
 FP32_LANES = 128
+REPORT = Path(__file__).parents[1] / "results" / "modelled_convolution.md"
+HEAD = (
+    "# The generic part of the pipeline model against measured times",
+    "",
+    "Written by `python benchmarks/modelled_convolution.py`, which says what it does. Times: Kernel Tuner's",
+    "caches of convolution_milo (AutoTuningAssociation/benchmark_hub), a random sample; the model saw none.",
+    "",
+)
 # As C++ mangles convolution_kernel.
 KERNEL = "_Z18convolution_kernelPfS_S_"
 
@@ -52,9 +61,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("source", type=Path)
     parser.add_argument("recorded", type=Path, nargs="+")
-    parser.add_argument("--sample", type=int, default=120)
+    parser.add_argument("--sample", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=Path, default=REPORT)
     options = parser.parse_args()
     lines = [
         "| GPU | configurations | agreement | loss of the first, % | to measure | by chance: loss | measure |"
@@ -82,9 +91,9 @@ def main() -> None:
             f"| {card} | {found.configurations} | {found.agreement:.2f} | {found.top_loss_percent:.1f}"
             f" | {found.needed} | {middle:.0f} | {chance:.0f} |"
         )
-    print("\n".join(lines))
-    if options.out:
-        options.out.write_text("\n".join(lines) + "\n")
+    text = "\n".join([*HEAD, *lines, ""])
+    write_whole(options.out, text)
+    print(text)
 
 
 def _sample(path: Path, count: int, seed: int) -> tuple[list[str], list[tuple[int, ...]], list[float]]:

@@ -44,7 +44,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwsearch.cost.attention_tiles import Stretches, stretches
-from hwsearch.cost.traffic import USABLE_L2_SHARE, miss_share, traffic_seconds
+from hwsearch.cost.traffic import traffic_seconds
 from hwsearch.gpu.attention_constants import SHARED
 from hwsearch.gpu.power import sustained_clock_hz
 from hwsearch.gpu.profile import BYTES_PER_ELEMENT, Gpu
@@ -138,9 +138,7 @@ def kernel_time(gpu: Gpu, dtype: str, code: KernelCode, calls: Calls) -> Time:
     if mean:
         alone = block_cycles(min(resident, ceil(blocks / gpu.sms)))
         cycles = max(cycles, alone * max(1.0, walked.longest / mean))
-    traffic_s = _traffic_seconds(
-        gpu, dtype, code, calls, resident, issued.global_bytes * walked.blocks * calls.heads
-    )
+    traffic_s = _traffic_seconds(gpu, dtype, code, calls, issued.global_bytes * walked.blocks * calls.heads)
     compute_s = cycles / clock
     waits = _waits(code, walked, block_cycles(resident))
     return Time(_launch_s(gpu) + max(compute_s, traffic_s), compute_s, traffic_s, resident, *units, waits)
@@ -284,23 +282,13 @@ def flops_per_cycle(gpu: Gpu, dtype: str) -> float:
     return float(2 ** round(log2(gpu.dense_flops_per_s[dtype] / (gpu.sms * gpu.boost_hz))))
 
 
-def _traffic_seconds(
-    gpu: Gpu, dtype: str, code: KernelCode, calls: Calls, resident: int, asked_bytes: float
-) -> float:
-    """The longer of what all blocks ask of L2 and what goes to memory: everything once, and of what is loaded
-    again the share that L2 has lost. All tiles of a head run before the next head's, so that the blocks at
-    work are neighbours: L2 holds for each its rows of keys and values, and the longest sequence."""
-    one = _tensor_bytes(dtype, calls, code.head_size)
-    moved = np.asarray(TENSORS[code.kernel] * one, dtype=np.float64)
-    constants = SHARED["triton"]
-    once_s = float(traffic_seconds(gpu, moved, moved, constants.bytes_per_cycle))
-    again = max(asked_bytes - float(moved), 0.0)
-    rows = gpu.sms * resident * code.rows + int(calls.lengths.max())
-    in_use = min(2.0 * one, 2.0 * BYTES_PER_ELEMENT[dtype] * code.head_size * rows)
-    lost = float(miss_share(np.asarray(in_use), USABLE_L2_SHARE * gpu.l2_bytes))
-    memory_s = again * lost / (gpu.bandwidth_bytes_per_s * gpu.calibration.stream.bandwidth_fraction)
-    l2_s = max(asked_bytes, float(moved)) / (gpu.sms * gpu.boost_hz * constants.bytes_per_cycle)
-    return max(once_s + memory_s, l2_s)
+def _traffic_seconds(gpu: Gpu, dtype: str, code: KernelCode, calls: Calls, asked_bytes: float) -> float:
+    """The longer of what all blocks ask of L2 and what goes to memory, everything once: all tiles of a head
+    run before the next head's, so that blocks at work at one time walk the same keys, and L2 holds them."""
+    moved = np.asarray(TENSORS[code.kernel] * _tensor_bytes(dtype, calls, code.head_size), dtype=np.float64)
+    rate = SHARED["triton"].bytes_per_cycle
+    once_s = float(traffic_seconds(gpu, moved, moved, rate))
+    return max(once_s, asked_bytes / (gpu.sms * gpu.boost_hz * rate))
 
 
 def _tensor_bytes(dtype: str, calls: Calls, head_size: int) -> float:

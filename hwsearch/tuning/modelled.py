@@ -196,9 +196,10 @@ def _prices(
 
 
 def _call(gpu: Gpu, problem: Problem) -> tuple[tuple[int, int], str, int, int | None, int]:
-    """What `space_of` asks."""
+    """What `space_of` asks. The configuration must serve all of its class, however short the workload."""
     key = problem.key
-    return gpu.compute_capability, key.dtype, key.head_size, problem.window, problem.workload.padded_length
+    longest = max(key.length, problem.workload.padded_length)
+    return gpu.compute_capability, key.dtype, key.head_size, problem.window, longest
 
 
 def _row(gpu: Gpu, problem: Problem, codes: CodeFile) -> Row:

@@ -24,7 +24,7 @@ def gpu():
 
 
 def asked(gpu, kernels=TILES, lengths=(64, 512)):
-    return problems(gpu, kernels, Wanted((gpu.default_dtype,), (64,), (None, 64), lengths))
+    return problems(gpu, kernels, Wanted((gpu.default_dtype,), (64,), ("global", "narrow"), lengths))
 
 
 @pytest.fixture
