@@ -65,7 +65,7 @@ RATES = (("h100-sxm", 401.0, "arXiv 2407.08608, figure 5"), ("a100-sxm-80", 163.
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--cache", type=Path, default=own_folder().parent / "compiled")
+    parser.add_argument("--cache", type=Path, default=own_folder().parent / "tuning" / "compiled")
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--out", type=Path, default=REPORT)
     options = parser.parse_args()
