@@ -86,8 +86,8 @@ def _head() -> list[str]:
         "",
         "Written by `python benchmarks/modelled_ranking.py`. Unless a line says measured, it is modelled or",
         "published. What a customer of the model is, four warps and not a block, was decided with the",
-        "published rates and differences below in view: these two are no test of it; the tiles chosen by hand are.",
-        f"{SEQUENCES} sequences of {LENGTH}, {HEADS} heads.",
+        "published rates and differences below in view: these two are no test of it; the tiles",
+        f"chosen by hand are. {SEQUENCES} sequences of {LENGTH}, {HEADS} heads.",
     ]
 
 
