@@ -42,8 +42,9 @@ from hwsearch.tuning.problems import Problem
 from hwsearch.tuning.progress import Progress
 from hwsearch.tuning.t4_file import Evaluation
 
-# The model is not trusted with less: the default has been read by people, the model never checked on a GPU.
-GUARD = 1.05
+# The model is not trusted with less: its best is 0.90 to 1.29 of what people chose by hand for other kernels
+# (results/modelled_ranking.md, a spread of some 12 %), and it has never been checked on a GPU.
+GUARD = 1.15
 ALTERNATIVES = 4
 # Of compiled code, in the cache.
 FILE = "attention.jsonl"
