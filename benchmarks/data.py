@@ -56,6 +56,13 @@ def mixes() -> dict[str, tuple[Lengths, int]]:
     }
 
 
+def word_tokenizer(vocabulary: int) -> TextTokenizer:
+    """For drawn ids: the unused entries of this small tokenizer count as words."""
+    tokenizer = train_tokenizer(["a few words " * 20], vocabulary)
+    tokenizer.__dict__["is_ordinary"] = np.arange(vocabulary) >= 5
+    return tokenizer
+
+
 def cache_of(lengths: Lengths, tokenizer: TextTokenizer) -> TokenCache:
     ids = (
         np.random.default_rng(0)
@@ -134,9 +141,7 @@ def main() -> None:
         f" python {platform.python_version()}, numpy {np.__version__}, torch {torch.__version__},"
         f" transformers {transformers.__version__}"
     )
-    tokenizer = train_tokenizer(["a few words " * 20], VOCABULARY)
-    # Ids are drawn, so that the unused entries of this small tokenizer have to count as words.
-    tokenizer.__dict__["is_ordinary"] = np.arange(VOCABULARY) >= 5
+    tokenizer = word_tokenizer(VOCABULARY)
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save(Path(folder), 8192)
         theirs = AutoTokenizer.from_pretrained(folder)

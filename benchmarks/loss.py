@@ -20,6 +20,7 @@ from functools import partial
 from importlib.util import find_spec
 
 import torch
+from peak_memory import peak_bytes
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -143,24 +144,6 @@ def seconds(way: Callable[[Batch], Tensor], batch: Batch) -> float:
     return time.perf_counter() - started
 
 
-def peak_bytes(way: Callable[[Batch], Tensor], batch: Batch) -> int:
-    if CUDA:
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        step(way, batch)
-        return torch.cuda.max_memory_allocated() - before
-    with torch.profiler.profile(
-        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
-    ) as profile:
-        step(way, batch)
-    alive = peak = 0
-    events = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]
-    for event in sorted(events, key=lambda e: e.start_ns()):
-        alive += event.nbytes()
-        peak = max(peak, alive)
-    return peak
-
-
 def error(way: Callable[[Batch], Tensor], batch: Batch, truth: tuple[Tensor, tuple[Tensor, ...]]) -> float:
     """The largest error of a gradient, as a share of its largest entry."""
     gradients = step(way, batch)[1]
@@ -180,7 +163,7 @@ def compare(case: Case, rounds: int) -> None:
         exact = plain(batch)
         truth = exact.detach(), torch.autograd.grad(exact, batch.floats)
     errors = {name: error(way, batch, truth) for name, way in found.items()}  # and a first run, to compile
-    peaks = {name: peak_bytes(way, batch) for name, way in found.items()}
+    peaks = {name: peak_bytes(partial(step, way, batch), DEVICE) for name, way in found.items()}
     times: dict[str, list[float]] = {name: [] for name in found}
     for _ in range(rounds):
         for name, way in found.items():

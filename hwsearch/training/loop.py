@@ -129,7 +129,7 @@ def _run_phase(run: Run, number: int, stop: StopOnInterrupt) -> bool:
     )
     saved = time.monotonic()
     following = next(steps) if progress.phase_step < schedule.steps else None
-    count = torch.tensor(_predictions(following), device=processes.device)
+    count = torch.tensor(predictions_of(following), device=processes.device)
     following_predictions = processes.sum(count).item()
     while following:
         began, read, predictions = time.perf_counter(), following, following_predictions
@@ -137,12 +137,12 @@ def _run_phase(run: Run, number: int, stop: StopOnInterrupt) -> bool:
         set_rates(run.optimizer, phase, learning_rate)
         run.optimizer.zero_grad()
         passes = math.ceil(schedule.rows_at(progress.phase_step) / processes.count)
-        total = _accumulate(run, read, phase, passes, predictions)
+        total = accumulate(run.module, processes, read, phase, passes, predictions)
         # The next step's rows are made while a GPU is busy with this one's.
         following = next(steps) if progress.phase_step + 1 < schedule.steps else None
         # What rank 0 wants counts for all: the clocks of several processes differ.
         is_time = processes.speaks and time.monotonic() - saved >= run.recipe.save_every_seconds
-        mine = total.new_tensor([is_time, stop.requested, _predictions(following)])
+        mine = total.new_tensor([is_time, stop.requested, predictions_of(following)])
         # The one moment at which the device is waited for.
         sums = processes.sum(torch.cat([total[None], mine])).tolist()
         loss, save_now, stop_now, following_predictions = sums[0] / predictions, *sums[1:]
@@ -179,22 +179,24 @@ def _run_phase(run: Run, number: int, stop: StopOnInterrupt) -> bool:
     return False
 
 
-def _predictions(read: Step | None) -> int:
+def predictions_of(read: Step | None) -> int:
     """Hidden tokens of this process's rows."""
     return sum(len(hidden.targets) for hidden in read.rows) if read else 0
 
 
-def _accumulate(run: Run, read: Step, phase: Phase, passes: int, predictions: float) -> Tensor:
+def accumulate(
+    module: nn.Module, processes: Processes, read: Step, phase: Phase, passes: int, predictions: float
+) -> Tensor:
     """Gradients of the mean loss over a step's hidden tokens, `predictions` on all processes together.
 
     Returns this process's summed loss, a float64 scalar on the device.
     """
-    processes, device = run.processes, run.processes.device
+    device = processes.device
     total = torch.zeros((), dtype=torch.float64, device=device)
     for number in range(passes):
         mine = number < len(read.rows)
-        with gradients_reduced(run.module, number == passes - 1):
-            loss = summed_loss(run.module, read.rows[number] if mine else IDLE_ROW, phase, device)
+        with gradients_reduced(module, number == passes - 1):
+            loss = summed_loss(module, read.rows[number] if mine else IDLE_ROW, phase, device)
             # DDP and FSDP2 take the mean over processes.
             (loss * (mine * processes.count / predictions)).backward()  # type: ignore[no-untyped-call]
         if mine:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
@@ -11,7 +9,7 @@ import torch
 from hwsearch.model import MaskedLanguageModel
 from hwsearch.shape import parse_shape
 from hwsearch.training.batches import DataState, Step
-from hwsearch.training.loop import IDLE_ROW, _accumulate
+from hwsearch.training.loop import IDLE_ROW, accumulate
 from hwsearch.training.masking import MaskedRow
 from hwsearch.training.packing import Row
 from hwsearch.training.processes import Processes
@@ -43,9 +41,9 @@ def joined(first: MaskedRow, second: MaskedRow) -> MaskedRow:
 def gradients(rows: list[MaskedRow], passes: int) -> tuple[float, list[torch.Tensor]]:
     torch.manual_seed(0)
     model = MaskedLanguageModel(parse_shape("L2-h32-a2-i32-v512-w16-p64"))
-    run = SimpleNamespace(module=model, processes=Processes(0, 1, torch.device("cpu")))
+    processes = Processes(0, 1, torch.device("cpu"))
     predictions = sum(len(hidden.targets) for hidden in rows)
-    total = _accumulate(run, Step(rows, 0, DataState()), PHASE, passes, predictions)
+    total = accumulate(model, processes, Step(rows, 0, DataState()), PHASE, passes, predictions)
     return float(total), [weight.grad for weight in model.parameters()]
 
 

@@ -1,0 +1,305 @@
+"""Real tokens per second of a training step, beside transformers' ModernBertForMaskedLM in the same run.
+
+    OMP_NUM_THREADS=1 python benchmarks/training.py --out training.json
+    python benchmarks/training.py --device cuda --out training.json
+
+Sides: hwsearch; transformers as it comes (DataCollatorForLanguageModeling, dynamic padding, sdpa, AdamW,
+clipping); transformers at its best (sparse_prediction, grouping by length, its fastest attention on the
+device, no clipping, collation in processes of its own on a GPU). Same documents, shape, dtype and loss.
+Each side takes its fastest micro-batch of a small sweep, then one step each in turn (A B A B); medians,
+and the median of each round's ratio. The bound is the time of the weights' matrix products alone. Peak:
+bytes allocated in a step over those alive before it (weights and moments), gradients included.
+
+On the CPU with one thread the clock is processor time, which other work on the machine disturbs less.
+On a GPU both sides run with torch.compile as well as without, whichever is faster.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import statistics
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from attention_machine import machine
+from data import cache_of, word_tokenizer
+from numpy.typing import NDArray
+from peak_memory import peak_bytes
+from training_sides import Setting, Task, TrainStep, hwsearch_step, products_step, transformers_step
+
+from hwsearch.files import write_whole
+from hwsearch.kernels.cpu_name import cpu_name
+from hwsearch.shape import EncoderShape
+from hwsearch.shape.presets import PRESETS
+
+OURS, AS_IT_COMES, AT_BEST, BOUND = "hwsearch", "transformers", "transformers, best", "products alone"
+MIX, ROWS_1024, ROWS_8192 = "normal:256,64,32..512", "1024", "8192"
+# A fourteenth of base: as wide a vocabulary for its layers, a head as large.
+SMALL = EncoderShape(
+    num_hidden_layers=10,
+    hidden_size=256,
+    num_attention_heads=4,
+    intermediate_size=384,
+    vocab_size=8192,
+    max_position_embeddings=1024,
+)
+TINY = EncoderShape(
+    num_hidden_layers=2,
+    hidden_size=32,
+    num_attention_heads=2,
+    intermediate_size=48,
+    vocab_size=512,
+    max_position_embeddings=1024,
+)
+PAPER_RATE = 312_000  # tokens/s on one H100, base, 1024 tokens (arXiv 2412.13663, derived from table 3)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Sizes of a measurement.
+
+    Attributes:
+        micro_tokens: the sweep's micro-batches.
+        step_tokens: of one optimizer step.
+        steps_of_data: documents of so many steps, again and again.
+        warm_up: steps before a time counts.
+        targets: case, against which side, hwsearch's least ratio to it.
+    """
+
+    shape: EncoderShape
+    cases: tuple[str, ...]
+    micro_tokens: tuple[int, ...]
+    step_tokens: int
+    steps_of_data: int
+    warm_up: int
+    targets: tuple[tuple[str, str, float], ...]
+
+
+CPU_TARGETS = ((MIX, AS_IT_COMES, 2.0), (MIX, AT_BEST, 1.1))
+SMOKE = Plan(TINY, (MIX, ROWS_1024), (1024, 2048), 2048, 4, 1, CPU_TARGETS)
+ON_CPU = Plan(SMALL, (MIX, ROWS_1024), (1024, 2048, 4096), 4096, 50, 1, CPU_TARGETS)
+ON_GPU = Plan(
+    PRESETS["modernbert-base"],
+    (MIX, ROWS_1024, ROWS_8192),
+    (32_768, 65_536, 131_072),
+    262_144,
+    16,
+    3,
+    ((ROWS_1024, AT_BEST, 1.5), (ROWS_8192, AT_BEST, 1.5)),
+)
+
+
+def lengths_of(case: str, tokens: int) -> NDArray[np.int64]:
+    """Of documents with some `tokens` tokens together."""
+    if case == MIX:
+        drawn = np.random.default_rng(42).normal(256, 64, tokens // 256)
+        return np.clip(drawn, 32, 512).astype(np.int64)
+    return np.full(max(1, tokens // int(case)), int(case), np.int64)
+
+
+def task_of(case: str, plan: Plan, device: torch.device, theirs: Any, tokenizer: Any) -> Task:
+    lengths = lengths_of(case, plan.step_tokens * plan.steps_of_data)
+    return Task(
+        shape=plan.shape,
+        cache=cache_of(lengths, tokenizer),
+        lengths=lengths,
+        sequence_length=512 if case == MIX else int(case),
+        theirs=theirs,
+        step_tokens=plan.step_tokens,
+        device=device,
+        workers=4 if device.type == "cuda" else 0,
+    )
+
+
+def settings_of(side: str, plan: Plan, task: Task) -> list[Setting]:
+    """What the sweep tries."""
+    on_gpu = task.device.type == "cuda"
+    micro = [tokens for tokens in plan.micro_tokens if tokens >= task.sequence_length]
+    if side == AS_IT_COMES:
+        return [Setting(tokens, attention="sdpa") for tokens in micro]
+    attentions, at_best = [""], side == AT_BEST
+    if at_best:
+        attentions = ["sdpa", "flex_attention"] if on_gpu else ["sdpa", "eager"]
+        if on_gpu and find_spec("flash_attn"):
+            attentions.append("flash_attention_2")
+    compiled = [False, True] if on_gpu else [False]
+    return [Setting(t, c, a, at_best) for a in attentions for c in compiled for t in micro]
+
+
+MAKERS: dict[str, Callable[[Task, Setting], TrainStep]] = {
+    OURS: hwsearch_step,
+    AS_IT_COMES: transformers_step,
+    AT_BEST: transformers_step,
+    BOUND: products_step,
+}
+
+
+def rate(step: TrainStep, device: torch.device) -> float:
+    """Real tokens per second of one step."""
+    on_gpu = device.type == "cuda"
+    clock = time.process_time if not on_gpu and torch.get_num_threads() == 1 else time.perf_counter
+    if on_gpu:
+        torch.cuda.synchronize()
+    began = clock()
+    tokens = step()
+    if on_gpu:
+        torch.cuda.synchronize()
+    return tokens / (clock() - began)
+
+
+def warmed(side: str, task: Task, setting: Setting, steps: int) -> TrainStep:
+    torch.manual_seed(0)
+    step = MAKERS[side](task, setting)
+    for _ in range(steps):
+        step()
+    return step
+
+
+def fastest(side: str, plan: Plan, task: Task) -> tuple[Setting, dict[str, float]]:
+    """The setting of the sweep that is fastest, and every setting's tokens per second."""
+    rates: dict[Setting, float] = {}
+    for setting in settings_of(side, plan, task):
+        try:
+            step = warmed(side, task, setting, plan.warm_up)
+            rates[setting] = statistics.median(rate(step, task.device) for _ in range(2))
+        except (RuntimeError, ImportError, ValueError) as error:
+            reason = str(error).strip().partition("\n")[0]
+            print(f"{side}: {setting}: left out: {type(error).__name__}: {reason:.200}", flush=True)
+        release(task.device)
+    if not rates:
+        raise SystemExit(f"{side}: no setting runs on this machine")
+    return max(rates, key=lambda setting: rates[setting]), {str(s): r for s, r in rates.items()}
+
+
+def release(device: torch.device) -> None:
+    gc.collect()
+    torch.compiler.reset()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def compare(case: str, task: Task, plan: Plan, rounds: int) -> list[dict[str, Any]]:
+    """A row of the table for each side."""
+    chosen, swept = {}, {}
+    for side in (OURS, AS_IT_COMES, AT_BEST):
+        chosen[side], swept[side] = fastest(side, plan, task)
+    chosen[BOUND] = chosen[OURS]
+    steps = {side: warmed(side, task, setting, plan.warm_up) for side, setting in chosen.items()}
+    rates: dict[str, list[float]] = {side: [] for side in steps}
+    for _ in range(rounds):
+        for side, step in steps.items():
+            rates[side].append(rate(step, task.device))
+    return [
+        {
+            "case": case,
+            "side": side,
+            "setting": asdict(chosen[side]),
+            "tokens_per_second": statistics.median(rates[side]),
+            "rounds": rates[side],
+            "hwsearch_over_it": statistics.median(np.divide(rates[OURS], rates[side]).tolist()),
+            "of_products_alone": statistics.median(np.divide(rates[side], rates[BOUND]).tolist()),
+            "peak_bytes": None if side == BOUND else peak_bytes(step, task.device),
+            "sweep": swept.get(side, {}),
+        }
+        for side, step in steps.items()
+    ]
+
+
+def table(case: str, rows: list[dict[str, Any]], chosen: dict[str, str]) -> str:
+    lines = [
+        f"\n{case}\n",
+        "| side | micro-batch | tokens/s | lowest..highest | hwsearch over it | of products | peak MB |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        peak = "" if row["peak_bytes"] is None else f"{row['peak_bytes'] / 1e6:,.0f}"
+        lines.append(
+            f"| {row['side']} | {chosen[row['side']]} | {row['tokens_per_second']:,.0f}"
+            f" | {min(row['rounds']):,.0f}..{max(row['rounds']):,.0f}"
+            f" | {row['hwsearch_over_it']:.2f} | {row['of_products_alone']:.2f} | {peak} |"
+        )
+    return "\n".join(lines)
+
+
+def judged(plan: Plan, rows: list[dict[str, Any]], on_gpu: bool) -> list[dict[str, Any]]:
+    """Targets of the project: what was asked, what was found."""
+    by_name = {(row["case"], row["side"]): row for row in rows}
+    found = [
+        {
+            "target": f"{case}: hwsearch over {side}",
+            "asked": asked,
+            "found": by_name[case, side]["hwsearch_over_it"],
+        }
+        for case, side, asked in plan.targets
+    ]
+    if on_gpu:
+        measured = by_name[ROWS_1024, OURS]["tokens_per_second"] / PAPER_RATE
+        found.append({"target": f"{ROWS_1024}: the paper's rate on an H100", "asked": 1.3, "found": measured})
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--smoke", action="store_true", help="a tiny shape: whether it runs, in seconds")
+    parser.add_argument("--out", type=Path, help="JSON with every round")
+    args = parser.parse_args()
+    device = torch.device(args.device)
+    on_gpu = device.type == "cuda"
+    plan = SMOKE if args.smoke else ON_GPU if on_gpu else ON_CPU
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    found = machine(args.device) | {
+        "cpu": cpu_name(),
+        "threads": torch.get_num_threads(),
+        "transformers": transformers.__version__,
+        "load_before": os.getloadavg(),
+        "shape": plan.shape.sizes(),
+        "step_tokens": plan.step_tokens,
+        "dtype": "bf16 by autocast" if on_gpu else "float32",
+    }
+    print(
+        f"{found['date']}, {found['device'] if on_gpu else found['cpu']}, {found['threads']} threads, load"
+        f" {found['load_before'][0]:.1f}; torch {found['torch']}, transformers {found['transformers']};"
+        f" {plan.shape}, {found['dtype']}, {plan.step_tokens:,} tokens a step; {args.rounds} rounds",
+        flush=True,
+    )
+    tokenizer = word_tokenizer(plan.shape.vocab_size)
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer.save(Path(folder), plan.shape.max_position_embeddings)
+        theirs = transformers.AutoTokenizer.from_pretrained(folder)
+    rows: list[dict[str, Any]] = []
+    for case in plan.cases:
+        task = task_of(case, plan, device, theirs, tokenizer)
+        measured = compare(case, task, plan, args.rounds)
+        names = {row["side"]: str(Setting(**row["setting"])) for row in measured}
+        print(table(case, measured, names), flush=True)
+        rows += measured
+        release(device)
+    targets = judged(plan, rows, on_gpu)
+    print()
+    for each in targets:
+        verdict = "met" if each["found"] >= each["asked"] else "missed"
+        print(f"{each['target']}: {each['found']:.2f}, asked {each['asked']}: {verdict}")
+    found["load_after"] = os.getloadavg()
+    print(f"load at the end {found['load_after'][0]:.1f}")
+    if args.out:
+        document = {"machine": found, "rows": rows, "targets": targets}
+        write_whole(args.out, json.dumps(document, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""benchmarks/training.py: that it runs on a CPU, on the same documents and targets for both sides."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from data import word_tokenizer
+from training import AS_IT_COMES, AT_BEST, BOUND, MIX, OURS, ROWS_1024, SMOKE, judged, task_of
+from training_sides import Setting, Task, _examples, _order
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def task() -> Task:
+    tokenizer = word_tokenizer(SMOKE.shape.vocab_size)
+    return task_of(MIX, SMOKE, torch.device("cpu"), None, tokenizer)
+
+
+def test_smoke(tmp_path: Path) -> None:
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]),
+        "OMP_NUM_THREADS": "1",
+    }
+    done = subprocess.run(
+        [
+            *(sys.executable, ROOT / "benchmarks" / "training.py", "--smoke"),
+            *("--rounds", "1", "--out", "out.json"),
+        ],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "out.json").read_text())
+    assert [(row["case"], row["side"]) for row in found["rows"]] == [
+        (case, side) for case in (MIX, ROWS_1024) for side in (OURS, AS_IT_COMES, AT_BEST, BOUND)
+    ]
+    for row in found["rows"]:
+        assert row["tokens_per_second"] > 0
+        assert row["side"] == BOUND or row["peak_bytes"] > 0
+        assert f"| {row['side']} |" in done.stdout
+    assert len(found["targets"]) == done.stdout.count(", asked ") == len(SMOKE.targets)
+
+
+def test_both_sides_read_the_same_documents(task: Task) -> None:
+    found = [example["input_ids"] for example in _examples(task)]
+    assert [len(ids) for ids in found] == task.lengths.tolist()
+    tokens = task.cache.training.tokens
+    assert np.array_equal(np.concatenate([ids[1:-1] for ids in found]), tokens)
+
+
+@pytest.mark.parametrize("at_best", [False, True])
+def test_a_step_of_transformers_is_about_as_large_as_ours(task: Task, at_best: bool) -> None:
+    order = _order(task, Setting(1024, at_best=at_best))
+    assert {len(step) for step in order} == {2}
+    numbers = list(chain.from_iterable(chain.from_iterable(order)))
+    assert len(numbers) == len(set(numbers))
+    for step in order:
+        tokens = sum(int(task.lengths[micro].sum()) for micro in step)
+        assert tokens == pytest.approx(SMOKE.step_tokens, rel=0.5)
+
+
+def test_grouping_saves_padding(task: Task) -> None:
+    def padded(at_best: bool) -> int:
+        steps = _order(task, Setting(1024, at_best=at_best))
+        return sum(int(task.lengths[micro].max()) * len(micro) for micro in chain.from_iterable(steps))
+
+    assert padded(True) < padded(False)
+
+
+def test_targets() -> None:
+    rows = [
+        {"case": MIX, "side": side, "hwsearch_over_it": ratio, "tokens_per_second": 1.0}
+        for side, ratio in ((OURS, 1.0), (AS_IT_COMES, 2.5), (AT_BEST, 1.0))
+    ]
+    assert [(each["found"], each["asked"]) for each in judged(SMOKE, rows, False)] == [(2.5, 2.0), (1.0, 1.1)]
