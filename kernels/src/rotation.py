@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -15,3 +17,30 @@ def rotate(x_THD: Tensor, cos_TR: Tensor, sin_TR: Tensor) -> Tensor:
     a, b = x_THD.to(precise).chunk(2, dim=-1)
     cos, sin = cos_TR.to(precise)[:, None], sin_TR.to(precise)[:, None]
     return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1).to(x_THD.dtype)
+
+
+def rotate_on_cpu(x_THD: Tensor, cos_TR: Tensor, sin_TR: Tensor) -> Tensor:
+    """`rotate`, with fewer passes over memory; no gradient by the angles."""
+    turned: Tensor = _Rotation.apply(x_THD, cos_TR, sin_TR)
+    return turned
+
+
+class _Rotation(torch.autograd.Function):
+    """The gradient is turned back by the same angles."""
+
+    @staticmethod
+    def forward(ctx: Any, x_THD: Tensor, cos_TR: Tensor, sin_TR: Tensor) -> Tensor:
+        ctx.save_for_backward(cos_TR, sin_TR)
+        precise = torch.promote_types(x_THD.dtype, torch.float32)
+        cos, sin = cos_TR.to(precise)[:, None], sin_TR.to(precise)[:, None]
+        a, b = x_THD.to(precise).chunk(2, dim=-1)
+        out_THD = torch.empty(x_THD.shape, dtype=precise, device=x_THD.device)
+        first, second = out_THD.chunk(2, dim=-1)
+        torch.mul(a, cos, out=first).addcmul_(b, sin, value=-1)
+        torch.mul(b, cos, out=second).addcmul_(a, sin)
+        return out_THD.to(x_THD.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, dx_THD: Tensor) -> tuple[Tensor, None, None]:
+        cos_TR, sin_TR = ctx.saved_tensors
+        return rotate_on_cpu(dx_THD, cos_TR, -sin_TR), None, None

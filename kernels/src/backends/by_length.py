@@ -6,12 +6,16 @@ Shape suffixes: T packed tokens, B sequences of one length, S that length, H hea
 from __future__ import annotations
 
 from collections import defaultdict
+from itertools import groupby
 
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from .log_sum_exp import log_sum_exp
+
+# Fewer in a call than this, and it pays to gather sequences of one length from all over the row.
+FEW_TOKENS = 64
 
 
 def attention_by_length(
@@ -26,9 +30,15 @@ def attention_by_length(
 ) -> Tensor:
     """[T, H, D]; a window becomes an [S, S] mask, so this serves lengths near the window."""
     starts_of = _starts_of(lengths)
+    in_place = len(runs := _runs(lengths)) * FEW_TOKENS <= q_THD.shape[0] or len(runs) == len(starts_of)
+    taken = (
+        _split(x, runs) if in_place else [_take(x, starts, length) for length, starts in starts_of.items()]
+        for x in (q_THD, k_TGD, v_TGD)
+    )
     outputs = []
-    for length, starts in starts_of.items():
-        q, k, v = (_take(x, starts, length).transpose(1, 2) for x in (q_THD, k_TGD, v_TGD))
+    for sequences in zip(*taken, strict=True):
+        q, k, v = (x_BSHD.transpose(1, 2) for x_BSHD in sequences)
+        length = q.shape[2]
         hidden = window is not None and window < length - 1
         o_BHSD = scaled_dot_product_attention(
             q,
@@ -41,7 +51,8 @@ def attention_by_length(
         )
         outputs.append(o_BHSD.transpose(1, 2).flatten(0, 1))
     # A single output needs no copy.
-    return _in_packed_order(torch.cat(outputs) if len(outputs) > 1 else outputs[0], starts_of)
+    o_THD = torch.cat(outputs) if len(outputs) > 1 else outputs[0]
+    return o_THD if in_place else _in_packed_order(o_THD, starts_of)
 
 
 def log_sum_exp_by_length(
@@ -66,6 +77,19 @@ def _starts_of(lengths: list[int]) -> dict[int, list[int]]:
             starts_of[length].append(start)
         start += length
     return starts_of
+
+
+def _runs(lengths: list[int]) -> list[tuple[int, int]]:
+    """(length, how many) of sequences of one length that follow each other, empty ones left out."""
+    return [(length, len([*run])) for length, run in groupby(filter(None, lengths))]
+
+
+def _split(x_THD: Tensor, runs: list[tuple[int, int]]) -> list[Tensor]:
+    """[B, S, H, D] of each run: views whose gradients are joined at once; a slice's would be all of x."""
+    parts = x_THD.split([length * count for length, count in runs])
+    return [
+        part.view(count, length, *part.shape[1:]) for part, (length, count) in zip(parts, runs, strict=True)
+    ]
 
 
 def _take(x_THD: Tensor, starts: list[int], length: int) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..problem import Problem
-from ..rotation import rotate
+from ..rotation import rotate, rotate_on_cpu
 
 
 def sequence_of_tokens(cu_seqlens: Tensor, tokens: int) -> Tensor:
@@ -27,7 +27,9 @@ def rotated(q_THD: Tensor, k_TGD: Tensor, problem: Problem) -> tuple[Tensor, Ten
         return q_THD, k_TGD
     positions = token_positions(problem.cu_seqlens, q_THD.shape[0])
     cos_TR, sin_TR = (table[positions] for table in problem.rope)
-    return rotate(q_THD, cos_TR, sin_TR), rotate(k_TGD, cos_TR, sin_TR)
+    fixed = not (cos_TR.requires_grad or sin_TR.requires_grad)
+    turn = rotate_on_cpu if q_THD.device.type == "cpu" and fixed else rotate
+    return turn(q_THD, cos_TR, sin_TR), turn(k_TGD, cos_TR, sin_TR)
 
 
 def repeated(x_TGD: Tensor, heads: int) -> Tensor:
