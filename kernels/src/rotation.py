@@ -33,11 +33,11 @@ class _Rotation(torch.autograd.Function):
         ctx.save_for_backward(cos_TR, sin_TR)
         precise = torch.promote_types(x_THD.dtype, torch.float32)
         cos, sin = cos_TR.to(precise)[:, None], sin_TR.to(precise)[:, None]
-        a, b = x_THD.to(precise).chunk(2, dim=-1)
-        out_THD = torch.empty(x_THD.shape, dtype=precise, device=x_THD.device)
-        first, second = out_THD.chunk(2, dim=-1)
-        torch.mul(a, cos, out=first).addcmul_(b, sin, value=-1)
-        torch.mul(b, cos, out=second).addcmul_(a, sin)
+        x = x_THD.to(precise)
+        out_THD = x * torch.cat((cos, cos), dim=-1)
+        (a, b), (first, second) = x.chunk(2, dim=-1), out_THD.chunk(2, dim=-1)
+        first.addcmul_(b, sin, value=-1)
+        second.addcmul_(a, sin)
         return out_THD.to(x_THD.dtype)
 
     @staticmethod
