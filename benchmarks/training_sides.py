@@ -176,8 +176,10 @@ def products_step(task: Task, setting: Setting) -> TrainStep:
     tokens, shape = setting.micro_tokens, task.shape
     predicted = int(tokens * MASK_SHARE)
     h, i, layers = shape.hidden_size, shape.intermediate_size, shape.num_hidden_layers
-    sizes = [(layers, tokens, h, 3 * h), (layers, tokens, h, h), (layers, tokens, h, 2 * i)]
-    sizes += [(layers, tokens, i, h), (1, predicted, h, h), (1, predicted, h, shape.vocab_size)]
+    after_attention = ((h, h), (h, 2 * i), (i, h))
+    sizes = [(layers, tokens, h, 3 * h), *((layers - 1, tokens, *size) for size in after_attention)]
+    # Nobody reads the other tokens after the last attention.
+    sizes += [(1, predicted, *size) for size in (*after_attention, (h, h), (h, shape.vocab_size))]
     dtype = torch.bfloat16 if task.device.type == "cuda" else torch.float32
 
     def drawn(*size: int) -> Tensor:

@@ -110,11 +110,7 @@ class MaskedLanguageModel(nn.Module):
         self, tokens_T: Tensor, cu_seqlens: Tensor, max_seqlen: int, positions_P: Tensor | None = None
     ) -> Tensor:
         """What the decoder reads, [P, C] or [T, C]; arguments as in `forward`."""
-        x_TC = self.model(tokens_T, cu_seqlens, max_seqlen)
-        if positions_P is not None:
-            # Indexing by [] would sort the positions in the backward pass.
-            x_TC = x_TC.index_select(0, positions_P)
-        out_PC: Tensor = self.head(x_TC)
+        out_PC: Tensor = self.head(self.model(tokens_T, cu_seqlens, max_seqlen, positions_P))
         return out_PC
 
 
@@ -134,7 +130,9 @@ class Backbone(nn.Module):
         )
         self.final_norm = nn.Identity() if a.post_norm else norm_of(shape)
 
-    def forward(self, tokens_T: Tensor, cu_seqlens: Tensor, max_seqlen: int) -> Tensor:
+    def forward(
+        self, tokens_T: Tensor, cu_seqlens: Tensor, max_seqlen: int, positions_P: Tensor | None = None
+    ) -> Tensor:
         global_rope = local_rope = None
         if self.rotates:
             global_rope = rope_tables(max_seqlen, self.head_size, self.global_theta, tokens_T.device)
@@ -145,8 +143,12 @@ class Backbone(nn.Module):
             schedule = attention_schedule(cu_seqlens, tokens_T.shape[0], max_seqlen)
         recompute = self.recompute and torch.is_grad_enabled()
         x_TC: Tensor = self.embeddings(tokens_T, cu_seqlens)
-        for layer, is_global in zip(self.layers, self.is_global, strict=True):
-            arguments = (x_TC, cu_seqlens, max_seqlen, global_rope if is_global else local_rope, schedule)
+        last = len(self.layers) - 1
+        for index, (layer, is_global) in enumerate(zip(self.layers, self.is_global, strict=True)):
+            rope = global_rope if is_global else local_rope
+            # Nobody reads the other tokens after the last attention.
+            wanted_P = positions_P if index == last else None
+            arguments = (x_TC, cu_seqlens, max_seqlen, rope, schedule, wanted_P)
             x_TC = checkpoint(layer, *arguments, use_reentrant=False) if recompute else layer(*arguments)
         normed: Tensor = self.final_norm(x_TC)
         return normed
@@ -183,15 +185,24 @@ class Layer(nn.Module):
         self.mlp = FeedForward(shape, gated=a.gated_mlp and index >= a.initial_plain_layers)
 
     def forward(
-        self, x_TC: Tensor, cu_seqlens: Tensor, max_seqlen: int, rope: Rope | None, schedule: Tensor | None
+        self,
+        x_TC: Tensor,
+        cu_seqlens: Tensor,
+        max_seqlen: int,
+        rope: Rope | None,
+        schedule: Tensor | None,
+        positions_P: Tensor | None,
     ) -> Tensor:
-        sequences = (cu_seqlens, max_seqlen, rope, schedule)
+        """[T, C]; with positions those rows of it alone, [P, C]."""
+        sequences = (cu_seqlens, max_seqlen, rope, schedule, positions_P)
+        # Indexing by [] would sort the positions in the backward pass.
+        kept_TC = x_TC if positions_P is None else x_TC.index_select(0, positions_P)
         out_TC: Tensor
         if self.post_norm:
-            x_TC = self.attn_norm(x_TC + self.attn(x_TC, *sequences))
+            x_TC = self.attn_norm(kept_TC + self.attn(x_TC, *sequences))
             out_TC = self.mlp_norm(x_TC + self.mlp(x_TC))
         else:
-            x_TC = x_TC + self.attn(self.attn_norm(x_TC), *sequences)
+            x_TC = kept_TC + self.attn(self.attn_norm(x_TC), *sequences)
             out_TC = x_TC + self.mlp(self.mlp_norm(x_TC))
         return out_TC
 
@@ -206,14 +217,23 @@ class Attention(nn.Module):
         self.Wo = nn.Linear(h, h, bias=a.attention_out_bias)
 
     def forward(
-        self, x_TC: Tensor, cu_seqlens: Tensor, max_seqlen: int, rope: Rope | None, schedule: Tensor | None
+        self,
+        x_TC: Tensor,
+        cu_seqlens: Tensor,
+        max_seqlen: int,
+        rope: Rope | None,
+        schedule: Tensor | None,
+        positions_P: Tensor | None,
     ) -> Tensor:
         # Rows of Wqkv: all heads of q, then of k, then of v.
         qkv_T3HD = self.Wqkv(x_TC).unflatten(-1, (3, self.num_heads, -1))
         o_THD = varlen_attention_qkvpacked(
             qkv_T3HD, cu_seqlens, max_seqlen, window=self.window, rope=rope, schedule=schedule
         )
-        out_TC: Tensor = self.Wo(o_THD.flatten(1))
+        o_TC = o_THD.flatten(1)
+        if positions_P is not None:
+            o_TC = o_TC.index_select(0, positions_P)
+        out_TC: Tensor = self.Wo(o_TC)
         return out_TC
 
 
