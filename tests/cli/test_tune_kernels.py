@@ -39,7 +39,7 @@ def test_what_is_tuned_on_the_cpu_is_shown_and_goes_on(cli: Cli, here: Path) -> 
     assert line.split()[1:7] == ["attention_backend", "fp32", "32", "global", "32", "measured"]
 
     # As Kernel Tuner's results and back: all that was measured, and the row as it is.
-    exported = cli("tune", "--export", "t4")
+    exported = cli("tune", "--export", "t4", "--gpu", "cpu")
     assert exported.returncode == 0, exported.stderr
     (t4,) = exported.stdout.split()
     assert len(json.loads((here.parent.parent / t4).read_text())["results"]) == 2
@@ -76,6 +76,7 @@ def test_nothing_tuned_is_said(cli: Cli, here: Path) -> None:
         ),
         ("attention --gpu l4 --head-size 64,x", "--head-size: found '64,x'"),
         ("attention --gpu l4 --window all", "window: 'all'; accepted: global, narrow, wide"),
+        ("attention --gpu cpu --head-size 7", "head size: 7; accepted: even sizes"),
         ("attention --gpu l4 --length 0", "length: 0; accepted: 1 to 8,192"),
         ("attention --gpu l4 --trials 0", "--trials: found 0; accepted: 1 or more"),
         ("attention --gpu l4 --seconds nan", "--seconds: found nan"),
@@ -101,4 +102,5 @@ def test_a_broken_table_is_left_alone(cli: Cli, here: Path) -> None:
     assert shown.returncode == 2 and str(table) in shown.stderr
     tuned = cli("tune", "attention_backend", "--gpu", "cpu", *SMALL)
     assert tuned.returncode == 2 and "left as it is" in tuned.stderr
+    assert not list((here.parent / "tuning").glob("**/*.log"))  # before anything was measured
     assert table.read_text() == '{"format": 2, "kernel": "attention_backend"'
