@@ -9,13 +9,11 @@ from itertools import product
 from hwsearch.errors import HwsearchError
 from hwsearch.gpu.profile import CPU, Gpu
 from hwsearch.kernels.dispatch import AMPERE, TRITON_HEAD_SIZES
+from hwsearch.kernels.triton_attention.space import KERNELS as TILES
 from hwsearch.kernels.tuned import KERNELS, LENGTHS, WINDOWS, Key, class_window, length_class, window_class
 from hwsearch.space.search_space import SearchSpace
 from hwsearch.workload import Workload, parse_workload
 
-# Tiles of our Triton kernels; the other kernels of the tables choose a backend.
-TILES = ("attention_forward", "attention_backward")
-BACKENDS = tuple(kernel for kernel in KERNELS if kernel not in TILES)
 # What the command line takes; `attention` stands for all.
 NAMES = ("attention", *KERNELS)
 
