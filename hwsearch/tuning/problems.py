@@ -9,11 +9,13 @@ from itertools import product
 from hwsearch.errors import HwsearchError
 from hwsearch.gpu.profile import CPU, Gpu
 from hwsearch.kernels.dispatch import AMPERE, TRITON_HEAD_SIZES
-from hwsearch.kernels.triton_attention.space import KERNELS as TILES
+from hwsearch.kernels.triton_attention import space as tile_space
 from hwsearch.kernels.tuned import KERNELS, LENGTHS, WINDOWS, Key, class_window, length_class, window_class
 from hwsearch.space.search_space import SearchSpace
 from hwsearch.workload import Workload, parse_workload
 
+# Kernels of ours that have tiles; the others of the tables choose a backend.
+TILES: tuple[str, ...] = tile_space.KERNELS
 # What the command line takes; `attention` stands for all.
 NAMES = ("attention", *KERNELS)
 
