@@ -39,7 +39,7 @@ def test_what_is_tuned_on_the_cpu_is_shown_and_goes_on(cli: Cli, here: Path) -> 
     assert line.split()[1:7] == ["attention_backend", "fp32", "32", "global", "32", "measured"]
 
     # As Kernel Tuner's results and back: all that was measured, and the row as it is.
-    exported = cli("tune", "--export", "t4")
+    exported = cli("tune", "--export", "t4", "--gpu", "cpu")
     assert exported.returncode == 0, exported.stderr
     (t4,) = exported.stdout.split()
     assert len(json.loads((here.parent.parent / t4).read_text())["results"]) == 2
