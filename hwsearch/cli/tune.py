@@ -96,9 +96,9 @@ def _gpus(arguments: argparse.Namespace, here: dict[str, Gpu]) -> list[Gpu]:
 
 
 def _at_hand() -> dict[str, Gpu]:
-    """Profiles of the devices here, by name; the CPU where there is no GPU."""
+    """Profiles of the devices here, by name, the CPU last."""
     found = [each.gpu for each in detect() if each.gpu is not None]
-    return {gpu.name: gpu for gpu in found or [load_gpu(CPU)]}
+    return {gpu.name: gpu for gpu in [*found, load_gpu(CPU)]}
 
 
 def _wanted(arguments: argparse.Namespace, gpu: Gpu) -> Wanted:

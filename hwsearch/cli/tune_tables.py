@@ -38,6 +38,8 @@ def export_rows(arguments: argparse.Namespace) -> None:
 def import_row(arguments: argparse.Namespace) -> None:
     """Merge what a T4 file found into the user's own table; options say what the file does not."""
     path = Path(arguments.import_file)
+    if len(arguments.kernel or []) > 1:
+        raise HwsearchError(f"--import: found {' '.join(arguments.kernel)}; accepted: one kernel")
     said = {
         "kernel": arguments.kernel[0] if arguments.kernel else None,
         "gpu": arguments.gpu,

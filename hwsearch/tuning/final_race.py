@@ -14,7 +14,7 @@ import numpy as np
 from hwsearch.errors import HwsearchError
 from hwsearch.measure.failure import Failure
 from hwsearch.measure.race import FASTER, Finalist
-from hwsearch.tuning.kernel import Config
+from hwsearch.tuning.kernel import Config, NothingRuns
 from hwsearch.tuning.kernel_study import Record
 from hwsearch.tuning.tuning_space import TuningSpace
 from hwsearch.tuning.workshop import Desk
@@ -81,11 +81,11 @@ def decide(
 ) -> Tuned:
     """The winner of the last race if it beats the default beyond doubt, else the default.
 
-    Raises HwsearchError where no configuration runs.
+    Raises NothingRuns where no configuration runs; HwsearchError where the last race fails.
     """
     kept = sorted((r for r in records if r.kept), key=lambda r: _value(r, objective))
     if not kept:
-        raise HwsearchError(_nothing_runs(records))
+        raise NothingRuns(_nothing_runs(records))
     finalists = {space.row_of(default): r for r in records if r.row == space.row_of(default) and r.seconds}
     finalists |= {record.row: record for record in _distinct(kept)[:FINALISTS]}
     configs = [space.configuration(row) for row in finalists if row is not None]

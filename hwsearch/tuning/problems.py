@@ -144,6 +144,8 @@ def _check(gpu: Gpu, wanted: Wanted) -> None:
         gpu.check_dtype(dtype)
         if dtype == "tf32":
             raise HwsearchError("tf32: attention keeps float32 as it is; accepted: fp16, bf16, fp32")
+    if odd := [size for size in wanted.head_sizes if size % 2]:
+        raise HwsearchError(f"head size: {odd[0]}; accepted: even sizes, since rotary embeddings turn pairs")
     for name, values, largest in (
         ("head size", wanted.head_sizes, 256),
         ("length", wanted.lengths, LENGTHS[-1]),

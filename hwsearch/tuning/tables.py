@@ -21,7 +21,7 @@ class Placed:
 
 def in_force(kernels: Sequence[str] = KERNELS, gpu: str | None = None) -> list[Placed]:
     """For each GPU, kernel and key the row that look-ups use there: measured before modelled, own before
-    shipped. Raises HwsearchError for a table that cannot be read."""
+    shipped. Raises HwsearchError for a table that cannot be read, or that look-ups ignore where it lies."""
     best: dict[tuple[str, str, Key], Placed] = {}
     for source in SOURCES:
         for placed in (each for each in _all(kernels, gpu) if each.row.source == source):
@@ -37,7 +37,12 @@ def _all(kernels: Sequence[str], gpu: str | None) -> list[Placed]:
         try:
             table = read_table(path)
         except (OSError, ValueError) as error:
-            raise HwsearchError(f"{path}: {error}") from error
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise HwsearchError(f"{path}: {reason}") from error
+        if (table.gpu, table.kernel) != (path.parent.name, path.stem):
+            raise HwsearchError(
+                f"{path}: a table of {table.kernel} on {table.gpu}; accepted: what the path says"
+            )
         found += [Placed(table, row, path) for row in table.rows]
     return found
 
