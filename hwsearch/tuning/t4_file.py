@@ -93,7 +93,8 @@ def t4_path(folder: Path, table: Table, row: Row) -> Path:
     """GPU/KERNEL-DTYPE-HEADSIZE-WINDOW-LENGTH-SOURCE.json in `folder`."""
     key = row.key
     name = f"{table.kernel}-{key.dtype}-{key.head_size}-{key.window}-{key.length}-{row.source}.json"
-    return folder / table.gpu / name
+    gpu: str = table.gpu
+    return folder / gpu / name
 
 
 def kept(row: Row) -> list[Evaluation]:
