@@ -345,6 +345,13 @@ def test_a_broken_table_is_a_warning(write: Write) -> None:
     assert found.latency_s == of_library().latency_s
 
 
+def test_a_workload_of_another_class_is_a_warning(write: Write) -> None:
+    write(FORWARD, workload="fixed:99999x9")
+    with pytest.warns(UserWarning, match="fixed:99999x9: sequences of 99,999, and it is of another class"):
+        found = predicted()
+    assert found.latency_s == of_library().latency_s
+
+
 def test_a_workload_that_is_not_here_is_a_warning(write: Write) -> None:
     write(FORWARD, workload="lengths-of-somebody.txt")
     with pytest.warns(UserWarning, match="not used for predictions: workload lengths-of-somebody"):
