@@ -317,7 +317,7 @@ def test_the_tables_are_part_of_a_runs_identity(write: Write, space: Path, tmp_p
     assert identity(load_space(str(space))) == first
     write(FORWARD)
     assert identity(load_space(str(space))) != first
-    named = r"another attention: l4, bf16, heads of 64, global, up to 128 was None and is tuned tiles"
+    named = r"another attention, .*: l4, bf16, heads of 64, global, up to 128 was None and is tuned tiles"
     with pytest.raises(HwsearchError, match=named):
         run(load_space(str(space)), out=tmp_path / "run", trials=3)
     space.write_text(SPACE + "attention: library\n")
