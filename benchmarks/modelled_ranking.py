@@ -98,7 +98,7 @@ def _tables() -> list[str]:
         table = read_table(path)
         for key, ranking in compared(table).items():
             row = f"| {table.gpu} | {table.kernel} | {key} | {ranking.configurations} "
-            found.append((ranking, row + f"| {ranking.top_loss_percent:.1f} | {ranking.needed} |"))
+            found.append((ranking, row + f"| {ranking.top_loss_percent:.1f} | {ranking.needed or 'none'} |"))
     if not found:
         return [*lines, "No table holds a measured and a modelled row of one key yet."]
     losses = [ranking.top_loss_percent for ranking, _ in found]

@@ -192,7 +192,7 @@ def _tune(commands: _Commands[argparse.ArgumentParser]) -> None:
     replay.add_argument("--replay", metavar="CACHE", help="a Kernel Tuner cache or T4 results, .json(.gz)")
     replay.add_argument("--t1", metavar="FILE", help="a T1 file, whose constraints are added")
     replay.add_argument("--budget-seconds", type=float, metavar="S", help="recorded seconds for each seed")
-    replay.add_argument("--seeds", type=int, default=1, metavar="N", help="searches to run (default 1)")
+    replay.add_argument("--seeds", type=int, metavar="N", help="searches to run (default 1)")
     replay.add_argument("--trace", metavar="OUT.jsonl", help="gets a line per evaluation")
 
 

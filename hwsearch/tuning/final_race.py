@@ -59,6 +59,7 @@ class Tuned:
         spread: relative, of repeated measurements of the winner.
         joules: of one run; None where energy did not count.
         trials, failures: that have ended, and how many of them failed, all sessions together.
+        taint: what disturbed the last race however often it was held; None for nothing.
     """
 
     config: Config
@@ -69,6 +70,7 @@ class Tuned:
     joules: float | None
     trials: int
     failures: int
+    taint: str | None = None
 
 
 def decide(
@@ -100,6 +102,7 @@ def decide(
             values |= {winner: duel.seconds, against: duel.incumbent_seconds}
         else:
             winner = against
+    taint = bench.call("taint", timeout=limits.trial_s)
     energy = objective == "energy"
     seconds = {i: (by_config[i].seconds or math.nan) if energy else value for i, value in values.items()}
     others = [(configs[i], seconds[i]) for i in values if i != winner]
@@ -120,6 +123,7 @@ def decide(
         joules=values[winner] if energy else by_config[winner].joules,
         trials=len(records),
         failures=sum(bool(record.failure) for record in records),
+        taint=None if isinstance(taint, Failure) else taint,
     )
 
 

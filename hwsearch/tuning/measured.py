@@ -154,6 +154,7 @@ def row_of(problem: Problem, kernel: AttentionKernel, tuned: Tuned, objective: O
     on_cpu = kernel.device == CPU
     clock = "wall clock" if on_cpu else "CUDA events, cold L2"
     goal = "" if objective == "time" else f" for {objective}"
+    disturbed = "" if tuned.taint is None else f"; disturbed: {tuned.taint}"
     return Row(
         key=problem.key,
         source="measured",
@@ -169,7 +170,7 @@ def row_of(problem: Problem, kernel: AttentionKernel, tuned: Tuned, objective: O
         torch=versions["torch"],
         driver=None if on_cpu else versions["driver"],
         date=datetime.date.today().isoformat(),
-        method=f"{tuned.trials} trials{goal}, {clock}, raced in turn, last race of {FINALISTS}",
+        method=f"{tuned.trials} trials{goal}, {clock}, raced in turn, last race of {FINALISTS}{disturbed}",
     )
 
 

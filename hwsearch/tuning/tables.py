@@ -19,11 +19,14 @@ class Placed:
     path: Path
 
 
-def in_force(kernels: Sequence[str] = KERNELS, gpu: str | None = None) -> list[Placed]:
-    """For each GPU, kernel and key the row that look-ups use there: measured before modelled, own before
-    shipped. Raises HwsearchError for a table that cannot be read, or that look-ups ignore where it lies."""
+def in_force(
+    kernels: Sequence[str] = KERNELS, gpu: str | None = None, sources: Sequence[str] = SOURCES
+) -> list[Placed]:
+    """For each GPU, kernel and key the row that look-ups use there: the first of `sources` that has one, the
+    user's own before what ships. Raises HwsearchError for a table that cannot be read, or that look-ups
+    ignore where it lies."""
     best: dict[tuple[str, str, Key], Placed] = {}
-    for source in SOURCES:
+    for source in sources:
         for placed in (each for each in _all(kernels, gpu) if each.row.source == source):
             best.setdefault((placed.table.gpu, placed.table.kernel, placed.row.key), placed)
     return sorted(best.values(), key=_order)

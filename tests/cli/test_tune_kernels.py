@@ -85,6 +85,7 @@ def test_nothing_tuned_is_said(cli: Cli, here: Path) -> None:
         ("--space nosuch.yaml", "nosuch.yaml"),
         ("--export t4 --gpu t4", "--export: no tuned table of t4"),
         ("--import nosuch.json", "nosuch.json"),
+        ("attention --trace out.jsonl", "--trace: belongs to --replay"),
         ("attention_forward attention_backward --import x.json", "accepted: one kernel"),
         ("--show --gpu l5", "no GPU profile is called 'l5'"),
         ("--replay cache.json --budget-seconds 5", "--replay needs --budget-seconds S and --trace OUT.jsonl"),
