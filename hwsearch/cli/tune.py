@@ -16,7 +16,7 @@ from hwsearch.errors import HwsearchError
 from hwsearch.gpu.catalog import load_gpu
 from hwsearch.gpu.detect import detect
 from hwsearch.gpu.profile import CPU, Gpu
-from hwsearch.kernels.tuned import LENGTHS, own_folder
+from hwsearch.kernels.tuned import LENGTHS, cache_folder, own_folder
 from hwsearch.report.tuned import model_lines, placed_json, placed_table
 from hwsearch.report.tuning_page import write_tuning_page
 from hwsearch.space.search_space import load_space
@@ -58,7 +58,7 @@ def _tune(arguments: argparse.Namespace) -> None:
     kernels = kernels_named(arguments.kernel or ["attention"])
     effort = _effort(arguments)
     tables = Path(arguments.out) if arguments.out else own_folder()
-    work, here = own_folder().parent / "tuning", _at_hand()
+    work, here = cache_folder() / "tuning", _at_hand()
     answers: list[Placed] = []
     for gpu, asked in _plans(arguments, kernels, here):
         is_here = gpu.name in here

@@ -252,8 +252,6 @@ class _Campaign:
                 best_seconds=None if best is None else best.seconds,
                 default_seconds=next((r.seconds for r in records if r.row == default_row), None),
                 failures=sum(bool(r.failure) for r in records),
-                elapsed_s=time.monotonic() - self.start,
-                budget_s=self.budget_s,
             )
         )
 

@@ -16,13 +16,13 @@ from hwsearch.measure.failure import Failure
 from hwsearch.measure.race import FASTER, Finalist
 from hwsearch.tuning.kernel import Config, NothingRuns
 from hwsearch.tuning.kernel_study import Record
+from hwsearch.tuning.table_file import ALTERNATIVES
 from hwsearch.tuning.tuning_space import TuningSpace
 from hwsearch.tuning.workshop import Desk
 
 Objective = Literal["time", "energy", "both"]
 OBJECTIVES: tuple[Objective, ...] = ("time", "energy", "both")
 FINALISTS = 5
-ALTERNATIVES = 4
 
 
 @dataclass(frozen=True)

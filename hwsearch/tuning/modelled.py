@@ -14,7 +14,6 @@ measured: rows say "modelled", and a measured row of the same key goes before th
 from __future__ import annotations
 
 import datetime
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from itertools import zip_longest
@@ -42,11 +41,11 @@ from hwsearch.tuning.kernel import NothingRuns
 from hwsearch.tuning.problems import Problem
 from hwsearch.tuning.progress import Progress
 from hwsearch.tuning.t4_file import Evaluation
+from hwsearch.tuning.table_file import ALTERNATIVES
 
 # The model is not trusted with less: its best is 0.90 to 1.29 of what people chose by hand for other kernels
 # (results/modelled_ranking.md, a spread of some 12 %), and it has never been checked on a GPU.
 GUARD = 1.15
-ALTERNATIVES = 4
 # Of compiled code, in the cache.
 FILE = "attention.jsonl"
 # What is not compiled: a configuration estimated so much slower than the best.
@@ -127,7 +126,7 @@ def jobs_of(problem: Problem, capability: tuple[int, int], config: Config) -> li
 
 def _compile(jobs: Iterable[Job], codes: CodeFile, workers: int, report: Callable[[Progress], None]) -> None:
     missing = [job for job in dict.fromkeys(jobs) if job not in codes.found]
-    begin, done, failures = time.monotonic(), 0, 0
+    done, failures = 0, 0
 
     def one_more(job: Job, code: Mapping[str, Any]) -> None:
         nonlocal done, failures
@@ -147,8 +146,6 @@ def _compile(jobs: Iterable[Job], codes: CodeFile, workers: int, report: Callabl
                 None,
                 None,
                 failures,
-                time.monotonic() - begin,
-                float("inf"),
             )
         )
 

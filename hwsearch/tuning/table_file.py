@@ -13,6 +13,8 @@ from hwsearch.gpu.profile import CPU, Gpu
 from hwsearch.kernels.triton_attention.space import trimmed
 from hwsearch.kernels.tuned_table import FORMAT, Row, Table, one_each, parse_table, read_table
 
+# The next best that a row keeps beside its own.
+ALTERNATIVES = 4
 HEADER = ("kernel", "gpu", "devices", "compute_capability", "sms")
 # Merging takes milliseconds, and another tuner may be at it.
 PATIENCE_S = 30.0

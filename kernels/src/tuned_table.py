@@ -12,6 +12,7 @@ Of rows with the same key and source, which such a merge may leave, the newest c
 
 from __future__ import annotations
 
+import datetime
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -267,8 +268,7 @@ def row_of(record: Any, kernel: str, where: str) -> Row:
         if record[name] is not None:
             _text_at(f"{where}: {name}", record[name])
     date = record["date"]
-    dated = isinstance(date, str) and re.fullmatch(r"\d{4}-\d\d-\d\d", date, re.ASCII) is not None
-    _require(dated, f"{where}: date", date, "YYYY-MM-DD")
+    _require(_is_date(date), f"{where}: date", date, "YYYY-MM-DD")
     return Row(
         key, record["source"], config, float(record["seconds"]), _float(record["default_seconds"]),
         _alternatives(record["alternatives"], kernel, key.length, where), record["workload"], record["heads"],
@@ -330,6 +330,16 @@ def _exactly(where: str, found: Mapping[str, object], keys: tuple[str, ...]) -> 
 
 def _text_at(where: str, found: object) -> None:
     _require(isinstance(found, str) and bool(found.strip()), where, found, "a text")
+
+
+def _is_date(x: object) -> bool:
+    if not isinstance(x, str) or re.fullmatch(r"\d{4}-\d\d-\d\d", x, re.ASCII) is None:
+        return False
+    try:
+        datetime.date.fromisoformat(x)
+    except ValueError:
+        return False
+    return True
 
 
 def _natural(x: object) -> bool:

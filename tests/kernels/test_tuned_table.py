@@ -140,6 +140,7 @@ BROKEN = [
     (with_row(workload=None), "workload: None"),
     (with_row(triton=3.6), "triton: 3.6"),
     (with_row(date="21.11.2026"), "date: '21.11.2026'; accepted: YYYY-MM-DD"),
+    (with_row(date="9999-99-99"), "date: '9999-99-99'; accepted: YYYY-MM-DD"),
     (with_row(alternatives=[{"config": {}}]), r"alternatives\[0\]: .*with seconds"),
     (with_row(alternatives=[{"config": {}, "seconds": 1}]), r"alternatives\[0\]: config: .*with rows"),
     (with_row(config=[]), r"config: \[\]; accepted: an object"),
