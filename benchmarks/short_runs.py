@@ -1,4 +1,4 @@
-"""Do short runs rank shapes as runs of eight times the tokens do? With and without CompleteP's learning rates.
+"""Do short runs rank shapes as runs of eight times the tokens do? With and without CompleteP.
 
     python benchmarks/short_runs.py --out DIR [--seeds 2] [--tokens 524288]
 
@@ -134,12 +134,12 @@ def report(done: dict[Case, Trained], tokens: int) -> str:
     short = tokens // STAGES
     lines = [
         f"{datetime.now(UTC):%Y-%m-%d}, {cpu_name()}, 1 thread, torch {torch.__version__}, float32;"
-        f" {len(SHAPES)} shapes, {tokens:,} tokens ({tokens // TOKENS_PER_STEP} steps), 1x = {short:,} tokens,"
+        f" {len(SHAPES)} shapes, 8x = {tokens:,} tokens ({tokens // TOKENS_PER_STEP} steps), 1x = {short:,},"
         f" peak rate {LEARNING_RATE:g} chosen at {BASE}",
         "",
     ]
     seeds = sorted({case.seed for case in done})
-    lines += losses_table(done, seeds) + [""]
+    lines += [*losses_table(done, seeds), ""]
     lines += [
         "| learning rates | ranks by | against ranks by | tau | n | seed |",
         "|---|---|---|---|---|---|",

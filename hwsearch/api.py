@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from hwsearch.cost.prediction import Prediction, predict_shape
 from hwsearch.errors import HwsearchError
@@ -21,6 +22,9 @@ from hwsearch.shape import EncoderShape, parse_shape
 from hwsearch.shape.notation import read_shape_yaml
 from hwsearch.space.search_space import load_space
 from hwsearch.workload import DEFAULT_WORKLOAD, parse_workload
+
+if TYPE_CHECKING:  # what trains need not be installed
+    from hwsearch.search.contest_result import ContestResult
 
 
 def predict(
@@ -75,6 +79,39 @@ def run(
     )
     write_report(result.folder)
     return result
+
+
+def train_front(
+    predicted: RunResult,
+    data: Sequence[str | Path] = (),
+    *,
+    train_tokens: int = 4_194_304,
+    count: int = 8,
+    storage: str | None = None,
+    tokenizer: str | Path | None = None,
+    report: Report = silent,
+    warn: Callable[[str], None] = lambda message: None,
+    **recipe: Any,
+) -> ContestResult:
+    """Train the best of a finished run's front and write the answer into its folder; arguments as in
+    `hwsearch run --rung train`. Raises HwsearchError."""
+    try:
+        from hwsearch.search.contest import hold_contest
+        from hwsearch.search.contest_recipe import contest_recipe
+    except ModuleNotFoundError as error:
+        raise HwsearchError(
+            f"--rung train needs the package {error.name}; install it with: pip install 'hwsearch[train]'"
+        ) from error
+    return hold_contest(
+        predicted,
+        contest_recipe(train_tokens, **recipe),
+        [Path(path) for path in data],
+        tokenizer=None if tokenizer is None else Path(tokenizer),
+        count=count,
+        storage=storage,
+        report=report,
+        warn=warn,
+    )
 
 
 def write_export(shape: EncoderShape | str, format: str, out: str | Path) -> list[Path]:

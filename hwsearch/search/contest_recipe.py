@@ -1,4 +1,4 @@
-"""How every candidate of a contest is trained: the same text in the same order, looked at after each eighth."""
+"""How every candidate of a contest is trained: the same data in the same order, judged after each eighth."""
 
 from __future__ import annotations
 
