@@ -45,7 +45,7 @@ def _notes(summary: dict[str, Any], runs: list[dict[str, Any]]) -> list[str]:
     ]
     ended = sum(run["state"] == "pruned" for run in runs)
     notes.append(
-        f"{ended} of {len(runs)} were ended early (asynchronous successive halving by score, halves at 1/8, 1/4"
+        f"{ended} of {len(runs)} were ended early (asynchronous successive halving by score, at 1/8, 1/4"
         " and 1/2 of the tokens)."
     )
     if noise["score"] is None:

@@ -150,7 +150,7 @@ class _Contest:
         first = [self._settle(entrant, seed, may_end=not entrant.is_reference) for entrant in field]
         whole = [run for run in first if run.state == "complete" and not run.entrant.is_reference]
         best = sorted(whole, key=lambda run: run.score or 0.0)[:SEEDED_TWICE]
-        again = [field[0], *(run.entrant for run in best)] if best else []
+        again = [field[0], *(run.entrant for run in best)]
         return first + [self._settle(entrant, seed + 1, may_end=False) for entrant in again]
 
     def _settle(self, entrant: Entrant, seed: int, *, may_end: bool) -> Trained:
