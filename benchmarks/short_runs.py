@@ -1,6 +1,6 @@
 """Do short runs rank shapes as runs of eight times the tokens do? With and without CompleteP.
 
-    python benchmarks/short_runs.py --out DIR [--seeds 2] [--tokens 524288]
+    python benchmarks/short_runs.py --out DIR [--seeds 2] [--tokens 1048576] [--part 0/2]
 
 Trains small shapes on Python's standard library, each for the whole budget and, as a run of its own with its
 own decay, for an eighth of it. Kendall's tau between the ranks by held-out loss, three ways: an eighth into
@@ -8,7 +8,7 @@ the whole run (what pruning sees), half way in it, and the eighth as its own run
 two seeds of whole runs: no judge agrees with the truth better than the truth with itself.
 
 What is trained stands in DIR/runs.jsonl and is not trained again; a run that was killed goes on from its last
-checkpoint. The tables are of whatever is there. One thread.
+checkpoint. The tables are of whatever is there. One thread; processes with --part 0/2 and 1/2 share a DIR.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ SHAPES = (
     "L3-h128-a4-i256", "L6-h96-a3-i160", "L12-h64-a2-i128",
     "L2-h64-a2-i128", "L4-h64-a2-i128",
 )  # fmt: skip
-SUFFIX = "-v1024-p128"
+SUFFIX = "-v320-p128"  # with more words so short a run learns their frequencies and nothing else
 BASE = "L4-h64-a2-i128"  # the learning rate was chosen at this one
-LEARNING_RATE = 8e-3
-TOKENS_PER_STEP, SEQUENCE_LENGTH = 1024, 128
+LEARNING_RATE = 4e-3
+TOKENS_PER_STEP, SEQUENCE_LENGTH = 512, 128
 
 
 @dataclass(frozen=True)
@@ -71,16 +71,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--tokens", type=int, default=512 * 1024, help="of a whole run")
+    parser.add_argument("--tokens", type=int, default=1 << 20, help="of a whole run")
+    parser.add_argument("--part", default="0/1", metavar="I/N", help="train every N-th case, from I on")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    done = read(arguments.out / "runs.jsonl", arguments.tokens)
-    for case in cases(arguments.seeds):
-        if case not in done:
-            done[case] = run(case, arguments.out, arguments.tokens)
-            with open(arguments.out / "runs.jsonl", "a", encoding="utf-8") as file:
-                file.write(json.dumps(asdict(done[case]) | {"whole": arguments.tokens}) + "\n")
-    print(report(done, arguments.tokens))
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    table, first, step = arguments.out / "runs.jsonl", *map(int, arguments.part.split("/"))
+    for case in cases(arguments.seeds)[first::step]:
+        if case not in read(table, arguments.tokens):
+            line = json.dumps(
+                asdict(run(case, arguments.out, arguments.tokens)) | {"whole": arguments.tokens}
+            )
+            with open(table, "a", encoding="utf-8") as file:
+                file.write(line + "\n")
+    print(report(read(table, arguments.tokens), arguments.tokens))
 
 
 def cases(seeds: int) -> list[Case]:
