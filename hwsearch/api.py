@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,20 +81,28 @@ def run(
     return result
 
 
-def train_front(
-    predicted: RunResult,
+def run_and_train(
+    space: str,
     data: Sequence[str | Path] = (),
     *,
     train_tokens: int = 4_194_304,
     count: int = 8,
-    storage: str | None = None,
     tokenizer: str | Path | None = None,
+    recipe: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    storage: str | None = None,
     report: Report = silent,
     warn: Callable[[str], None] = lambda message: None,
-    **recipe: Any,
+    **predicted: Any,
 ) -> ContestResult:
-    """Train the best of a finished run's front and write the answer into its folder; arguments as in
-    `hwsearch run --rung train`. Raises HwsearchError."""
+    """Search a space, then train `count` shapes of its front, as `hwsearch run --rung train` does.
+
+    Args:
+        recipe: learning_rate, tokens_per_step and sequence_length where they differ from the defaults.
+        predicted: what else `run` takes.
+
+    Raises HwsearchError.
+    """
     try:
         from hwsearch.search.contest import hold_contest
         from hwsearch.search.contest_recipe import contest_recipe
@@ -102,9 +110,12 @@ def train_front(
         raise HwsearchError(
             f"--rung train needs the package {error.name}; install it with: pip install 'hwsearch[train]'"
         ) from error
+    if count < 1:
+        raise HwsearchError(f"--trials: {count}; accepted: 1 or more")
+    training = contest_recipe(train_tokens, seed=seed, **(recipe or {}))
     return hold_contest(
-        predicted,
-        contest_recipe(train_tokens, **recipe),
+        run(space, seed=seed, storage=storage, report=report, warn=warn, **predicted),
+        training,
         [Path(path) for path in data],
         tokenizer=None if tokenizer is None else Path(tokenizer),
         count=count,

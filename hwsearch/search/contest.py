@@ -73,6 +73,8 @@ def hold_contest(
     space = predicted.space
     _check_comparable(space, recipe)
     field = entrants(predicted, count)
+    if len(sizes := {entrant.shape.head_size for entrant in field}) > 1:
+        warn(f"head sizes {sorted(sizes)}: learning rates carry over across depth and width alone")
     for entrant in field:  # refuses what has no learning rates before anything is trained
         parameter_scales(entrant.shape, space.reference)
     text = token_cache(

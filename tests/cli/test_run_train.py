@@ -52,3 +52,4 @@ def test_options_of_training_need_the_rung(cli: Cli, here: Path) -> None:
     assert not (here / "runs").exists()
     short = cli("run", "--space", "nano.yaml", "--rung", "train", "--train-tokens", "4096")
     assert short.returncode == 2 and "32,768 or more" in short.stderr and "Traceback" not in short.stderr
+    assert not (here / "runs").exists()  # refused before anything is done
