@@ -218,20 +218,24 @@ class _Contest:
     def _train(self, trial: Trial, entrant: Entrant, seed: int, may_end: bool) -> None:
         """Train to the end, or to where the pruner ends it, and tell the study."""
         steps = _steps(self.recipe)
-        losses = _losses(trial._get_latest_trial())
+        begun = trial._get_latest_trial()
+        losses, reported = _losses(begun), set(begun.intermediate_values)
         first_seed = seed == self.recipe.seed
 
         def judge(step: int, loss: float) -> bool:
             self.report(f"training {entrant.shape}, seed {seed}", step, steps)
-            if step in losses:  # told before a kill, and let go on
+            if step in losses:  # decided before a kill, and let go on
                 return False
             losses[step] = loss
             found = self._score(entrant, seed, losses)
             assert found is not None
-            trial.set_user_attr(LOSSES, {str(at): each for at, each in losses.items()})
-            trial.report(found, step)
+            if step not in reported:
+                trial.report(found, step)
             # Asked of the reference too: the others compete with it. Second seeds compete with nobody.
-            return first_seed and step < steps and trial.should_prune() and may_end
+            ends = first_seed and step < steps and trial.should_prune() and may_end
+            # Last: what a kill leaves undecided is asked again.
+            trial.set_user_attr(LOSSES, {str(at): each for at, each in losses.items()})
+            return ends
 
         self.report(f"training {entrant.shape}, seed {seed}", max(losses, default=0), steps)
         out = self.folder.trained / f"{entrant.shape}-seed{seed}"
