@@ -48,13 +48,12 @@ def _notes(summary: dict[str, Any], runs: list[dict[str, Any]]) -> list[str]:
         f"{ended} of {len(runs)} were ended early (asynchronous successive halving by score, at 1/8, 1/4"
         " and 1/2 of the tokens)."
     )
+    if noise["loss"] is not None:
+        of_loss = f"{noise['loss']:.4f} nats of loss ({noise['loss_pairs']} shapes with two seeds)"
+        notes.append(f"noise, as one standard deviation of a whole run: {of_loss}.")
     if noise["score"] is None:
-        notes.append("noise: unknown, no shape has whole runs of two seeds.")
-        return notes
-    notes.append(
-        f"noise: over two seeds a loss has a standard deviation of {noise['loss']:.4f} nats"
-        f" ({noise['loss_pairs']} pairs), a score one of {noise['score']:.3f} ({noise['score_pairs']} pairs)."
-    )
+        return [*notes, "No candidate has whole runs of two seeds, so how sure a score is stays unknown."]
+    notes.append(f"The same of a score: {noise['score']:.3f} ({noise['score_pairs']} shapes).")
     if equals := summary["not_told_apart"]:
         notes.append(f"Not told apart from {summary['winner']} by so few pairs (95 %): {', '.join(equals)}.")
     else:

@@ -91,8 +91,8 @@ def check_study(storage: BaseStorage, name: str, identity: str, of: str = PREDIC
         ) from error
     if found != identity and (found is not None or trials):
         raise HwsearchError(
-            f"study {name}: belongs to {of}"
-            f" ({found}, this run is {identity}); take another --storage, or another name for the space"
+            f"study {name}: belongs to {of} ({found}, this run is {identity});"
+            " take another --out or --storage, or another name for the space"
         )
 
 
