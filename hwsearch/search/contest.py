@@ -32,7 +32,7 @@ from hwsearch.errors import HwsearchError
 from hwsearch.model.scaling import parameter_scales
 from hwsearch.search.candidates import Report, silent
 from hwsearch.search.contest_recipe import STAGES
-from hwsearch.search.contest_result import ContestResult, Trained, write_contest
+from hwsearch.search.contest_result import ContestResult, State, Trained, write_contest
 from hwsearch.search.contest_score import Entrant, entrants, loss_weight, score
 from hwsearch.search.identity import identity
 from hwsearch.search.parameters import NAMES, candidate_values, distributions, keys
@@ -45,6 +45,7 @@ from hwsearch.training import Recipe, train
 from hwsearch.training.token_cache import token_cache
 
 SEEDED_TWICE = 2  # besides the reference
+STATES: dict[TrialState, State] = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned"}
 SHAPE_HASH, SEED, LOSSES, FAILURE = "shape_hash", "seed", "held_out_loss", "failure"
 
 
@@ -166,13 +167,12 @@ class _Contest:
         if trial.state == TrialState.RUNNING:
             self._train(Trial(self.study, trial._trial_id), entrant, seed, may_end)
             trial = self.study.get_trials(deepcopy=False)[trial.number]
-        states = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned"}
         losses = _losses(trial)
         tokens_per_step = self.recipe.phases[0].tokens_per_step
         trained = Trained(
             entrant=entrant,
             seed=seed,
-            state=states.get(trial.state, "failed"),  # type: ignore[arg-type]
+            state=STATES.get(trial.state, "failed"),
             losses={step * tokens_per_step: loss for step, loss in losses.items()},
             score=self._score(entrant, seed, losses),
             failure=trial.user_attrs.get(FAILURE),
