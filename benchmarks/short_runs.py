@@ -3,9 +3,9 @@
     python benchmarks/short_runs.py --out DIR [--seeds 2] [--tokens 1048576] [--part 0/2]
 
 Trains small shapes on Python's standard library, each for the whole budget and, as a run of its own with its
-own decay, for an eighth of it. Kendall's tau between the ranks by held-out loss, four ways: an eighth into the
-whole run (what pruning sees), a quarter and half way in it, and the eighth as its own run. Beside it the same
-between two seeds of whole runs: no judge agrees with the truth better than the truth with itself.
+own decay, for an eighth of it. Kendall's tau between the ranks by held-out loss, four ways: an eighth into
+the whole run (what pruning sees), a quarter and half way in it, and the eighth as its own run. Beside it the
+same between two seeds of whole runs: no judge agrees with the truth better than the truth with itself.
 
 What is trained stands in DIR/runs.jsonl and is not trained again; a run that was killed goes on from its last
 checkpoint. The tables are of whatever is there. One thread; processes with --part 0/2 and 1/2 share a DIR.
