@@ -46,8 +46,8 @@ def _notes(summary: dict[str, Any], runs: list[dict[str, Any]]) -> list[str]:
     ended = sum(run["state"] == "pruned" for run in runs)
     notes.append(
         f"{ended} of {len(runs)} were ended early (asynchronous successive halving by score, at 1/8, 1/4"
-        " and 1/2 of the tokens). That is worth something only where an eighth of the tokens teaches more than how"
-        " often each word comes: results/short_runs.md."
+        " and 1/2 of the tokens). That is worth something only where an eighth of the tokens teaches more"
+        " than how often each word comes: results/short_runs.md."
     )
     if noise["loss"] is not None:
         of_loss = f"{noise['loss']:.4f} nats of loss ({noise['loss_pairs']} shapes with two seeds)"
