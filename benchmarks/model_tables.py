@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 from hwsearch.gpu.catalog import gpu_names, load_gpu
-from hwsearch.kernels.tuned import LENGTHS, own_folder, table_path
+from hwsearch.kernels.tuned import LENGTHS, cache_folder, table_path
 from hwsearch.tuning.modelled import tune_modelled
 from hwsearch.tuning.problems import TILES, Wanted, problems
 from hwsearch.tuning.progress import Progress
@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--compilations", type=int, default=8, help="kernels a problem at most")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--tables", type=Path, default=TABLES)
-    parser.add_argument("--cache", type=Path, default=own_folder().parent / "tuning" / "compiled")
+    parser.add_argument("--cache", type=Path, default=cache_folder() / "tuning" / "compiled")
     options = parser.parse_args()
     names = options.gpus.split(",") if options.gpus else gpu_names()
     gpus = [gpu for gpu in map(load_gpu, names) if gpu.compute_capability >= (8, 0)]

@@ -29,7 +29,7 @@ from hwsearch.files import write_whole
 from hwsearch.gpu.catalog import load_gpu
 from hwsearch.gpu.profile import Gpu
 from hwsearch.kernels.triton_attention.configs import Tile
-from hwsearch.kernels.tuned import folders, own_folder, read_table
+from hwsearch.kernels.tuned import cache_folder, folders, read_table
 from hwsearch.tuning.compiled_codes import CodeFile, Job, compile_jobs
 from hwsearch.tuning.modelled import runnable_code
 from hwsearch.tuning.ranking import compared
@@ -65,7 +65,7 @@ RATES = (("h100-sxm", 401.0, "arXiv 2407.08608, figure 5"), ("a100-sxm-80", 163.
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--cache", type=Path, default=own_folder().parent / "tuning" / "compiled")
+    parser.add_argument("--cache", type=Path, default=cache_folder() / "tuning" / "compiled")
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--out", type=Path, default=REPORT)
     options = parser.parse_args()
@@ -98,7 +98,7 @@ def _tables() -> list[str]:
         table = read_table(path)
         for key, ranking in compared(table).items():
             row = f"| {table.gpu} | {table.kernel} | {key} | {ranking.configurations} "
-            found.append((ranking, row + f"| {ranking.top_loss_percent:.1f} | {ranking.needed} |"))
+            found.append((ranking, row + f"| {ranking.top_loss_percent:.1f} | {ranking.needed or 'none'} |"))
     if not found:
         return [*lines, "No table holds a measured and a modelled row of one key yet."]
     losses = [ranking.top_loss_percent for ranking, _ in found]

@@ -33,6 +33,18 @@ def data_folder(name: str) -> Path:
     return installed if installed.is_dir() else package.parent / name
 
 
+def named_yaml(name: str, folder: str, what: str) -> Path:
+    """The path that `name` is, or that of the shipped `folder`/name.yaml; `what` names it in the error."""
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml") or path.is_file():
+        return path
+    shipped = data_folder(folder) / f"{name}.yaml"
+    if not shipped.is_file():
+        names = ", ".join(sorted(each.stem for each in data_folder(folder).glob("*.yaml")))
+        raise HwsearchError(f"{name}: no such {what}; accepted: a YAML file, or one of {names}")
+    return shipped
+
+
 # The names that `write_whole` gives to what is not whole yet: .NAME.PID.RANDOM.tmp
 _TEMPORARY = re.compile(r"\..+\.\d+\.[0-9a-f]{8}\.tmp")
 

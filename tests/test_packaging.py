@@ -34,7 +34,7 @@ def test_every_package_and_data_folder_is_listed() -> None:
 def test_a_wheel_brings_the_tuned_tables(tmp_path: Path) -> None:
     """Built as a wheel is, from a copy of the tree and one table more; read from where pip would put it."""
     pytest.importorskip("setuptools", minversion="77")
-    for folder in ("hwsearch", "kernels", "spaces", "profiles"):
+    for folder in ("hwsearch", "kernels", "spaces", "profiles", "recipes"):
         shutil.copytree(
             ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"), symlinks=True
         )

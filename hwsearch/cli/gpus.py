@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
-import warnings
 
 from hwsearch.gpu.catalog import gpu_names, load_gpu
 from hwsearch.gpu.facts import gpu_evidence, gpu_facts
@@ -16,12 +14,7 @@ from hwsearch.report.evidence import evidence_lines
 
 def main(arguments: argparse.Namespace) -> None:
     if arguments.action == "show":
-        with warnings.catch_warnings(record=True) as found:
-            warnings.simplefilter("always")
-            text = _describe(load_gpu(arguments.gpu))
-        for warning in found:
-            print(f"hwsearch: warning: {warning.message}", file=sys.stderr)
-        print(text)
+        print(_describe(load_gpu(arguments.gpu)))
     elif arguments.action == "detect":
         _detect()
     else:

@@ -165,7 +165,11 @@ def _tune(commands: _Commands[argparse.ArgumentParser]) -> None:
         help="attention, or of it attention_forward, attention_backward, attention_backend,"
         " attention_backend_training",
     )
-    command.add_argument("--all", action="store_true", help="every kernel, head size, window and length")
+    command.add_argument(
+        "--all",
+        action="store_true",
+        help="every kernel, length and head size of ours (32, 64, 128), global and narrow windows",
+    )
     command.add_argument(
         "--space", metavar="FILE", help="what the shapes of this space can ask for, on each GPU of its basket"
     )
@@ -210,7 +214,7 @@ def _tune(commands: _Commands[argparse.ArgumentParser]) -> None:
     replay.add_argument("--replay", metavar="CACHE", help="a Kernel Tuner cache or T4 results, .json(.gz)")
     replay.add_argument("--t1", metavar="FILE", help="a T1 file, whose constraints are added")
     replay.add_argument("--budget-seconds", type=float, metavar="S", help="recorded seconds for each seed")
-    replay.add_argument("--seeds", type=int, default=1, metavar="N", help="searches to run (default 1)")
+    replay.add_argument("--seeds", type=int, metavar="N", help="searches to run (default 1)")
     replay.add_argument("--trace", metavar="OUT.jsonl", help="gets a line per evaluation")
 
 

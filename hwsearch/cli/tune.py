@@ -16,8 +16,8 @@ from hwsearch.errors import HwsearchError
 from hwsearch.gpu.catalog import load_gpu
 from hwsearch.gpu.detect import detect
 from hwsearch.gpu.profile import CPU, Gpu
-from hwsearch.kernels.tuned import LENGTHS, own_folder
-from hwsearch.report.tuned import placed_json, placed_table
+from hwsearch.kernels.tuned import LENGTHS, cache_folder, own_folder
+from hwsearch.report.tuned import model_lines, placed_json, placed_table
 from hwsearch.report.tuning_page import write_tuning_page
 from hwsearch.space.search_space import load_space
 from hwsearch.tuning.problems import (
@@ -46,6 +46,9 @@ def main(arguments: argparse.Namespace) -> None:
     elif arguments.import_file:
         tune_tables.import_row(arguments)
     else:
+        for option in ("t1", "budget_seconds", "seeds", "trace"):
+            if getattr(arguments, option) is not None:
+                raise HwsearchError(f"--{option.replace('_', '-')}: belongs to --replay")
         _tune(arguments)
 
 
@@ -55,7 +58,7 @@ def _tune(arguments: argparse.Namespace) -> None:
     kernels = kernels_named(arguments.kernel or ["attention"])
     effort = _effort(arguments)
     tables = Path(arguments.out) if arguments.out else own_folder()
-    work, here = own_folder().parent / "tuning", _at_hand()
+    work, here = cache_folder() / "tuning", _at_hand()
     answers: list[Placed] = []
     for gpu, asked in _plans(arguments, kernels, here):
         is_here = gpu.name in here
@@ -64,7 +67,9 @@ def _tune(arguments: argparse.Namespace) -> None:
         with tuning_progress() as report:
             found = tune(gpu, asked, effort, tables, work, is_here, report)
         page = work / f"{gpu.name}.html"
-        write_tuning_page(page, searches(gpu, asked, found, work, is_here))
+        looked_at = searches(gpu, asked, found, work, is_here)
+        write_tuning_page(page, looked_at)
+        print("\n".join([*model_lines(looked_at), ""]), end="", file=sys.stderr)
         print(f"{gpu.name}: what was looked at: {page}", file=sys.stderr)
         answers += found
     print(placed_json(answers) if arguments.json else placed_table(answers))
@@ -96,9 +101,9 @@ def _gpus(arguments: argparse.Namespace, here: dict[str, Gpu]) -> list[Gpu]:
 
 
 def _at_hand() -> dict[str, Gpu]:
-    """Profiles of the devices here, by name; the CPU where there is no GPU."""
+    """Profiles of the devices here, by name, the CPU last."""
     found = [each.gpu for each in detect() if each.gpu is not None]
-    return {gpu.name: gpu for gpu in found or [load_gpu(CPU)]}
+    return {gpu.name: gpu for gpu in [*found, load_gpu(CPU)]}
 
 
 def _wanted(arguments: argparse.Namespace, gpu: Gpu) -> Wanted:

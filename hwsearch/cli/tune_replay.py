@@ -20,7 +20,7 @@ from hwsearch.tuning.t1_file import read_t1
 
 
 def main(arguments: argparse.Namespace) -> None:
-    budget_s, seeds = arguments.budget_seconds, arguments.seeds
+    budget_s, seeds = arguments.budget_seconds, 1 if arguments.seeds is None else arguments.seeds
     if budget_s is None or arguments.trace is None:
         raise HwsearchError("--replay needs --budget-seconds S and --trace OUT.jsonl")
     if not 0 < budget_s < math.inf:

@@ -9,7 +9,7 @@ from pathlib import Path
 from hwsearch.errors import HwsearchError
 from hwsearch.gpu.catalog import load_gpu
 from hwsearch.gpu.profile import CPU
-from hwsearch.kernels.tuned import own_folder, table_path
+from hwsearch.kernels.tuned import cache_folder, own_folder, table_path
 from hwsearch.report.tuned import placed_json, placed_table
 from hwsearch.tuning.problems import kernels_named
 from hwsearch.tuning.run import export
@@ -32,12 +32,14 @@ def export_rows(arguments: argparse.Namespace) -> None:
     placed = _in_force(arguments)
     if not placed:
         raise HwsearchError(f"--export: {_nothing(arguments)}")
-    print("\n".join(map(str, export(Path(arguments.export), placed, own_folder().parent / "tuning"))))
+    print("\n".join(map(str, export(Path(arguments.export), placed, cache_folder() / "tuning"))))
 
 
 def import_row(arguments: argparse.Namespace) -> None:
     """Merge what a T4 file found into the user's own table; options say what the file does not."""
     path = Path(arguments.import_file)
+    if len(arguments.kernel or []) > 1:
+        raise HwsearchError(f"--import: found {' '.join(arguments.kernel)}; accepted: one kernel")
     said = {
         "kernel": arguments.kernel[0] if arguments.kernel else None,
         "gpu": arguments.gpu,

@@ -222,7 +222,8 @@ def _waits(code: KernelCode, walked: Stretches, block_cycles: float) -> float:
     waits: float = LATENCY_L2 + LATENCY_MEMORY
     waits += code.instructions.straight.barriers * LATENCY_BARRIER
     if not code.instructions.loops:
-        return waits + chain + LATENCY_SHUFFLE * min(EXCHANGES, code.instructions.straight.shuffles)
+        shuffles: float = code.instructions.straight.shuffles
+        return waits + chain + LATENCY_SHUFFLE * min(EXCHANGES, shuffles)
     step_cycles = block_cycles / max(steps, 1.0)
     late = max(0.0, LATENCY_L2 - (code.stages - 1) * step_cycles)
     for loop, count, starts in zip(_loops(code), _steps(code, walked), _starts(code, walked), strict=True):
@@ -235,7 +236,7 @@ def _waits(code: KernelCode, walked: Stretches, block_cycles: float) -> float:
 
 def _loops(code: KernelCode) -> tuple[Mix, ...]:
     """The loops as the kernel walks them: masked, unmasked, masked; one where it is not split."""
-    loops = code.instructions.loops
+    loops: tuple[Mix, ...] = code.instructions.loops
     if len(loops) <= 3 or not loops:
         return loops
     mean = loops[0]

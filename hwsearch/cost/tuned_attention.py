@@ -190,6 +190,8 @@ _PASSES = {
 def _library_seconds(gpu: Gpu, row: Row, attentions: float, rotations: float) -> float:
     """Predicted for the library's best kernel and the rotation beside it on what the row was timed with."""
     workload, key = _workload(row.workload), row.key
+    if length_class(longest := max(workload.lengths)) > key.length:
+        raise HwsearchError(f"workload {row.workload}: sequences of {longest:,}, and it is of another class")
     lengths, counts = workload.computed_lengths(unpads=True)
     attention_s = attention_seconds(
         gpu, key.dtype, lengths, counts, row.heads, key.head_size, class_window(key.window, key.length)

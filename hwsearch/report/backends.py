@@ -9,12 +9,11 @@ from typing import TypeVar
 from hwsearch.gpu.attention_kernels import best_kernel
 from hwsearch.gpu.profile import CPU, Gpu
 from hwsearch.kernels.dispatch import Call, Choice, allowed, backend_table, choose, installed_packages
-from hwsearch.kernels.tuned import LENGTHS, Found, Key, tuned_for
+from hwsearch.kernels.triton_attention.space import KERNELS as TILES
+from hwsearch.kernels.tuned import LENGTHS, WINDOWS, Found, Key, tuned_for
 from hwsearch.report.columns import aligned
 
 HEAD_SIZE = 64
-TILES = ("attention_forward", "attention_backward")
-WINDOWS = ("global", "narrow", "wide")
 T = TypeVar("T")
 L = TypeVar("L")
 # What a kind of layer and a class of length find in two tables.

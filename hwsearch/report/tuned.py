@@ -8,7 +8,9 @@ from dataclasses import asdict
 
 from hwsearch.kernels.tuned import Config
 from hwsearch.report.columns import aligned
-from hwsearch.tuning.tables import Placed
+from hwsearch.report.tuning_page import Search
+from hwsearch.tuning.ranking import of_model
+from hwsearch.tuning.tables import Placed, in_force
 
 
 def placed_table(placed: Sequence[Placed]) -> str:
@@ -29,6 +31,26 @@ def placed_json(placed: Sequence[Placed]) -> str:
         for each in placed
     ]
     return json.dumps(rows)
+
+
+def model_lines(searches: Sequence[Search]) -> list[str]:
+    """How good the model's choice was, for each measured row whose key was modelled, too."""
+    lines = []
+    for placed, looked_at in searches:
+        table, key = placed.table, placed.row.key
+        modelled = in_force([table.kernel], table.gpu, ["modelled"])
+        rows = [each.row for each in modelled if each.row.key == key]
+        timed = [(each.config, each.seconds) for each in looked_at if each.seconds is not None]
+        if placed.row.source != "measured" or not rows:
+            continue
+        if (ranked := of_model(rows[0], timed)) is not None:
+            needed = "none" if ranked.needed is None else f"number {ranked.needed}"
+            loss, both = ranked.top_loss_percent, ranked.configurations
+            lines.append(
+                f"{table.kernel} {key}: the model's first choice is {loss:.1f} % slower than the fastest;"
+                f" within 2 % of that is {needed} of the {both} that were modelled and measured"
+            )
+    return lines
 
 
 def in_words(config: Config) -> str:

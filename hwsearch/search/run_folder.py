@@ -115,7 +115,10 @@ def _difference(name: str, earlier: Any, now: Any) -> str:
         return "other GPU profiles, lengths of a workload, or version of the cost model"
     if isinstance(earlier, dict) and isinstance(now, dict):
         key = next(key for key in {**earlier, **now} if earlier.get(key) != now.get(key))
-        return f"another {name}: {key} was {_short(earlier.get(key))} and is {_short(now.get(key))} now"
+        cause = ", by other lengths of a workload or tuned tables" if name == "attention" else ""
+        return (
+            f"another {name}{cause}: {key} was {_short(earlier.get(key))} and is {_short(now.get(key))} now"
+        )
     return f"another {name} ({_short(earlier)}; now {_short(now)})"
 
 

@@ -14,7 +14,7 @@ from pydantic import (
 )
 
 from hwsearch.errors import HwsearchError
-from hwsearch.files import data_folder, read_yaml
+from hwsearch.files import named_yaml, read_yaml
 from hwsearch.gpu.catalog import load_gpu
 from hwsearch.gpu.profile import CPU, Gpu
 from hwsearch.settings import AttentionTimes, Head, Mode, RuntimeName
@@ -264,14 +264,7 @@ class SpaceFile(Section):
 
 def find_space(name: str) -> Path:
     """A space's path from a path, or from the name of a shipped space."""
-    path = Path(name)
-    if path.suffix in (".yaml", ".yml") or path.is_file():
-        return path
-    shipped = data_folder("spaces") / f"{name}.yaml"
-    if not shipped.is_file():
-        names = ", ".join(sorted(p.stem for p in data_folder("spaces").glob("*.yaml")))
-        raise HwsearchError(f"{name}: no such space; accepted: a YAML file, or one of {names}")
-    return shipped
+    return named_yaml(name, "spaces", "space")
 
 
 def read_space_file(path: Path) -> SpaceFile:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -76,6 +77,8 @@ def joined_processes() -> Iterator[Processes]:
     try:
         yield Processes(dist.get_rank(), count, device)
     finally:
+        # DistributedDataParallel is in reference cycles; freed after its group it may wait for ever.
+        gc.collect()
         dist.destroy_process_group()
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from hwsearch.errors import HwsearchError
-from hwsearch.files import data_folder, read_yaml
+from hwsearch.files import named_yaml, read_yaml
 from hwsearch.shape import EncoderShape
 from hwsearch.space.values import Count, parse_count
 from hwsearch.training.sequences import SHORTEST_SEQUENCE
@@ -205,14 +205,7 @@ def recipe_of(data: dict[str, Any]) -> Recipe:
 
 def find_recipe(name: str) -> Path:
     """A recipe's path from a path, or from the name of a shipped recipe."""
-    path = Path(name)
-    if path.suffix in (".yaml", ".yml") or path.is_file():
-        return path
-    shipped = data_folder("recipes") / f"{name}.yaml"
-    if not shipped.is_file():
-        names = ", ".join(sorted(each.stem for each in data_folder("recipes").glob("*.yaml")))
-        raise HwsearchError(f"{name}: no such recipe; accepted: a YAML file, or one of {names}")
-    return shipped
+    return named_yaml(name, "recipes", "recipe")
 
 
 def read_recipe(path: Path) -> Recipe:

@@ -40,7 +40,7 @@ from hwsearch.training.loop import (
 )
 from hwsearch.training.optimizer import fill, load_optimizer, make_optimizer
 from hwsearch.training.plan import device_flops_per_s, device_profile, make_plan
-from hwsearch.training.processes import joined_processes
+from hwsearch.training.processes import Processes, joined_processes
 from hwsearch.training.recipe import Recipe, short_recipe
 from hwsearch.training.schedule import Schedule
 from hwsearch.training.token_cache import TokenCache, token_cache
@@ -120,14 +120,39 @@ def train(
     recipe = recipe or short_recipe()
     check_wiring(shape)
     recipe.check_fits(shape)
-    schedules = tuple(Schedule.of(phase) for phase in recipe.scaled_phases())
-    scales = parameter_scales(shape, rates_of) if rates_of else None
-    with ExitStack() as stack:
-        processes = stack.enter_context(joined_processes())
+    with joined_processes() as processes:
         if fsdp and processes.count == 1:
             raise HwsearchError("fsdp: there is one process alone; accepted: several, started by torchrun")
         if not processes.speaks:
             report, bar = _say_nothing, False
+        # In a function of its own: the group must outlive the modules that speak through it.
+        return _train(
+            processes, shape, data, out, recipe, tokenizer=tokenizer, resume=resume, start=start,
+            rates_of=rates_of, fsdp=fsdp, recompute=recompute, compile=compile, bar=bar, report=report,
+        )  # fmt: skip
+
+
+def _train(
+    processes: Processes,
+    shape: EncoderShape,
+    data: Sequence[Path],
+    out: Path,
+    recipe: Recipe,
+    *,
+    tokenizer: Path | None,
+    resume: bool,
+    start: Path | None,
+    rates_of: EncoderShape | None,
+    fsdp: bool,
+    recompute: bool,
+    compile: bool,
+    bar: bool,
+    report: Callable[[str], None],
+) -> TrainingResult:
+    """`train` in a process of several or alone."""
+    schedules = tuple(Schedule.of(phase) for phase in recipe.scaled_phases())
+    scales = parameter_scales(shape, rates_of) if rates_of else None
+    with ExitStack() as stack:
         wanted = sum(schedule.tokens for schedule in schedules)
         text = token_cache(
             data, vocab_size=shape.vocab_size, tokenizer=tokenizer, tokens=wanted, report=report

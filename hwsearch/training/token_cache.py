@@ -25,6 +25,7 @@ import numpy as np
 
 from hwsearch.errors import HwsearchError
 from hwsearch.files import hold_in_turn, make_folder, read_text
+from hwsearch.kernels.tuned import cache_folder
 from hwsearch.training.corpus import Corpus, Document, find_corpus, read_documents
 from hwsearch.training.sequences import Documents
 from hwsearch.training.tokenizer import TextTokenizer, load_tokenizer, train_tokenizer
@@ -65,11 +66,6 @@ class _Meta:
     documents: int
     held_out_documents: int
     digest: str
-
-
-def cache_folder() -> Path:
-    """$HWSEARCH_CACHE, or ~/.cache/hwsearch."""
-    return Path(os.environ.get("HWSEARCH_CACHE") or os.path.expanduser("~/.cache/hwsearch"))
 
 
 def token_cache(

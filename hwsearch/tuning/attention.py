@@ -16,6 +16,7 @@ from hwsearch.kernels.triton_attention.configs import (
     Tiles,
     default_tiles,
 )
+from hwsearch.kernels.triton_attention.space import KERNELS as TILES
 from hwsearch.kernels.triton_attention.tuned_tiles import tiles_of
 from hwsearch.tuning.kernel import Config
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 FORWARD, BACKWARD = "attention_forward", "attention_backward"
 BACKEND, BACKEND_TRAINING = "attention_backend", "attention_backend_training"
-TILED, BACKENDS = (FORWARD, BACKWARD), (BACKEND, BACKEND_TRAINING)
+BACKENDS = (BACKEND, BACKEND_TRAINING)
 
 # The interpreter on a CPU takes an A100's tiles.
 INTERPRETED = (8, 0)
@@ -59,7 +60,7 @@ class AttentionKernel:
 
     @property
     def compiles(self) -> bool:
-        return self.name in TILED and self.device == "cuda"
+        return self.name in TILES and self.device == "cuda"
 
     def configurations(self) -> list[Config]:
         if self.name in BACKENDS:

@@ -62,6 +62,7 @@ class Races:
         self._opened = kernel.open()
         self._watch = watch_cuda() if kernel.device == CUDA else Watch(note="a CPU is not watched")
         self._best: tuple[Config, Plan] | None = None
+        self._taint: str | None = None
 
     def prepare(self, best: Config | None) -> None:
         """Have the best so far ready to be timed against."""
@@ -96,12 +97,20 @@ class Races:
         names = [str(place) for place in range(len(configs))]
         sampled, plan = self._sampled(configs, by_energy)
         race = partial(finals, sampled, names, most_rounds=most, risk=risk)
-        return undisturbed(plan, self._watch, race)[0]
+        found, conditions = undisturbed(plan, self._watch, race)
+        self._taint = conditions.taint
+        return found
 
     def duel(self, config: Config, default: Config, by_energy: bool, most: int, risk: float) -> Comparison:
         sampled, plan = self._sampled((config, default), by_energy)
         race = partial(compare, sampled, "0", "1", most_pairs=most, risk=risk)
-        return undisturbed(plan, self._watch, race)[0]
+        found, conditions = undisturbed(plan, self._watch, race)
+        self._taint = self._taint or conditions.taint
+        return found
+
+    def taint(self) -> str | None:
+        """What disturbed the last finals or the duel after them, each time that they were held."""
+        return self._taint
 
     def joules(self, config: Config) -> float:
         """Of one run, over a second and more of runs. Raises ValueError where the card does not tell."""

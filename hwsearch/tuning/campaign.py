@@ -17,13 +17,12 @@ from typing import Any
 
 from optuna.trial import Trial
 
-from hwsearch.errors import HwsearchError
 from hwsearch.interrupt import StopOnInterrupt
 from hwsearch.measure.failure import Failure
 from hwsearch.measure.race import SLOWER
 from hwsearch.tuning.bench import Measured
 from hwsearch.tuning.final_race import LIMITS, Limits, Objective, Tuned, decide
-from hwsearch.tuning.kernel import Config, Kernel
+from hwsearch.tuning.kernel import Config, Kernel, NothingRuns
 from hwsearch.tuning.kernel_study import (
     CHECK_S,
     CODE,
@@ -74,8 +73,8 @@ def tune_kernel(
         workshop: its processes serve this kernel and the next.
         first: configurations to try right after the default, such as the best of a model.
 
-    Raises HwsearchError where nothing runs, the device cannot be opened or another process tunes the same;
-    Interrupted after Ctrl-C, a second one at once.
+    Raises NothingRuns where nothing does or the kernel's inputs cannot be made; HwsearchError where another
+    process tunes the same; Interrupted after Ctrl-C, a second one at once.
     """
     configurations, default = kernel.configurations(), kernel.default()
     space = TuningSpace.of(list(default), [tuple(c[name] for name in default) for c in configurations])
@@ -221,7 +220,7 @@ class _Campaign:
             if not isinstance(self.bench.call("prepare", against, timeout=limits.open_s), Failure):
                 break
             if best is None or isinstance(self.bench.call("prepare", None, timeout=limits.open_s), Failure):
-                raise HwsearchError(f"nothing can be measured here: {ready}")
+                raise NothingRuns(f"nothing can be measured here: {ready}")
             self.dropped.add(best.row)
         answer: Measured | Failure = self.bench.call(
             "trial", config, limits.most_pairs, limits.risk, timeout=limits.trial_s
@@ -253,8 +252,6 @@ class _Campaign:
                 best_seconds=None if best is None else best.seconds,
                 default_seconds=next((r.seconds for r in records if r.row == default_row), None),
                 failures=sum(bool(r.failure) for r in records),
-                elapsed_s=time.monotonic() - self.start,
-                budget_s=self.budget_s,
             )
         )
 

@@ -14,15 +14,15 @@ import numpy as np
 from hwsearch.errors import HwsearchError
 from hwsearch.measure.failure import Failure
 from hwsearch.measure.race import FASTER, Finalist
-from hwsearch.tuning.kernel import Config
+from hwsearch.tuning.kernel import Config, NothingRuns
 from hwsearch.tuning.kernel_study import Record
+from hwsearch.tuning.table_file import ALTERNATIVES
 from hwsearch.tuning.tuning_space import TuningSpace
 from hwsearch.tuning.workshop import Desk
 
 Objective = Literal["time", "energy", "both"]
 OBJECTIVES: tuple[Objective, ...] = ("time", "energy", "both")
 FINALISTS = 5
-ALTERNATIVES = 4
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,7 @@ class Tuned:
         spread: relative, of repeated measurements of the winner.
         joules: of one run; None where energy did not count.
         trials, failures: that have ended, and how many of them failed, all sessions together.
+        taint: what disturbed the last race however often it was held; None for nothing.
     """
 
     config: Config
@@ -69,6 +70,7 @@ class Tuned:
     joules: float | None
     trials: int
     failures: int
+    taint: str | None = None
 
 
 def decide(
@@ -81,11 +83,11 @@ def decide(
 ) -> Tuned:
     """The winner of the last race if it beats the default beyond doubt, else the default.
 
-    Raises HwsearchError where no configuration runs.
+    Raises NothingRuns where no configuration runs; HwsearchError where the last race fails.
     """
     kept = sorted((r for r in records if r.kept), key=lambda r: _value(r, objective))
     if not kept:
-        raise HwsearchError(_nothing_runs(records))
+        raise NothingRuns(_nothing_runs(records))
     finalists = {space.row_of(default): r for r in records if r.row == space.row_of(default) and r.seconds}
     finalists |= {record.row: record for record in _distinct(kept)[:FINALISTS]}
     configs = [space.configuration(row) for row in finalists if row is not None]
@@ -100,6 +102,7 @@ def decide(
             values |= {winner: duel.seconds, against: duel.incumbent_seconds}
         else:
             winner = against
+    taint = bench.call("taint", timeout=limits.trial_s)
     energy = objective == "energy"
     seconds = {i: (by_config[i].seconds or math.nan) if energy else value for i, value in values.items()}
     others = [(configs[i], seconds[i]) for i in values if i != winner]
@@ -120,6 +123,7 @@ def decide(
         joules=values[winner] if energy else by_config[winner].joules,
         trials=len(records),
         failures=sum(bool(record.failure) for record in records),
+        taint=None if isinstance(taint, Failure) else taint,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from hwsearch.errors import HwsearchError
 from hwsearch.tuning.tuning_space import Setting
 
 Config = dict[str, Setting]
@@ -12,6 +13,10 @@ Config = dict[str, Setting]
 
 class WrongResult(Exception):
     """A configuration that runs, and computes something else."""
+
+
+class NothingRuns(HwsearchError):
+    """No configuration of one problem runs, or can be had; another problem's may."""
 
 
 class Opened(Protocol):

@@ -17,11 +17,11 @@ from hwsearch.gpu.detect import detect
 from hwsearch.gpu.profile import CPU
 from hwsearch.kernels.triton_attention.space import trimmed
 from hwsearch.kernels.tuned import KERNELS, Row, tuned_for
-from hwsearch.tuning.attention import TILED, AttentionKernel, is_interpreted
+from hwsearch.tuning.attention import AttentionKernel, is_interpreted
 from hwsearch.tuning.campaign import Interrupted, tune_kernel
 from hwsearch.tuning.final_race import FINALISTS, LIMITS, OBJECTIVES, Limits, Objective, Tuned
 from hwsearch.tuning.kernel import Config
-from hwsearch.tuning.problems import Problem
+from hwsearch.tuning.problems import TILES, Problem
 from hwsearch.tuning.progress import Progress
 from hwsearch.tuning.workshop import Workshop
 
@@ -108,7 +108,7 @@ def kernel_of(problem: Problem) -> AttentionKernel:
             'measured tuning runs kernels, and torch is not installed: pip install "hwsearch[train]"'
         )
     on_cpu = gpu.name == CPU
-    if on_cpu and problem.kernel in TILED and not is_interpreted():
+    if on_cpu and problem.kernel in TILES and not is_interpreted():
         raise HwsearchError(
             f"{problem.kernel}: Triton's kernels run on a CPU only under TRITON_INTERPRET=1, as a test whose"
             " times mean nothing; accepted here: attention_backend, attention_backend_training"
@@ -154,6 +154,7 @@ def row_of(problem: Problem, kernel: AttentionKernel, tuned: Tuned, objective: O
     on_cpu = kernel.device == CPU
     clock = "wall clock" if on_cpu else "CUDA events, cold L2"
     goal = "" if objective == "time" else f" for {objective}"
+    disturbed = "" if tuned.taint is None else f"; disturbed: {tuned.taint}"
     return Row(
         key=problem.key,
         source="measured",
@@ -169,7 +170,7 @@ def row_of(problem: Problem, kernel: AttentionKernel, tuned: Tuned, objective: O
         torch=versions["torch"],
         driver=None if on_cpu else versions["driver"],
         date=datetime.date.today().isoformat(),
-        method=f"{tuned.trials} trials{goal}, {clock}, raced in turn, last race of {FINALISTS}",
+        method=f"{tuned.trials} trials{goal}, {clock}, raced in turn, last race of {FINALISTS}{disturbed}",
     )
 
 

@@ -14,7 +14,6 @@ measured: rows say "modelled", and a measured row of the same key goes before th
 from __future__ import annotations
 
 import datetime
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from itertools import zip_longest
@@ -38,14 +37,15 @@ from hwsearch.kernels.triton_attention.space import KERNELS, default_config, spa
 from hwsearch.kernels.tuned import Row
 from hwsearch.tuning.compiled_codes import CodeFile, Job, compile_jobs, triton_version
 from hwsearch.tuning.estimated_code import MOST_REGISTERS, estimated_code
+from hwsearch.tuning.kernel import NothingRuns
 from hwsearch.tuning.problems import Problem
 from hwsearch.tuning.progress import Progress
 from hwsearch.tuning.t4_file import Evaluation
+from hwsearch.tuning.table_file import ALTERNATIVES
 
 # The model is not trusted with less: its best is 0.90 to 1.29 of what people chose by hand for other kernels
 # (results/modelled_ranking.md, a spread of some 12 %), and it has never been checked on a GPU.
 GUARD = 1.15
-ALTERNATIVES = 4
 # Of compiled code, in the cache.
 FILE = "attention.jsonl"
 # What is not compiled: a configuration estimated so much slower than the best.
@@ -67,11 +67,27 @@ def tune_modelled(
     cache: Path,
     report: Callable[[Progress], None] = lambda progress: None,
 ) -> list[Row]:
-    """A row for each of `problems` (attention_forward and attention_backward alone), in order.
+    """A row for each of `problems`, in order: `compile_promising`, then `modelled_row`."""
+    compile_promising(gpu, problems, compilations=compilations, workers=workers, cache=cache, report=report)
+    codes = CodeFile(cache / FILE)
+    return [modelled_row(gpu, problem, codes) for problem in problems]
 
-    At most `compilations` kernels are compiled a problem, in `workers` processes; those in the folder `cache`
-    are not compiled again, whatever the length or the GPU that they were compiled for before. Raises
-    HwsearchError for other kernels, a GPU older than compute capability 8.0, a default that does not compile.
+
+def compile_promising(
+    gpu: Gpu,
+    problems: Sequence[Problem],
+    *,
+    compilations: int,
+    workers: int,
+    cache: Path,
+    report: Callable[[Progress], None],
+) -> None:
+    """Compile for `problems` (attention_forward and attention_backward alone) what promises most.
+
+    At most `compilations` kernels are compiled a problem, those of the default whatever their number, in
+    `workers` processes; those in the folder `cache` are not compiled again, whatever the length or the GPU
+    that they were compiled for before. Raises HwsearchError for other kernels and a GPU older than compute
+    capability 8.0. What is done when Ctrl-C comes is kept.
     """
     for problem in problems:
         _check(gpu, problem)
@@ -80,7 +96,6 @@ def tune_modelled(
     # The most promising of every problem first, so that a run that is stopped has something for each.
     jobs = [job for column in zip_longest(*wanted) for job in column if job is not None]
     _compile(jobs, codes, workers, report)
-    return [_row(gpu, problem, codes) for problem in problems]
 
 
 def modelled_search(gpu: Gpu, problem: Problem, cache: Path) -> list[Evaluation]:
@@ -111,7 +126,7 @@ def jobs_of(problem: Problem, capability: tuple[int, int], config: Config) -> li
 
 def _compile(jobs: Iterable[Job], codes: CodeFile, workers: int, report: Callable[[Progress], None]) -> None:
     missing = [job for job in dict.fromkeys(jobs) if job not in codes.found]
-    begin, done, failures = time.monotonic(), 0, 0
+    done, failures = 0, 0
 
     def one_more(job: Job, code: Mapping[str, Any]) -> None:
         nonlocal done, failures
@@ -131,8 +146,6 @@ def _compile(jobs: Iterable[Job], codes: CodeFile, workers: int, report: Callabl
                 None,
                 None,
                 failures,
-                time.monotonic() - begin,
-                float("inf"),
             )
         )
 
@@ -168,6 +181,7 @@ def _promising(gpu: Gpu, problem: Problem, compilations: int) -> list[Job]:
             parts.setdefault(job.kernel, []).append(job)
     default = default_config(problem.kernel, *_call(gpu, problem))
     jobs = jobs_of(problem, gpu.compute_capability, default)
+    compilations = max(compilations, len(jobs))  # half of a default is none
     jobs += [job for column in zip_longest(*parts.values()) for job in column if job is not None]
     return list(dict.fromkeys(jobs))[:compilations]
 
@@ -203,14 +217,15 @@ def _call(gpu: Gpu, problem: Problem) -> tuple[tuple[int, int], str, int, int | 
     return gpu.compute_capability, key.dtype, key.head_size, problem.window, longest
 
 
-def _row(gpu: Gpu, problem: Problem, codes: CodeFile) -> Row:
+def modelled_row(gpu: Gpu, problem: Problem, codes: CodeFile) -> Row:
+    """The best of what was compiled for `problem`; NothingRuns where nothing was that fits and spills not."""
     default = default_config(problem.kernel, *_call(gpu, problem))
     prices = _prices(gpu, problem, lambda job: runnable_code(codes, job))
     default_s = prices.get(tuple(default.items()), np.inf)
     ranked = _distinct(gpu, problem, codes, prices)
     if not ranked:
         why = _why_not(problem, gpu, codes, default)
-        raise HwsearchError(f"{problem}: nothing compiles for {gpu.name}; the default: {why}")
+        raise NothingRuns(f"{problem}: nothing compiles for {gpu.name}; the default: {why}")
     best, seconds = ranked[0]
     if seconds * GUARD > default_s:
         best, seconds = default, default_s

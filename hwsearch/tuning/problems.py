@@ -9,13 +9,13 @@ from itertools import product
 from hwsearch.errors import HwsearchError
 from hwsearch.gpu.profile import CPU, Gpu
 from hwsearch.kernels.dispatch import AMPERE, TRITON_HEAD_SIZES
+from hwsearch.kernels.triton_attention import space as tile_space
 from hwsearch.kernels.tuned import KERNELS, LENGTHS, WINDOWS, Key, class_window, length_class, window_class
 from hwsearch.space.search_space import SearchSpace
 from hwsearch.workload import Workload, parse_workload
 
-# Tiles of our Triton kernels; the other kernels of the tables choose a backend.
-TILES = ("attention_forward", "attention_backward")
-BACKENDS = tuple(kernel for kernel in KERNELS if kernel not in TILES)
+# Kernels of ours that have tiles; the others of the tables choose a backend.
+TILES: tuple[str, ...] = tile_space.KERNELS
 # What the command line takes; `attention` stands for all.
 NAMES = ("attention", *KERNELS)
 
@@ -144,6 +144,8 @@ def _check(gpu: Gpu, wanted: Wanted) -> None:
         gpu.check_dtype(dtype)
         if dtype == "tf32":
             raise HwsearchError("tf32: attention keeps float32 as it is; accepted: fp16, bf16, fp32")
+    if odd := [size for size in wanted.head_sizes if size % 2]:
+        raise HwsearchError(f"head size: {odd[0]}; accepted: even sizes, since rotary embeddings turn pairs")
     for name, values, largest in (
         ("head size", wanted.head_sizes, 256),
         ("length", wanted.lengths, LENGTHS[-1]),

@@ -18,7 +18,6 @@ class Progress:
         reason: why it failed; empty if it did not.
         best, best_seconds, default_seconds: None before the first success.
         failures: trials that failed so far.
-        elapsed_s, budget_s: of this session.
     """
 
     state: str
@@ -31,5 +30,3 @@ class Progress:
     best_seconds: float | None
     default_seconds: float | None
     failures: int
-    elapsed_s: float
-    budget_s: float

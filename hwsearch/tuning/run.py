@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,17 +12,19 @@ from hwsearch.errors import HwsearchError
 from hwsearch.gpu.profile import Gpu
 from hwsearch.kernels.tuned import Row, table_path
 from hwsearch.tuning.final_race import Objective
+from hwsearch.tuning.kernel import NothingRuns
 from hwsearch.tuning.problems import Problem
 from hwsearch.tuning.progress import Progress
 from hwsearch.tuning.search_log import journal_path, read_search
 from hwsearch.tuning.t4_file import Evaluation, export_t4, kept, t4_path
-from hwsearch.tuning.table_file import header_of, merge_rows
+from hwsearch.tuning.table_file import header_of, merge_rows, require_mergeable
 from hwsearch.tuning.tables import Placed
 
 COMPILED = "compiled"
 # What is tuned, and how far it is.
 Report = Callable[[str, Progress], None]
 Keep = Callable[[Problem, Row], None]
+Fail = Callable[[NothingRuns], None]
 
 
 @dataclass(frozen=True)
@@ -46,11 +49,15 @@ def tune(
 ) -> list[Placed]:
     """Measure where `gpu` is `here`, else compile and model; merge the rows into the tables below `tables`.
 
-    `work` keeps the studies and what was compiled: what is complete there answers at once. Raises
-    HwsearchError where another process tunes the same problem, or a table cannot be written; after Ctrl-C
-    the table holds the best so far.
+    `work` keeps the studies and what was compiled: what is complete there answers at once. A problem that
+    nothing runs of is warned of and left out. Raises HwsearchError where that is all of them, where another
+    process tunes the same problem, and, before anything is tuned, where a table cannot be written; after
+    Ctrl-C the tables hold the best so far.
     """
-    placed = []
+    for kernel in dict.fromkeys(problem.kernel for problem in asked):
+        require_mergeable(table_path(tables, gpu.name, kernel), header_of(kernel, gpu))
+    placed: list[Placed] = []
+    failed: list[NothingRuns] = []
 
     def keep(problem: Problem, row: Row) -> None:
         header, path = header_of(problem.kernel, gpu), table_path(tables, gpu.name, problem.kernel)
@@ -58,9 +65,13 @@ def tune(
         placed.append(Placed(header, row, path))
 
     if here:
-        _measure(asked, effort, work, report, keep)
+        _measure(asked, effort, work, report, keep, failed.append)
     else:
-        _model(gpu, asked, effort, work, report, keep)
+        _model(gpu, asked, effort, work, report, keep, failed.append)
+    if not placed and failed:
+        raise failed[0]
+    for error in failed:
+        warnings.warn(f"left out: {error}", stacklevel=2)
     return placed
 
 
@@ -73,8 +84,12 @@ def searches(
         return [(each, read_search(path)) for each, path in zip(placed, paths, strict=True)]
     from hwsearch.tuning.modelled import modelled_search
 
-    looked_at = (modelled_search(gpu, problem, work / COMPILED) for problem in asked)
-    return list(zip(placed, looked_at, strict=True))
+    by_row = {(problem.kernel, problem.key): problem for problem in asked}
+    found = (by_row[each.table.kernel, each.row.key] for each in placed)
+    return [
+        (each, modelled_search(gpu, problem, work / COMPILED))
+        for each, problem in zip(placed, found, strict=True)
+    ]
 
 
 def export(folder: Path, placed: Sequence[Placed], work: Path) -> list[Path]:
@@ -90,7 +105,9 @@ def export(folder: Path, placed: Sequence[Placed], work: Path) -> list[Path]:
     return paths
 
 
-def _measure(asked: Sequence[Problem], effort: Effort, work: Path, report: Report, keep: Keep) -> None:
+def _measure(
+    asked: Sequence[Problem], effort: Effort, work: Path, report: Report, keep: Keep, fail: Fail
+) -> None:
     from hwsearch.tuning.measured import TuningInterrupted, tune_measured
     from hwsearch.tuning.workshop import Workshop
 
@@ -111,23 +128,39 @@ def _measure(asked: Sequence[Problem], effort: Effort, work: Path, report: Repor
                 if stopped.row is not None:
                     keep(problem, stopped.row)
                 raise
-            keep(problem, row)
+            except NothingRuns as error:
+                fail(NothingRuns(f"{problem}: {error}"))
+            else:
+                keep(problem, row)
 
 
 def _model(
-    gpu: Gpu, asked: Sequence[Problem], effort: Effort, work: Path, report: Report, keep: Keep
+    gpu: Gpu, asked: Sequence[Problem], effort: Effort, work: Path, report: Report, keep: Keep, fail: Fail
 ) -> None:
-    from hwsearch.tuning.modelled import tune_modelled
+    from hwsearch.tuning.compiled_codes import CodeFile
+    from hwsearch.tuning.modelled import FILE, compile_promising, modelled_row
 
     if effort.objective != "time":
         raise HwsearchError(f"--objective {effort.objective} is measured, and {gpu.name} is not here")
-    rows = tune_modelled(
-        gpu,
-        asked,
-        compilations=effort.trials,
-        workers=effort.workers,
-        cache=work / COMPILED,
-        report=partial(report, f"compiling for {gpu.name}"),
-    )
-    for problem, row in zip(asked, rows, strict=True):
-        keep(problem, row)
+    stopped: KeyboardInterrupt | None = None
+    try:
+        compile_promising(
+            gpu,
+            asked,
+            compilations=effort.trials,
+            workers=effort.workers,
+            cache=work / COMPILED,
+            report=partial(report, f"compiling for {gpu.name}"),
+        )
+    except KeyboardInterrupt as interrupt:
+        stopped = interrupt
+    codes = CodeFile(work / COMPILED / FILE)
+    for problem in asked:
+        try:
+            row = modelled_row(gpu, problem, codes)
+        except NothingRuns as error:
+            fail(error)
+        else:
+            keep(problem, row)
+    if stopped is not None:
+        raise stopped

@@ -21,7 +21,7 @@ def journal_path(work: Path, gpu: str, kernel: str, key: Key) -> Path:
 
 
 def read_search(journal: Path) -> list[Evaluation]:
-    """The trials that ended, in order; of several studies in `journal` the one that was started last.
+    """The trials that ended, the default first; of several studies in `journal` the one started last.
 
     Raises HwsearchError where it holds none.
     """
@@ -34,8 +34,10 @@ def read_search(journal: Path) -> list[Evaluation]:
             f"{journal}: holds no trial of a kernel; accepted: the journal of `hwsearch tune`"
         )
     study = optuna.load_study(study_name=started[-1][1], storage=open_storage(str(journal)))
-    found = (_evaluation(trial) for trial in study.get_trials(deepcopy=False))
-    return [evaluation for evaluation in found if evaluation is not None]
+    trials = study.get_trials(deepcopy=False)
+    found = [evaluation for trial in trials if (evaluation := _evaluation(trial)) is not None]
+    # The first was of the default; if it was killed, it was measured later.
+    return sorted(found, key=lambda evaluation: evaluation.config != trials[0].params)
 
 
 def _evaluation(trial: FrozenTrial) -> Evaluation | None:

@@ -21,7 +21,7 @@ from hwsearch.kernels.tuned_table import KERNELS, Config, Row, Table, row_of
 from hwsearch.tuning.cache_file import LARGEST_CACHE_BYTES, read_recorded
 from hwsearch.tuning.json_file import read_json
 from hwsearch.tuning.recorded import RecordedSpace
-from hwsearch.tuning.table_file import record_of
+from hwsearch.tuning.table_file import ALTERNATIVES, record_of
 
 SCHEMA_VERSION = "1.0.0"
 # Why a configuration has no time, in T4's words; and what Kernel Tuner writes in the time's place.
@@ -32,7 +32,6 @@ FAILURES = {
     "correctness": "RuntimeFailedConfig",
     "constraints": "InvalidConfig",
 }
-ALTERNATIVES = 4
 # What a row need not know.
 _UNKNOWN = dict.fromkeys(("default_seconds", "spread", "joules", "triton", "torch", "driver"))
 _SECONDS = {"milliseconds": 1e-3, "seconds": 1.0, "microseconds": 1e-6, "nanoseconds": 1e-9}
@@ -93,7 +92,8 @@ def t4_path(folder: Path, table: Table, row: Row) -> Path:
     """GPU/KERNEL-DTYPE-HEADSIZE-WINDOW-LENGTH-SOURCE.json in `folder`."""
     key = row.key
     name = f"{table.kernel}-{key.dtype}-{key.head_size}-{key.window}-{key.length}-{row.source}.json"
-    return folder / table.gpu / name
+    gpu: str = table.gpu
+    return folder / gpu / name
 
 
 def kept(row: Row) -> list[Evaluation]:

@@ -8,11 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from hwsearch.errors import HwsearchError
-from hwsearch.files import hold, make_folder, write_whole
+from hwsearch.files import hold, make_folder, require_writable, write_whole
 from hwsearch.gpu.profile import CPU, Gpu
 from hwsearch.kernels.triton_attention.space import trimmed
 from hwsearch.kernels.tuned_table import FORMAT, Row, Table, one_each, parse_table, read_table
 
+# The next best that a row keeps beside its own.
+ALTERNATIVES = 4
 HEADER = ("kernel", "gpu", "devices", "compute_capability", "sms")
 # Merging takes milliseconds, and another tuner may be at it.
 PATIENCE_S = 30.0
@@ -42,6 +44,12 @@ def merge_rows(path: Path, header: Table, rows: Sequence[Row]) -> None:
         # Of two new rows with one key the last counts, whatever their dates.
         merged = kept | {(row.key, row.source): row for row in rows}
         write_whole(path, table_text(replace(header, rows=one_each(merged.values()))))
+
+
+def require_mergeable(path: Path, header: Table) -> None:
+    """Raise HwsearchError where `merge_rows` could not, before work goes into the rows."""
+    require_writable(path)
+    _existing(path, header)
 
 
 def table_text(table: Table) -> str:

@@ -19,11 +19,14 @@ class Placed:
     path: Path
 
 
-def in_force(kernels: Sequence[str] = KERNELS, gpu: str | None = None) -> list[Placed]:
-    """For each GPU, kernel and key the row that look-ups use there: measured before modelled, own before
-    shipped. Raises HwsearchError for a table that cannot be read."""
+def in_force(
+    kernels: Sequence[str] = KERNELS, gpu: str | None = None, sources: Sequence[str] = SOURCES
+) -> list[Placed]:
+    """For each GPU, kernel and key the row that look-ups use there: the first of `sources` that has one, the
+    user's own before what ships. Raises HwsearchError for a table that cannot be read, or that look-ups
+    ignore where it lies."""
     best: dict[tuple[str, str, Key], Placed] = {}
-    for source in SOURCES:
+    for source in sources:
         for placed in (each for each in _all(kernels, gpu) if each.row.source == source):
             best.setdefault((placed.table.gpu, placed.table.kernel, placed.row.key), placed)
     return sorted(best.values(), key=_order)
@@ -37,7 +40,12 @@ def _all(kernels: Sequence[str], gpu: str | None) -> list[Placed]:
         try:
             table = read_table(path)
         except (OSError, ValueError) as error:
-            raise HwsearchError(f"{path}: {error}") from error
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise HwsearchError(f"{path}: {reason}") from error
+        if (table.gpu, table.kernel) != (path.parent.name, path.stem):
+            raise HwsearchError(
+                f"{path}: a table of {table.kernel} on {table.gpu}; accepted: what the path says"
+            )
         found += [Placed(table, row, path) for row in table.rows]
     return found
 

@@ -48,8 +48,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DEFAULT", "DTYPES", "KERNELS", "LENGTHS", "SOURCES", "STATES", "WINDOWS", "Config", "Found", "Key",
-    "Row", "Table", "class_window", "folders", "forget", "length_class", "own_folder", "read_table",
-    "table_path", "tuned", "tuned_for", "window_class",
+    "Row", "Table", "cache_folder", "class_window", "folders", "forget", "length_class", "own_folder",
+    "read_table", "table_path", "tuned", "tuned_for", "window_class",
 ]  # fmt: skip
 
 STATES = ("exact", "same GPU", "same family", "compiled only", "default")
@@ -87,9 +87,14 @@ def forget() -> None:
     _stale.clear()
 
 
+def cache_folder() -> Path:
+    """What hwsearch keeps for the user: $HWSEARCH_CACHE, or ~/.cache/hwsearch."""
+    return Path(os.environ.get("HWSEARCH_CACHE") or os.path.expanduser("~/.cache/hwsearch"))
+
+
 def own_folder() -> Path:
     """Where the user's own tables lie."""
-    return Path(os.environ.get("HWSEARCH_CACHE") or os.path.expanduser("~/.cache/hwsearch")) / "tuned"
+    return cache_folder() / "tuned"
 
 
 def table_path(folder: Path, gpu: str, kernel: str) -> Path:

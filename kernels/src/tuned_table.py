@@ -12,6 +12,7 @@ Of rows with the same key and source, which such a merge may leave, the newest c
 
 from __future__ import annotations
 
+import datetime
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -26,6 +27,11 @@ from .triton_attention.configs import TILE_SIZES
 FORMAT = 2
 LARGEST_BYTES = 64 << 20
 LARGEST_HEADER = 4096
+# Of heads, and of elements of one.
+LARGEST_SIZE = 1 << 16
+# Of seconds and joules: a call that takes a day is a slip of the hand.
+LARGEST_NUMBER = 86_400
+POSITIVE = f"a positive number below {LARGEST_NUMBER:,}"
 
 Setting = int | bool | str
 Config = Mapping[str, Setting]
@@ -248,22 +254,21 @@ def row_of(record: Any, kernel: str, where: str) -> Row:
     where = f"{where} ({key})"
     _one_of(f"{where}: source", record["source"], SOURCES)
     config = _config(record["config"], kernel, key.length, f"{where}: config")
-    _require(_positive(record["seconds"]), f"{where}: seconds", record["seconds"], "a positive number")
+    _require(_positive(record["seconds"]), f"{where}: seconds", record["seconds"], POSITIVE)
     for name in ("default_seconds", "joules"):
         accepted = record[name] is None or _positive(record[name])
-        _require(accepted, f"{where}: {name}", record[name], "a positive number or null")
+        _require(accepted, f"{where}: {name}", record[name], f"{POSITIVE} or null")
     spread = record["spread"]
     accepted = spread is None or (type(spread) in (int, float) and spread == 0) or _positive(spread)
-    _require(accepted, f"{where}: spread", spread, "0, a positive number or null")
-    _require(_natural(record["heads"]), f"{where}: heads", record["heads"], "a positive integer")
+    _require(accepted, f"{where}: spread", spread, f"0, {POSITIVE} or null")
+    _require(_size(record["heads"]), f"{where}: heads", record["heads"], f"1 to {LARGEST_SIZE}")
     for name in ("workload", "method"):
         _text_at(f"{where}: {name}", record[name])
     for name in ("triton", "torch", "driver"):
         if record[name] is not None:
             _text_at(f"{where}: {name}", record[name])
     date = record["date"]
-    dated = isinstance(date, str) and re.fullmatch(r"\d{4}-\d\d-\d\d", date, re.ASCII) is not None
-    _require(dated, f"{where}: date", date, "YYYY-MM-DD")
+    _require(_is_date(date), f"{where}: date", date, "YYYY-MM-DD")
     return Row(
         key, record["source"], config, float(record["seconds"]), _float(record["default_seconds"]),
         _alternatives(record["alternatives"], kernel, key.length, where), record["workload"], record["heads"],
@@ -276,7 +281,7 @@ def _key(record: Mapping[str, Any], where: str) -> Key:
     for name, accepted in (("dtype", DTYPES), ("window", WINDOWS), ("length", LENGTHS)):
         _one_of(f"{where}: {name}", record[name], accepted)
     size = record["head_size"]
-    _require(_natural(size), f"{where}: head_size", size, "a positive integer")
+    _require(_size(size), f"{where}: head_size", size, f"1 to {LARGEST_SIZE}")
     return Key(record["dtype"], size, record["window"], record["length"])
 
 
@@ -288,7 +293,7 @@ def _alternatives(found: Any, kernel: str, length: int, where: str) -> tuple[tup
         here = f"{where}[{place}]"
         _require(isinstance(each, dict), here, each, "an object")
         _exactly(here, each, ("config", "seconds"))
-        _require(_positive(each["seconds"]), f"{here}: seconds", each["seconds"], "a positive number")
+        _require(_positive(each["seconds"]), f"{here}: seconds", each["seconds"], POSITIVE)
         pairs.append((_config(each["config"], kernel, length, f"{here}: config"), float(each["seconds"])))
     return tuple(pairs)
 
@@ -327,13 +332,27 @@ def _text_at(where: str, found: object) -> None:
     _require(isinstance(found, str) and bool(found.strip()), where, found, "a text")
 
 
+def _is_date(x: object) -> bool:
+    if not isinstance(x, str) or re.fullmatch(r"\d{4}-\d\d-\d\d", x, re.ASCII) is None:
+        return False
+    try:
+        datetime.date.fromisoformat(x)
+    except ValueError:
+        return False
+    return True
+
+
 def _natural(x: object) -> bool:
     return type(x) is int and x > 0
 
 
+def _size(x: object) -> bool:
+    return _natural(x) and x <= LARGEST_SIZE  # type: ignore[operator]
+
+
 def _positive(x: object) -> bool:
     # Python's whole numbers have no bound, and floats have.
-    return type(x) in (int, float) and 0 < x < 1e18  # type: ignore[operator]
+    return type(x) in (int, float) and 0 < x < LARGEST_NUMBER  # type: ignore[operator]
 
 
 def _float(x: float | None) -> float | None:

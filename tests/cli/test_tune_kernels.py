@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from hwsearch.files import data_folder
 from tests.conftest import Cli
 
 # One sequence of a few tokens: the whole path, in little time.
@@ -39,7 +40,7 @@ def test_what_is_tuned_on_the_cpu_is_shown_and_goes_on(cli: Cli, here: Path) -> 
     assert line.split()[1:7] == ["attention_backend", "fp32", "32", "global", "32", "measured"]
 
     # As Kernel Tuner's results and back: all that was measured, and the row as it is.
-    exported = cli("tune", "--export", "t4")
+    exported = cli("tune", "--export", "t4", "--gpu", "cpu")
     assert exported.returncode == 0, exported.stderr
     (t4,) = exported.stdout.split()
     assert len(json.loads((here.parent.parent / t4).read_text())["results"]) == 2
@@ -76,6 +77,7 @@ def test_nothing_tuned_is_said(cli: Cli, here: Path) -> None:
         ),
         ("attention --gpu l4 --head-size 64,x", "--head-size: found '64,x'"),
         ("attention --gpu l4 --window all", "window: 'all'; accepted: global, narrow, wide"),
+        ("attention --gpu cpu --head-size 7", "head size: 7; accepted: even sizes"),
         ("attention --gpu l4 --length 0", "length: 0; accepted: 1 to 8,192"),
         ("attention --gpu l4 --trials 0", "--trials: found 0; accepted: 1 or more"),
         ("attention --gpu l4 --seconds nan", "--seconds: found nan"),
@@ -83,6 +85,8 @@ def test_nothing_tuned_is_said(cli: Cli, here: Path) -> None:
         ("--space nosuch.yaml", "nosuch.yaml"),
         ("--export t4 --gpu t4", "--export: no tuned table of t4"),
         ("--import nosuch.json", "nosuch.json"),
+        ("attention --trace out.jsonl", "--trace: belongs to --replay"),
+        ("attention_forward attention_backward --import x.json", "accepted: one kernel"),
         ("--show --gpu l5", "no GPU profile is called 'l5'"),
         ("--replay cache.json --budget-seconds 5", "--replay needs --budget-seconds S and --trace OUT.jsonl"),
     ],
@@ -99,6 +103,13 @@ def test_a_broken_table_is_left_alone(cli: Cli, here: Path) -> None:
     table.write_text('{"format": 2, "kernel": "attention_backend"')
     shown = cli("tune", "--show")
     assert shown.returncode == 2 and str(table) in shown.stderr
+    shipped = data_folder("profiles") / "tuned" / "l4" / "attention_forward.json"
+    astray = here / "a10" / "attention_forward.json"
+    astray.parent.mkdir()
+    astray.write_text(shipped.read_text())
+    shown = cli("tune", "--show", "--gpu", "a10")
+    assert shown.returncode == 2 and f"{astray}: a table of attention_forward on l4" in shown.stderr
     tuned = cli("tune", "attention_backend", "--gpu", "cpu", *SMALL)
     assert tuned.returncode == 2 and "left as it is" in tuned.stderr
+    assert not list((here.parent / "tuning").glob("**/*.log"))  # before anything was measured
     assert table.read_text() == '{"format": 2, "kernel": "attention_backend"'

@@ -317,7 +317,7 @@ def test_the_tables_are_part_of_a_runs_identity(write: Write, space: Path, tmp_p
     assert identity(load_space(str(space))) == first
     write(FORWARD)
     assert identity(load_space(str(space))) != first
-    named = r"another attention: l4, bf16, heads of 64, global, up to 128 was None and is tuned tiles"
+    named = r"another attention, .*: l4, bf16, heads of 64, global, up to 128 was None and is tuned tiles"
     with pytest.raises(HwsearchError, match=named):
         run(load_space(str(space)), out=tmp_path / "run", trials=3)
     space.write_text(SPACE + "attention: library\n")
@@ -341,6 +341,13 @@ def test_a_broken_table_is_a_warning(write: Write) -> None:
     path.write_text(path.read_text().replace('"seconds": 0.0001', '"seconds": -1'))
     tuned.forget()
     with pytest.warns(UserWarning, match="seconds"):
+        found = predicted()
+    assert found.latency_s == of_library().latency_s
+
+
+def test_a_workload_of_another_class_is_a_warning(write: Write) -> None:
+    write(FORWARD, workload="fixed:99999x9")
+    with pytest.warns(UserWarning, match="fixed:99999x9: sequences of 99,999, and it is of another class"):
         found = predicted()
     assert found.latency_s == of_library().latency_s
 

@@ -184,6 +184,22 @@ def test_a_journal_without_a_search_is_named(tmp_path: Path) -> None:
         read_search(tmp_path / "empty.log")
 
 
+def test_the_default_comes_first_even_where_it_was_killed_and_measured_later(tmp_path: Path) -> None:
+    storage = JournalStorage(JournalFileBackend(str(tmp_path / "made-up.log")))
+    study = optuna.create_study(study_name="made-up", storage=storage)
+    ways = {"way": optuna.distributions.CategoricalDistribution(("default", "other"))}
+    for way, known in (("default", False), ("other", True), ("default", True)):
+        study.enqueue_trial({"way": way})
+        trial = study.ask(ways)
+        if known:
+            trial.set_user_attr("seconds", 1.0)
+            study.tell(trial, 1.0)
+        else:
+            study.tell(trial, state=TrialState.FAIL)
+    found = read_search(tmp_path / "made-up.log")
+    assert [each.config["way"] for each in found] == ["default", "other"]
+
+
 def test_two_tuners_at_once_are_refused(made_up: Any, tmp_path: Path) -> None:
     kernel = made_up(("sleep 1", "sleep 2"))
 

@@ -15,6 +15,7 @@ from hwsearch.tuning.compiled_codes import CodeFile
 from hwsearch.tuning.estimated_code import estimated_code
 from hwsearch.tuning.modelled import GUARD, jobs_of, tune_modelled
 from hwsearch.tuning.problems import TILES, Wanted, problems
+from hwsearch.tuning.run import Effort, searches, tune
 from hwsearch.tuning.table_file import header_of, merge_rows
 
 
@@ -147,3 +148,47 @@ def test_estimates_exist_for_every_tile(name):
 def test_the_cache_holds_what_was_compiled(gpu, compiler, tmp_path):
     tune_modelled(gpu, asked(gpu)[:1], compilations=3, workers=1, cache=tmp_path)
     assert set(CodeFile(tmp_path / "attention.jsonl").found) == set(compiler.compiled)
+
+
+def test_the_default_is_compiled_whole_however_few_are_asked_for(gpu, compiler, tmp_path):
+    problem = asked(gpu, kernels=TILES[1:], lengths=(512,))[0]
+    (row,) = tune_modelled(gpu, [problem], compilations=1, workers=1, cache=tmp_path)
+    assert row.seconds == row.default_seconds and len(compiler.compiled) == 2
+
+
+def effort(trials=1):
+    return Effort(trials, seconds=1, objective="time", workers=1)
+
+
+def test_a_problem_that_nothing_compiles_of_costs_its_row_alone(gpu, compiler, tmp_path):
+    compiler.spoil = staticmethod(lambda job, code: {"error": "no such pass"} if job.local else code)
+    problems_ = asked(gpu, lengths=(512,))
+    with pytest.warns(UserWarning, match="left out: .* narrow .*no such pass"):
+        found = tune(gpu, problems_, effort(), tmp_path, tmp_path / "work", False, lambda *_: None)
+    assert [(each.table.kernel, each.row.key.window) for each in found] == [
+        (kernel, "global") for kernel in TILES
+    ]
+    pages = searches(gpu, problems_, found, tmp_path / "work", False)
+    assert [placed for placed, _ in pages] == found
+
+
+def test_ctrl_c_keeps_what_was_compiled(gpu, compiler, tmp_path):
+    def impatient(title, at):
+        if at.trial == 2:
+            raise KeyboardInterrupt
+
+    problems_ = asked(gpu, kernels=TILES[:1], lengths=(512,))
+    with pytest.raises(KeyboardInterrupt):
+        tune(gpu, problems_, effort(9), tmp_path, tmp_path / "work", False, impatient)
+    assert [row.key for row in read_table(table_path(tmp_path, gpu.name, TILES[0])).rows] == [
+        problem.key for problem in problems_
+    ]
+
+
+def test_a_table_of_another_format_is_refused_before_anything_is_compiled(gpu, compiler, tmp_path):
+    path = table_path(tmp_path, gpu.name, TILES[0])
+    path.parent.mkdir()
+    path.write_text('{"format": 3}')
+    with pytest.raises(HwsearchError, match="format: 3; accepted: 2; it is left as it is"):
+        tune(gpu, asked(gpu), effort(), tmp_path, tmp_path / "work", False, lambda *_: None)
+    assert not compiler.compiled and path.read_text() == '{"format": 3}'

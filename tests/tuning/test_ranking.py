@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hwsearch.kernels.tuned import Key, Row, Table
-from hwsearch.tuning.ranking import compared, ranking
+from hwsearch.tuning.ranking import compared, of_model, ranking
 
 POSITIVE = st.floats(1e-6, 1.0)
 
@@ -50,4 +50,11 @@ def test_tables_compare_what_both_rows_list():
     found = compared(table)[key]
     assert (found.configurations, found.needed, found.top_loss_percent) == (2, 2, pytest.approx(50))
     assert not compared(replace(table, rows=(modelled,)))
+    # With the whole search: what the model does not list may be the fastest.
+    ranked = of_model(modelled, [(a, 1.5), (b, 1.01), (c, 2.0), ({"rows": 16}, 1.0)])
+    assert ranked is not None and (ranked.configurations, ranked.needed) == (2, 2)
+    assert ranked.top_loss_percent == pytest.approx(50)
+    ranked = of_model(modelled, [(a, 1.5), ({"rows": 16}, 1.0)])
+    assert ranked is not None and ranked.needed is None
+    assert of_model(modelled, [(c, 2.0)]) is None
     assert math.isnan(ranking([1.0], [2.0]).agreement)
