@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from hwsearch.cost.prediction import Prediction, predict_shape
 from hwsearch.errors import HwsearchError
@@ -21,6 +22,9 @@ from hwsearch.shape import EncoderShape, parse_shape
 from hwsearch.shape.notation import read_shape_yaml
 from hwsearch.space.search_space import load_space
 from hwsearch.workload import DEFAULT_WORKLOAD, parse_workload
+
+if TYPE_CHECKING:  # what trains need not be installed
+    from hwsearch.search.contest_result import ContestResult
 
 
 def predict(
@@ -75,6 +79,50 @@ def run(
     )
     write_report(result.folder)
     return result
+
+
+def run_and_train(
+    space: str,
+    data: Sequence[str | Path] = (),
+    *,
+    train_tokens: int = 4_194_304,
+    count: int = 8,
+    tokenizer: str | Path | None = None,
+    recipe: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    storage: str | None = None,
+    report: Report = silent,
+    warn: Callable[[str], None] = lambda message: None,
+    **predicted: Any,
+) -> ContestResult:
+    """Search a space, then train `count` shapes of its front, as `hwsearch run --rung train` does.
+
+    Args:
+        recipe: learning_rate, tokens_per_step and sequence_length where they differ from the defaults.
+        predicted: what else `run` takes.
+
+    Raises HwsearchError.
+    """
+    try:
+        from hwsearch.search.contest import hold_contest
+        from hwsearch.search.contest_recipe import contest_recipe
+    except ModuleNotFoundError as error:
+        raise HwsearchError(
+            f"--rung train needs the package {error.name}; install it with: pip install 'hwsearch[train]'"
+        ) from error
+    if count < 1:
+        raise HwsearchError(f"--trials: {count}; accepted: 1 or more")
+    training = contest_recipe(train_tokens, seed=seed, **(recipe or {}))
+    return hold_contest(
+        run(space, seed=seed, storage=storage, report=report, warn=warn, **predicted),
+        training,
+        [Path(path) for path in data],
+        tokenizer=None if tokenizer is None else Path(tokenizer),
+        count=count,
+        storage=storage,
+        report=report,
+        warn=warn,
+    )
 
 
 def write_export(shape: EncoderShape | str, format: str, out: str | Path) -> list[Path]:

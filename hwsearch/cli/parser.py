@@ -67,6 +67,28 @@ def _run(commands: _Commands[argparse.ArgumentParser]) -> None:
     command.add_argument("--out", metavar="DIR", help="the run's folder (default runs/SPACE)")
     command.add_argument("--storage", metavar="URL", help="an Optuna storage (default: DIR/study.log)")
     command.add_argument("--json", action="store_true", help="print the summary as one JSON object")
+    command.add_argument(
+        "--rung",
+        choices=("predict", "train"),
+        default="predict",
+        help="predict prices shapes (default); train goes on from there and trains the best of the front",
+    )
+    trained = command.add_argument_group("with --rung train, where --trials counts shapes (default 8)")
+    trained.add_argument(
+        "--data", nargs="+", metavar="PATH", help="as for `hwsearch train` (default: Python's own library)"
+    )
+    trained.add_argument("--tokenizer", metavar="PATH", help="as for `hwsearch train` (default: train one)")
+    trained.add_argument(
+        "--train-tokens", type=int, metavar="N", help="of a shape's whole run (default 4,194,304)"
+    )
+    trained.add_argument("--tokens-per-step", type=int, metavar="N", help="default 4096")
+    trained.add_argument("--sequence-length", type=int, metavar="N", help="longest sequence (default 256)")
+    trained.add_argument(
+        "--learning-rate",
+        type=float,
+        metavar="X",
+        help="of the space's reference, at its peak; carried over to other shapes (default 2e-3)",
+    )
 
 
 def _predict(commands: _Commands[argparse.ArgumentParser]) -> None:

@@ -9,14 +9,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from optuna.exceptions import OptunaError
-from optuna.storages import BaseStorage
 
 from hwsearch.cost.tuned_attention import AttentionTime
 from hwsearch.errors import HwsearchError
 from hwsearch.interrupt import StopOnInterrupt
 from hwsearch.search.candidates import Candidates, Report, price, silent
 from hwsearch.search.identity import identity
-from hwsearch.search.journal import claim_journal
 from hwsearch.search.objectives import objectives
 from hwsearch.search.pareto import front_rows
 from hwsearch.search.plans import ExplorationPlan, FrontPlan, Session, losses
@@ -25,10 +23,10 @@ from hwsearch.search.run_files import write_run
 from hwsearch.search.run_folder import RunFolder, claim
 from hwsearch.search.study import (
     check_study,
+    claimed_storage,
     complete_trials,
     fail_stale_trials,
     is_journal,
-    open_storage,
     open_study,
     without_password,
 )
@@ -86,11 +84,11 @@ def run(
     # Interrupts wait for the end of a trial: Optuna's journal must not be left in the middle of a write.
     with ExitStack() as held, StopOnInterrupt() as stop:
         if storage is not None:
-            store = _open(storage, held, warn)
+            store = held.enter_context(claimed_storage(storage, warn))
             check_study(store, space.name, digest)
         folder = held.enter_context(claim(out or Path("runs") / space.name, inputs))
         if storage is None:
-            store = _open(str(folder.journal), held, warn)
+            store = held.enter_context(claimed_storage(str(folder.journal), warn))
         try:
             directions = {o.name: o.direction for o in objectives(space, reference, reference)}
             study = open_study(store, space.name, digest, directions, plan.sampler)
@@ -109,14 +107,6 @@ def run(
             reason = without_password(str(error)).partition("\n")[0] or type(error).__name__
             raise HwsearchError(f"the study cannot be written: {reason}; finished trials are kept") from error
     return result
-
-
-def _open(url: str, held: ExitStack, warn: Callable[[str], None]) -> BaseStorage:
-    """The storage at `url`; a journal file is claimed and mended first."""
-    if is_journal(url):
-        # Resolved as Optuna does, so that two names of one journal are one claim.
-        held.enter_context(claim_journal(Path(url).resolve(), warn))
-    return open_storage(url)
 
 
 def _result(

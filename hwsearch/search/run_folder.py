@@ -52,6 +52,18 @@ class RunFolder:
     def report(self) -> Path:
         return self.path / "report.html"
 
+    @property
+    def trained(self) -> Path:
+        return self.path / "trained"
+
+    @property
+    def trained_table(self) -> Path:
+        return self.path / "trained.csv"
+
+    @property
+    def trained_summary(self) -> Path:
+        return self.path / "trained.json"
+
     def winner(self, name: int | str) -> Path:
         return self.path / "winners" / str(name) / "shape.yaml"
 

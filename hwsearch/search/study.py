@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
 import optuna
 from optuna.distributions import BaseDistribution
+from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalRedisBackend
@@ -18,12 +20,14 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from hwsearch.errors import HwsearchError
+from hwsearch.search.journal import claim_journal
 
 Direction = Literal["minimize", "maximize"]
 JOURNAL_SUFFIX = ".log"
 IDENTITY = "hwsearch identity"
 OWNER = "owner"
 UNMARKED_TRIAL_S = 60.0
+PREDICTED_OF = "another space, other GPU profiles or another version of the cost model"
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -50,6 +54,17 @@ def open_storage(url: str) -> BaseStorage:
         ) from error
 
 
+@contextmanager
+def claimed_storage(url: str, warn: Callable[[str], None]) -> Iterator[BaseStorage]:
+    """The storage at `url`; a journal file is held for this process alone and mended first."""
+    if not is_journal(url):
+        yield open_storage(url)
+        return
+    # Resolved as Optuna does, so that two names of one journal are one claim.
+    with claim_journal(Path(url).resolve(), warn):
+        yield open_storage(url)
+
+
 def is_journal(url: str) -> bool:
     return "://" not in url and url.endswith(JOURNAL_SUFFIX)
 
@@ -60,7 +75,7 @@ def without_password(text: str) -> str:
     return re.sub(r"(?i)(password|passwd|pwd)=[^&\s]*", r"\1=***", text)
 
 
-def check_study(storage: BaseStorage, name: str, identity: str) -> None:
+def check_study(storage: BaseStorage, name: str, identity: str, of: str = PREDICTED_OF) -> None:
     """Raise HwsearchError where `storage` holds a study of this name that is not of `identity`, or cannot
     be replayed."""
     try:
@@ -76,8 +91,8 @@ def check_study(storage: BaseStorage, name: str, identity: str) -> None:
         ) from error
     if found != identity and (found is not None or trials):
         raise HwsearchError(
-            f"study {name}: belongs to another space, other GPU profiles or another version of the cost model"
-            f" ({found}, this run is {identity}); take another --storage, or another name for the space"
+            f"study {name}: belongs to {of} ({found}, this run is {identity});"
+            " take another --out or --storage, or another name for the space"
         )
 
 
@@ -87,22 +102,26 @@ def open_study(
     identity: str,
     objectives: Mapping[str, Direction],
     sampler: BaseSampler,
+    pruner: BasePruner | None = None,
+    of: str = PREDICTED_OF,
 ) -> Study:
     """Create the study, or load it where it exists and has the same identity.
 
     Args:
         objectives: direction by name, in order.
+        of: what a study of this name with another identity belongs to, for the message.
 
     Raises HwsearchError as `check_study` does.
     """
-    check_study(storage, name, identity)
+    check_study(storage, name, identity, of)
     if name in optuna.get_all_study_names(storage):
-        study = optuna.load_study(study_name=name, storage=storage, sampler=sampler)
+        study = optuna.load_study(study_name=name, storage=storage, sampler=sampler, pruner=pruner)
     else:
         study = optuna.create_study(
             study_name=name,
             storage=storage,
             sampler=sampler,
+            pruner=pruner,
             directions=list(objectives.values()),
             load_if_exists=True,
         )

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 import torch
@@ -31,6 +32,10 @@ from hwsearch.training.processes import Processes, gradients_reduced
 from hwsearch.training.recipe import Phase, Recipe
 from hwsearch.training.schedule import Schedule
 from hwsearch.training.token_cache import TokenCache
+
+Judge = Callable[[int, float], bool]
+"""Called with the steps done and the held-out loss after every kept step; True ends the run."""
+Ending = Literal["finished", "interrupted", "judged"]
 
 CHECKPOINTS = "checkpoints"
 # What a process without a row of its own runs, since the others wait for it: two tokens, weighted by 0.
@@ -70,6 +75,7 @@ class Run:
         module: the model as this process calls it.
         identity: what a checkpoint must have been made with to go on here; plain data.
         flops_per_s: what one device can do, if known.
+        judge: may end the run; nobody asks where it is None.
     """
 
     recipe: Recipe
@@ -84,6 +90,7 @@ class Run:
     identity: dict[str, Any]
     flops_per_s: float | None
     progress: Progress
+    judge: Judge | None = None
 
     @property
     def checkpoints(self) -> Path:
@@ -97,19 +104,19 @@ class Run:
         write_whole(folder / name, text)
 
 
-def run_phases(run: Run) -> bool:
-    """All steps that are left; whether Ctrl-C stopped them."""
+def run_phases(run: Run) -> Ending:
+    """All steps that are left, unless Ctrl-C or the run's judge ends them."""
     progress = run.progress
     with StopOnInterrupt() as stop:
         for number in range(progress.phase, len(run.schedules)):
             if number > progress.phase:
                 progress.phase, progress.phase_step, progress.data = number, 0, None
-            if _run_phase(run, number, stop):
-                return True
-    return False
+            if (ending := _run_phase(run, number, stop)) != "finished":
+                return ending
+    return "finished"
 
 
-def _run_phase(run: Run, number: int, stop: StopOnInterrupt) -> bool:
+def _run_phase(run: Run, number: int, stop: StopOnInterrupt) -> Ending:
     schedule, progress, processes = run.schedules[number], run.progress, run.processes
     phase = schedule.phase
     if phase.global_rope_theta is not None and run.model.shape.architecture.position == "rope":
@@ -169,14 +176,23 @@ def _run_phase(run: Run, number: int, stop: StopOnInterrupt) -> bool:
             )
         )
         keep = schedule.keeps(progress.phase_step)
-        if keep:
-            evaluate(run, schedule)
+        # Asked before the step is saved: what was not told to the judge is done again after a kill.
+        if keep and _is_judged(run, evaluate(run, schedule)):
+            return "judged"
         if keep or _is_power_of_two(progress.step) or save_now or stop_now:
             _save(run, kept=keep or _is_power_of_two(progress.step), evaluated=keep)
             saved = time.monotonic()
         if stop_now:
-            return True
-    return False
+            return "interrupted"
+    return "finished"
+
+
+def _is_judged(run: Run, held_out: float) -> bool:
+    """Whether the judge ends the run here; one process asks it for all."""
+    if run.judge is None:
+        return False
+    ends = run.judge(run.progress.step, held_out) if run.processes.speaks else None
+    return bool(run.processes.agree(ends))
 
 
 def predictions_of(read: Step | None) -> int:

@@ -30,6 +30,7 @@ from hwsearch.training.checkpoint import PREFIX, WEIGHTS, Checkpoint, find_check
 from hwsearch.training.log import open_log
 from hwsearch.training.loop import (
     CHECKPOINTS,
+    Judge,
     Progress,
     Run,
     evaluate,
@@ -56,6 +57,7 @@ class TrainingResult:
         steps: finished optimizer steps; fewer than planned after Ctrl-C.
         tokens: real ones, trained on.
         tokens_per_second: over the steps alone.
+        judged: whether the judge ended it; no final weights are written then.
         held_out_before, held_out_after: nats per hidden token of the held-out text at 15 %; `after`
             is None after Ctrl-C.
     """
@@ -63,6 +65,7 @@ class TrainingResult:
     out: Path
     steps: int
     interrupted: bool
+    judged: bool
     parameters: int
     tokens: int
     tokens_per_second: float
@@ -83,6 +86,7 @@ def train(
     fsdp: bool = False,
     recompute: bool = False,
     compile: bool = False,
+    judge: Judge | None = None,
     bar: bool = False,
     report: Callable[[str], None] = print,
 ) -> TrainingResult:
@@ -106,6 +110,7 @@ def train(
         fsdp: shard weights, gradients and optimizer over the processes (FSDP2) instead of copying them.
         recompute: keep each layer's input alone and run layers twice, for less memory.
         compile: run the model through torch.compile.
+        judge: is told the step and the held-out loss after every kept step, and ends the run by True.
         bar: a bar on standard error in place of a line now and then.
         report: takes one line at a time.
 
@@ -224,6 +229,7 @@ def _train(
             identity=identity,
             flops_per_s=device_flops_per_s(gpu),
             progress=progress,
+            judge=judge,
         )
         if not checkpoint:
             log.write(
@@ -237,25 +243,26 @@ def _train(
                 python=platform.python_version(),
             )
         try:
-            interrupted = run_phases(run)
+            ending = run_phases(run)
         except torch.OutOfMemoryError as error:
             raise HwsearchError(
                 f"step {progress.step + 1}: the GPU's memory is full; accepted: a recipe with a smaller"
                 " tokens_per_row, --recompute, or --fsdp on several GPUs"
             ) from error
-        if interrupted:
+        if ending == "interrupted":
             report(f"stopped after step {progress.step} of {plan.steps}; --resume goes on from there")
-        else:
+        elif ending == "finished":
             _finish(run)
     return TrainingResult(
         out=out,
         steps=progress.step,
-        interrupted=interrupted,
+        interrupted=ending == "interrupted",
+        judged=ending == "judged",
         parameters=int(masked_lm_parameters(shape)),
         tokens=progress.tokens,
         tokens_per_second=progress.tokens / progress.seconds if progress.seconds else 0.0,
         held_out_before=progress.first_loss,
-        held_out_after=None if interrupted else progress.last_loss,
+        held_out_after=None if ending == "interrupted" else progress.last_loss,
     )
 
 

@@ -269,3 +269,23 @@ def test_empty_corpus_and_foreign_tokenizer_write_nothing(trained, python_text, 
     with pytest.raises(HwsearchError, match="vocab_size is 512"):
         train(small, [python_text], tmp_path / "out", SHORT, tokenizer=trained[0].out)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_judge_sees_every_kept_step_and_may_end_the_run(python_text, tmp_path):
+    seen: list[int] = []
+
+    def ends_at_four(step, loss):
+        seen.append(step)
+        assert loss == metrics(tmp_path / "ended", "held_out")[-1]["loss"]
+        return step == 4
+
+    recipe = one_phase(tokens=8 * 512, keep_every=2)
+    result = train(TINY, [python_text], tmp_path / "ended", recipe, judge=ends_at_four, report=quiet)
+    assert result.judged and not result.interrupted and result.steps == 4 and seen == [2, 4]
+    assert result.held_out_after == metrics(tmp_path / "ended", "held_out")[-1]["loss"]
+    assert not (tmp_path / "ended" / "model.safetensors").exists()
+
+    # Left to itself it goes through the very same losses.
+    train(TINY, [python_text], tmp_path / "whole", recipe, judge=lambda step, loss: False, report=quiet)
+    whole = [line["loss"] for line in metrics(tmp_path / "whole", "step")]
+    assert whole[:4] == [line["loss"] for line in metrics(tmp_path / "ended", "step")] and len(whole) == 8

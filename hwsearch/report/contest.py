@@ -1,0 +1,62 @@
+"""The answer of a contest of trained shapes as a short text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hwsearch.report.columns import aligned
+
+HEADER = ["", "shape", "params", "basket ms", "tokens", "loss", "score", ""]
+
+
+def contest_table(summary: dict[str, Any]) -> str:
+    """Every run of the first seed, best first, then what the numbers are worth."""
+    first = summary["recipe"]["seed"]
+    runs = [run for run in summary["runs"] if run["seed"] == first]
+    rows = [_row(rank, run) for rank, run in enumerate(runs)]
+    return "\n".join([*aligned([HEADER, *rows]), "", *_notes(summary, runs)])
+
+
+def _row(rank: int, run: dict[str, Any]) -> list[str]:
+    remarks = [run["state"]] if run["state"] != "complete" else []
+    remarks += ["reference"] if run["is_reference"] else []
+    remarks += ["on the front"] if run["on_front"] else []
+    remarks += [run["failure"].partition("\n")[0]] if run["failure"] else []
+    return [
+        str(rank),
+        run["shape"],
+        f"{run['parameters'] / 1e6:.1f}M",
+        f"{run['basket_latency_ms']:.2f}",
+        f"{run['tokens']:,}",
+        "" if run["held_out_loss"] is None else f"{run['held_out_loss']:.4f}",
+        "" if run["score"] is None else f"{run['score']:+.3f}",
+        ", ".join(remarks),
+    ]
+
+
+def _notes(summary: dict[str, Any], runs: list[dict[str, Any]]) -> list[str]:
+    noise, weight = summary["noise"], summary["loss_weight"]
+    notes = [
+        "loss: trained, nats per hidden token of held-out text (15 % hidden); basket ms: predicted;"
+        " the front: no other whole run has less loss and less latency.",
+        "score: against the reference after the same tokens, smaller is better: the space's objectives as in"
+        f" a predicted run, with {weight:g} x ln(loss) / 0.076 in place of the quality prior (Kaplan's power"
+        " law; one percent of loss is worth 13 % of latency at weights 1 and 1).",
+    ]
+    ended = sum(run["state"] == "pruned" for run in runs)
+    notes.append(
+        f"{ended} of {len(runs)} were ended early (asynchronous successive halving by score, at 1/8, 1/4"
+        " and 1/2 of the tokens). That is worth something only where an eighth of the tokens teaches more"
+        " than how often each word comes: results/short_runs.md."
+    )
+    if noise["loss"] is not None:
+        of_loss = f"{noise['loss']:.4f} nats of loss ({noise['loss_pairs']} shapes with two seeds)"
+        notes.append(f"noise, as one standard deviation of a whole run: {of_loss}.")
+    if noise["score"] is None:
+        return [*notes, "No candidate has whole runs of two seeds, so how sure a score is stays unknown."]
+    notes.append(f"The same of a score: {noise['score']:.3f} ({noise['score_pairs']} shapes).")
+    if equals := summary["not_told_apart"]:
+        notes.append(f"Not told apart from {summary['winner']} by so few pairs (95 %): {', '.join(equals)}.")
+    else:
+        notes.append(f"{summary['winner']} is told apart from all other whole runs (95 %).")
+    return notes
