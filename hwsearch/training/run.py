@@ -128,7 +128,8 @@ def train(
         # In a function of its own: the group must outlive the modules that speak through it.
         return _train(
             processes, shape, data, out, recipe, tokenizer=tokenizer, resume=resume, start=start,
-            rates_of=rates_of, fsdp=fsdp, recompute=recompute, compile=compile, bar=bar, report=report,
+            rates_of=rates_of, fsdp=fsdp, recompute=recompute, compile=compile, judge=judge, bar=bar,
+            report=report,
         )  # fmt: skip
 
 
@@ -146,6 +147,7 @@ def _train(
     fsdp: bool,
     recompute: bool,
     compile: bool,
+    judge: Judge | None,
     bar: bool,
     report: Callable[[str], None],
 ) -> TrainingResult:

@@ -21,7 +21,7 @@ def rotate(x_THD: Tensor, cos_TR: Tensor, sin_TR: Tensor) -> Tensor:
 
 def rotate_on_cpu(x_THD: Tensor, cos_TR: Tensor, sin_TR: Tensor) -> Tensor:
     """`rotate`, with fewer passes over memory; no gradient by the angles."""
-    turned: Tensor = _Rotation.apply(x_THD, cos_TR, sin_TR)
+    turned: Tensor = _Rotation.apply(x_THD, cos_TR, sin_TR)  # type: ignore[no-untyped-call]
     return turned
 
 

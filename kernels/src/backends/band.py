@@ -80,7 +80,7 @@ def _query_blocks(x_THD: Tensor, block: int) -> Tensor:
 def _key_blocks(x_TGD: Tensor, window: int, block: int) -> Tensor:
     rest = -x_TGD.shape[0] % block
     padded = pad(x_TGD, (0, 0, 0, 0, window, rest + window))
-    blocks: Tensor = _Overlapping.apply(padded, block, block + 2 * window)
+    blocks: Tensor = _Overlapping.apply(padded, block, block + 2 * window)  # type: ignore[no-untyped-call]
     return blocks
 
 

@@ -86,7 +86,7 @@ def _runs(lengths: list[int]) -> list[tuple[int, int]]:
 
 def _split(x_THD: Tensor, runs: list[tuple[int, int]]) -> list[Tensor]:
     """[B, S, H, D] of each run: views whose gradients are joined at once; a slice's would be all of x."""
-    parts = x_THD.split([length * count for length, count in runs])
+    parts = x_THD.split([length * count for length, count in runs])  # type: ignore[no-untyped-call]
     return [
         part.view(count, length, *part.shape[1:]) for part, (length, count) in zip(parts, runs, strict=True)
     ]
