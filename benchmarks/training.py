@@ -2,16 +2,20 @@
 
     OMP_NUM_THREADS=1 python benchmarks/training.py --out training.json
     python benchmarks/training.py --device cuda --out training.json
+    python benchmarks/training.py --device cuda --case 1024 --out training-1024.json  # a third of it
 
 Sides: hwsearch; transformers as it comes (DataCollatorForLanguageModeling, dynamic padding, sdpa, AdamW,
 clipping); transformers at its best (sparse_prediction, grouping by length, its fastest attention on the
-device, no clipping, collation in processes of its own on a GPU). Same documents, shape, dtype and loss.
-Each side takes its fastest micro-batch of a small sweep, then one step each in turn (A B A B); medians,
-and the median of each round's ratio. The bound is the time of the weights' matrix products alone. Peak:
-bytes allocated in a step over those alive before it (weights and moments), gradients included.
+device, no clipping, collation in processes of its own on a GPU). Either is its own Trainer, and beside it
+a bare loop that does the same for a step without Trainer's bookkeeping. Same documents, shape, dtype and
+loss. The sweep finds each side's fastest micro-batch (Trainer takes the bare loop's), then one step each in
+turn (A B A B); medians, and the median of each round's ratio. The bound is the time of the weights'
+matrix products alone. Peak: bytes allocated in a step over those alive before it (weights and moments),
+gradients included.
 
 On the CPU with one thread the clock is processor time, which other work on the machine disturbs less.
-On a GPU both sides run with torch.compile as well as without, whichever is faster.
+On a GPU hwsearch and transformers at its best take torch.compile where it is faster, tried at the fastest
+micro-batch without it. Trainer needs accelerate, from the dev extra.
 """
 
 from __future__ import annotations
@@ -25,7 +29,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -37,6 +41,7 @@ from attention_machine import machine
 from data import cache_of, word_tokenizer
 from numpy.typing import NDArray
 from peak_memory import peak_bytes
+from trainer_side import TrainerStep
 from training_sides import Setting, Task, TrainStep, hwsearch_step, products_step, transformers_step
 
 from hwsearch.files import write_whole
@@ -44,7 +49,9 @@ from hwsearch.kernels.cpu_name import cpu_name
 from hwsearch.shape import EncoderShape
 from hwsearch.shape.presets import PRESETS
 
-OURS, AS_IT_COMES, AT_BEST, BOUND = "hwsearch", "transformers", "transformers, best", "products alone"
+OURS, BOUND = "hwsearch", "products alone"
+TRAINER, TRAINER_AT_BEST = "Trainer", "Trainer, best"
+AS_IT_COMES, AT_BEST = "bare loop", "bare loop, best"
 MIX, ROWS_1024, ROWS_8192 = "normal:256,64,32..512", "1024", "8192"
 # A fourteenth of base: as wide a vocabulary for its layers, a head as large.
 SMALL = EncoderShape(
@@ -87,9 +94,9 @@ class Plan:
     targets: tuple[tuple[str, str, float], ...]
 
 
-CPU_TARGETS = ((MIX, AS_IT_COMES, 2.0), (MIX, AT_BEST, 1.1))
+CPU_TARGETS = ((MIX, TRAINER, 2.0), (MIX, TRAINER_AT_BEST, 1.1))
 SMOKE = Plan(TINY, (MIX, ROWS_1024), (1024, 2048), 2048, 4, 1, CPU_TARGETS)
-ON_CPU = Plan(SMALL, (MIX, ROWS_1024), (1024, 2048, 4096), 4096, 50, 1, CPU_TARGETS)
+ON_CPU = Plan(SMALL, (MIX, ROWS_1024), (1024, 2048, 4096), 8192, 25, 1, CPU_TARGETS)
 ON_GPU = Plan(
     PRESETS["modernbert-base"],
     (MIX, ROWS_1024, ROWS_8192),
@@ -97,7 +104,7 @@ ON_GPU = Plan(
     262_144,
     16,
     3,
-    ((ROWS_1024, AT_BEST, 1.5), (ROWS_8192, AT_BEST, 1.5)),
+    ((ROWS_1024, TRAINER_AT_BEST, 1.5), (ROWS_8192, TRAINER_AT_BEST, 1.5)),
 )
 
 
@@ -123,23 +130,21 @@ def task_of(case: str, plan: Plan, device: torch.device, theirs: Any, tokenizer:
     )
 
 
-def settings_of(side: str, plan: Plan, task: Task) -> list[Setting]:
-    """What the sweep tries."""
-    on_gpu = task.device.type == "cuda"
-    micro = [tokens for tokens in plan.micro_tokens if tokens >= task.sequence_length]
+def attentions_of(side: str, device: torch.device) -> list[str]:
+    """What the sweep tries of transformers."""
+    if side == OURS:
+        return [""]
     if side == AS_IT_COMES:
-        return [Setting(tokens, attention="sdpa") for tokens in micro]
-    attentions, at_best = [""], side == AT_BEST
-    if at_best:
-        attentions = ["sdpa", "flex_attention"] if on_gpu else ["sdpa", "eager"]
-        if on_gpu and find_spec("flash_attn"):
-            attentions.append("flash_attention_2")
-    compiled = [False, True] if on_gpu else [False]
-    return [Setting(t, c, a, at_best) for a in attentions for c in compiled for t in micro]
+        return ["sdpa"]
+    if device.type == "cpu":
+        return ["sdpa", "eager"]
+    return ["sdpa", "flex_attention", *(["flash_attention_2"] if find_spec("flash_attn") else [])]
 
 
 MAKERS: dict[str, Callable[[Task, Setting], TrainStep]] = {
     OURS: hwsearch_step,
+    TRAINER: TrainerStep,
+    TRAINER_AT_BEST: TrainerStep,
     AS_IT_COMES: transformers_step,
     AT_BEST: transformers_step,
     BOUND: products_step,
@@ -170,17 +175,38 @@ def warmed(side: str, task: Task, setting: Setting, steps: int) -> TrainStep:
 def fastest(side: str, plan: Plan, task: Task) -> tuple[Setting, dict[str, float]]:
     """The setting of the sweep that is fastest, and every setting's tokens per second."""
     rates: dict[Setting, float] = {}
-    for setting in settings_of(side, plan, task):
-        try:
-            step = warmed(side, task, setting, plan.warm_up)
-            rates[setting] = statistics.median(rate(step, task.device) for _ in range(plan.warm_up))
-        except (RuntimeError, ImportError, ValueError) as error:
-            reason = str(error).strip().partition("\n")[0]
-            print(f"{side}: {setting}: left out: {type(error).__name__}: {reason:.200}", flush=True)
-        release(task.device)
+    for attention in attentions_of(side, task.device):
+        settings = [
+            Setting(tokens, attention=attention, at_best=side == AT_BEST)
+            for tokens in plan.micro_tokens
+            if tokens >= task.sequence_length
+        ]
+        found = {each: r for each in settings if (r := swept_rate(side, task, each, plan.warm_up))}
+        if found and side != AS_IT_COMES and task.device.type == "cuda":
+            compiled = replace(max(found, key=found.__getitem__), compiled=True)
+            if r := swept_rate(side, task, compiled, plan.warm_up):
+                found[compiled] = r
+        rates |= found
     if not rates:
         raise SystemExit(f"{side}: no setting runs on this machine")
-    return max(rates, key=lambda setting: rates[setting]), {str(s): r for s, r in rates.items()}
+    return max(rates, key=rates.__getitem__), {str(setting): r for setting, r in rates.items()}
+
+
+def swept_rate(side: str, task: Task, setting: Setting, steps: int) -> float | None:
+    """Real tokens per second, or None for what does not run here."""
+    try:
+        return median_rate(side, task, setting, steps)
+    except (RuntimeError, ImportError, ValueError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        print(f"{side}: {setting}: left out: {type(error).__name__}: {reason:.200}", flush=True)
+        return None
+    finally:
+        release(task.device)
+
+
+def median_rate(side: str, task: Task, setting: Setting, steps: int) -> float:
+    step = warmed(side, task, setting, steps)
+    return statistics.median(rate(step, task.device) for _ in range(steps))
 
 
 def release(device: torch.device) -> None:
@@ -195,12 +221,16 @@ def compare(case: str, task: Task, plan: Plan, rounds: int) -> list[dict[str, An
     chosen, swept = {}, {}
     for side in (OURS, AS_IT_COMES, AT_BEST):
         chosen[side], swept[side] = fastest(side, plan, task)
-    chosen[BOUND] = chosen[OURS]
-    steps = {side: warmed(side, task, setting, plan.warm_up) for side, setting in chosen.items()}
+    chosen |= {TRAINER: chosen[AS_IT_COMES], TRAINER_AT_BEST: chosen[AT_BEST], BOUND: chosen[OURS]}
+    steps = {side: warmed(side, task, chosen[side], plan.warm_up) for side in MAKERS}
     rates: dict[str, list[float]] = {side: [] for side in steps}
     for _ in range(rounds):
         for side, step in steps.items():
             rates[side].append(rate(step, task.device))
+    peaks = {side: peak_of(step, task.device) for side, step in steps.items() if side != BOUND}
+    for step in steps.values():
+        if isinstance(step, TrainerStep):
+            step.close()
     return [
         {
             "case": case,
@@ -210,11 +240,18 @@ def compare(case: str, task: Task, plan: Plan, rounds: int) -> list[dict[str, An
             "rounds": rates[side],
             "hwsearch_over_it": statistics.median(np.divide(rates[OURS], rates[side]).tolist()),
             "of_products_alone": statistics.median(np.divide(rates[side], rates[BOUND]).tolist()),
-            "peak_bytes": None if side == BOUND else peak_bytes(step, task.device),
+            "peak_bytes": peaks.get(side),
             "sweep": swept.get(side, {}),
         }
-        for side, step in steps.items()
+        for side in steps
     ]
+
+
+def peak_of(step: TrainStep, device: torch.device) -> int | None:
+    """None where it cannot be known: torch's profiler sees its own thread alone."""
+    if isinstance(step, TrainerStep) and device.type == "cpu":
+        return None
+    return peak_bytes(step, device)
 
 
 def table(case: str, rows: list[dict[str, Any]], chosen: dict[str, str]) -> str:
@@ -254,6 +291,7 @@ def judged(plan: Plan, rows: list[dict[str, Any]], on_gpu: bool) -> list[dict[st
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--case", help="this one alone")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--smoke", action="store_true", help="a tiny shape: whether it runs, in seconds")
     parser.add_argument("--out", type=Path, help="JSON with every round")
@@ -261,6 +299,8 @@ def main() -> None:
     device = torch.device(args.device)
     on_gpu = device.type == "cuda"
     plan = SMOKE if args.smoke else ON_GPU if on_gpu else ON_CPU
+    if args.case and args.case not in plan.cases:
+        parser.error(f"--case: {args.case}; accepted: {', '.join(plan.cases)}")
     warnings.filterwarnings("ignore", category=FutureWarning)
     transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     found = machine(args.device) | {
@@ -283,7 +323,7 @@ def main() -> None:
         tokenizer.save(Path(folder), plan.shape.max_position_embeddings)
         theirs = transformers.AutoTokenizer.from_pretrained(folder)
     rows: list[dict[str, Any]] = []
-    for case in plan.cases:
+    for case in [args.case] if args.case else plan.cases:
         task = task_of(case, plan, device, theirs, tokenizer)
         measured = compare(case, task, plan, args.rounds)
         names = {row["side"]: str(Setting(**row["setting"])) for row in measured}

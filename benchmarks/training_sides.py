@@ -121,39 +121,17 @@ def hwsearch_step(task: Task, setting: Setting) -> TrainStep:
 
 
 def transformers_step(task: Task, setting: Setting) -> TrainStep:
-    """What Trainer's loop does for a step, without its log and callbacks; AdamW is its default, fused."""
-    tokenizer = task.cache.tokenizer
-    ids = SpecialIds(cls=tokenizer.id("cls"), sep=tokenizer.id("sep"), pad=tokenizer.id("pad"))
-    config = ModernBertConfig(**hf_config(task.shape, ids), sparse_prediction=setting.at_best)
-    model = ModernBertForMaskedLM._from_config(config, attn_implementation=setting.attention)  # type: ignore[no-untyped-call]
-    model.to(task.device).train()
-    if setting.compiled:
-        model.compile(dynamic=True)
+    """A bare loop: what Trainer does for a step, without its callbacks; AdamW is its default, fused."""
+    model = transformers_model(task, setting)
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.0, fused=True)
-    order = _order(task, setting)
-    collate = DataCollatorForLanguageModeling(
-        task.theirs,
-        mlm_probability=MASK_SHARE,
-        pad_to_multiple_of=8 if setting.at_best and task.device.type == "cuda" else None,
-    )
-    loader: DataLoader[Any] = DataLoader(
-        _examples(task),  # type: ignore[arg-type]
-        batch_sampler=list(chain.from_iterable(order)),
-        collate_fn=collate,
-        num_workers=task.workers if setting.at_best else 0,
-        pin_memory=task.device.type == "cuda",
-    )
-    stream, passes = _endless(loader), len(order[0])
+    stream, passes = _endless(transformers_loader(task, setting)), passes_of(task, setting)
 
     def step() -> int:
         taken = list(islice(stream, passes))  # the loss is a mean over all of them, so Trainer counts first
         predictions = sum(int((each["labels"] != -100).sum()) for each in taken)
         total = torch.zeros((), device=task.device)
         for each in taken:
-            inputs = dict(each)
-            if setting.at_best and bool(inputs["attention_mask"].all()):
-                del inputs["attention_mask"]
-            inputs = {name: x.to(task.device, non_blocking=True) for name, x in inputs.items()}
+            inputs = {name: x.to(task.device, non_blocking=True) for name, x in each.items()}
             with torch.autocast(task.device.type, torch.bfloat16, enabled=task.device.type == "cuda"):
                 loss = model(**inputs, num_items_in_batch=predictions).loss
             loss.backward()
@@ -163,9 +141,69 @@ def transformers_step(task: Task, setting: Setting) -> TrainStep:
         optimizer.step()
         optimizer.zero_grad()
         total.item()
-        return sum(int(each["attention_mask"].sum()) for each in taken)
+        return sum(int(real_tokens(each)) for each in taken)
 
     return step
+
+
+def transformers_model(task: Task, setting: Setting) -> Any:
+    """ModernBertForMaskedLM of the task's shape, on its device."""
+    tokenizer = task.cache.tokenizer
+    ids = SpecialIds(cls=tokenizer.id("cls"), sep=tokenizer.id("sep"), pad=tokenizer.id("pad"))
+    config = ModernBertConfig(**hf_config(task.shape, ids), sparse_prediction=setting.at_best)
+    model = ModernBertForMaskedLM._from_config(config, attn_implementation=setting.attention)  # type: ignore[no-untyped-call]
+    model.to(task.device).train()
+    if setting.compiled:
+        model.compile(dynamic=True)
+    return model
+
+
+def transformers_loader(task: Task, setting: Setting) -> DataLoader[Any]:
+    """Micro-batches of documents, `passes_of` to a step."""
+    on_gpu = task.device.type == "cuda"
+    collate = DataCollatorForLanguageModeling(
+        task.theirs,
+        mlm_probability=MASK_SHARE,
+        pad_to_multiple_of=8 if setting.at_best and on_gpu else None,
+    )
+    workers = task.workers if setting.at_best else 0
+    return DataLoader(
+        _examples(task),  # type: ignore[arg-type]
+        batch_sampler=list(chain.from_iterable(_order(task, setting))),
+        collate_fn=_WithoutIdleMask(collate) if setting.at_best else collate,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=on_gpu,
+    )
+
+
+def real_tokens(inputs: dict[str, Tensor]) -> Tensor:
+    """Of a micro-batch, without padding; a scalar on its device."""
+    mask = inputs.get("attention_mask")
+    return torch.tensor(inputs["input_ids"].numel()) if mask is None else mask.sum()
+
+
+def passes_of(task: Task, setting: Setting) -> int:
+    """Micro-batches of a step."""
+    return max(1, round(task.step_tokens / float(task.lengths.mean()) / _documents(task, setting)))
+
+
+def _documents(task: Task, setting: Setting) -> int:
+    """Of a micro-batch."""
+    return max(1, round(setting.micro_tokens / float(task.lengths.mean())))
+
+
+@dataclass(frozen=True)
+class _WithoutIdleMask:
+    """A mask of ones would only choose slower kernels."""
+
+    collate: Any
+
+    def __call__(self, examples: list[Any]) -> dict[str, Any]:
+        inputs = dict(self.collate(examples))
+        if bool(inputs["attention_mask"].all()):
+            del inputs["attention_mask"]
+        return inputs
 
 
 def products_step(task: Task, setting: Setting) -> TrainStep:
@@ -206,8 +244,7 @@ def products_step(task: Task, setting: Setting) -> TrainStep:
 def _order(task: Task, setting: Setting) -> list[list[list[int]]]:
     """Steps of micro-batches of documents' numbers."""
     lengths = task.lengths.tolist()
-    size = max(1, round(setting.micro_tokens / task.lengths.mean()))
-    passes = max(1, round(task.step_tokens / task.lengths.mean() / size))
+    size, passes = _documents(task, setting), passes_of(task, setting)
     generator = torch.Generator().manual_seed(0)
     if setting.at_best:
         numbers = list(LengthGroupedSampler(size * passes, lengths=lengths, generator=generator))

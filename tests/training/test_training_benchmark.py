@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import torch
 from data import word_tokenizer
-from training import AS_IT_COMES, AT_BEST, BOUND, MIX, OURS, ROWS_1024, SMOKE, judged, task_of
+from training import BOUND, MAKERS, MIX, OURS, ROWS_1024, SMOKE, TRAINER, TRAINER_AT_BEST, judged, task_of
+from trainer_side import TrainerStep
 from training_sides import Setting, Task, _examples, _order
 
 ROOT = Path(__file__).parents[2]
@@ -44,11 +45,11 @@ def test_smoke(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "out.json").read_text())
     assert [(row["case"], row["side"]) for row in found["rows"]] == [
-        (case, side) for case in (MIX, ROWS_1024) for side in (OURS, AS_IT_COMES, AT_BEST, BOUND)
+        (case, side) for case in (MIX, ROWS_1024) for side in MAKERS
     ]
     for row in found["rows"]:
         assert row["tokens_per_second"] > 0
-        assert row["side"] == BOUND or row["peak_bytes"] > 0
+        assert (row["peak_bytes"] or 0) > 0 or row["side"] in (BOUND, TRAINER, TRAINER_AT_BEST)
         assert f"| {row['side']} |" in done.stdout
     assert len(found["targets"]) == done.stdout.count(", asked ") == len(SMOKE.targets)
 
@@ -79,9 +80,17 @@ def test_grouping_saves_padding(task: Task) -> None:
     assert padded(True) < padded(False)
 
 
+def test_what_trainer_cannot_run_is_told_to_the_caller(task: Task) -> None:
+    step = TrainerStep(task, Setting(1024, attention="nonsense"))
+    with pytest.raises(ValueError, match="nonsense"):
+        step()
+    step.close()
+    TrainerStep(task, Setting(1024, attention="sdpa")).close()  # not begun
+
+
 def test_targets() -> None:
     rows = [
         {"case": MIX, "side": side, "hwsearch_over_it": ratio, "tokens_per_second": 1.0}
-        for side, ratio in ((OURS, 1.0), (AS_IT_COMES, 2.5), (AT_BEST, 1.0))
+        for side, ratio in ((OURS, 1.0), (TRAINER, 2.5), (TRAINER_AT_BEST, 1.0))
     ]
     assert [(each["found"], each["asked"]) for each in judged(SMOKE, rows, False)] == [(2.5, 2.0), (1.0, 1.1)]
