@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 from data import word_tokenizer
-from training import BOUND, MAKERS, MIX, OURS, ROWS_1024, SMOKE, TRAINER, TRAINER_AT_BEST, judged, task_of
 from trainer_side import TrainerStep
+from training import BOUND, MAKERS, MIX, OURS, ROWS_1024, SMOKE, TRAINER, TRAINER_AT_BEST, judged, task_of
 from training_sides import Setting, Task, _examples, _order
 
 ROOT = Path(__file__).parents[2]
