@@ -115,7 +115,8 @@ def _conditions(row: Row) -> list[str]:
     known = [form.format(row[name]) for name, form in told.items() if row[name] is not None]
     lines = [f"conditions  {', '.join([*known, *([row['watch']] if row['watch'] else [])])}"]
     if row["taint"]:
-        lines.append(f"TAINTED     {row['taint']} ({row['tries']} tries, the last is shown)")
+        tries = f"{row['tries']} tries, the last is shown" if row["tries"] > 1 else "1 try"
+        lines.append(f"TAINTED     {row['taint']} ({tries})")
     return [*lines, *([f"note        {row['note']}"] if row["note"] else [])]
 
 
