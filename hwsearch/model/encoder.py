@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from hwsearch.errors import HwsearchError
 from hwsearch.kernels import attention_schedule, varlen_attention_qkvpacked
 from hwsearch.kernels.loss import linear_cross_entropy
 from hwsearch.model.initialisation import initialise
 from hwsearch.shape import EncoderShape
+from hwsearch.shape.buildable import check_wiring
 from hwsearch.shape.options import with_options
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -208,11 +208,17 @@ class Layer(nn.Module):
 
 
 class Attention(nn.Module):
+    """
+    Attributes:
+        backend: forces one of hwsearch.kernels.dispatch.BACKENDS; None takes what dispatch chooses.
+    """
+
     def __init__(self, shape: EncoderShape, *, is_global: bool) -> None:
         super().__init__()
         a, h = shape.architecture, shape.hidden_size
         self.num_heads = shape.num_attention_heads
         self.window = None if is_global else shape.window
+        self.backend: str | None = None
         self.Wqkv = nn.Linear(h, 3 * h, bias=a.qkv_bias)
         self.Wo = nn.Linear(h, h, bias=a.attention_out_bias)
 
@@ -228,7 +234,13 @@ class Attention(nn.Module):
         # Rows of Wqkv: all heads of q, then of k, then of v.
         qkv_T3HD = self.Wqkv(x_TC).unflatten(-1, (3, self.num_heads, -1))
         o_THD = varlen_attention_qkvpacked(
-            qkv_T3HD, cu_seqlens, max_seqlen, window=self.window, rope=rope, schedule=schedule
+            qkv_T3HD,
+            cu_seqlens,
+            max_seqlen,
+            window=self.window,
+            rope=rope,
+            backend=self.backend,
+            schedule=schedule,
         )
         o_TC = o_THD.flatten(1)
         if positions_P is not None:
@@ -298,17 +310,3 @@ def positions_in_sequences(tokens: int, cu_seqlens: Tensor) -> Tensor:
     place_T = torch.arange(tokens, device=cu_seqlens.device, dtype=cu_seqlens.dtype)
     sequence_T = torch.searchsorted(cu_seqlens, place_T, right=True) - 1
     return place_T - cu_seqlens[sequence_T]
-
-
-def check_wiring(shape: EncoderShape) -> None:
-    """Raises HwsearchError for a shape that this module cannot build."""
-    a = shape.architecture
-    if a.name != "modernbert":
-        raise HwsearchError(
-            f"{shape}: architecture: {a.name} cannot be built; accepted: modernbert, with options"
-        )
-    if shape.key_value_heads != shape.num_attention_heads:
-        raise HwsearchError(
-            f"{shape}: num_key_value_heads: {shape.key_value_heads}; ModernBERT has one per query head,"
-            f" {shape.num_attention_heads}"
-        )
