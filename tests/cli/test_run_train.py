@@ -15,7 +15,7 @@ import pytest
 from tests.conftest import Cli
 from tests.search.test_contest import SPACE
 
-OPTIONS = ("--rung", "train", "--trials", "2", "--train-tokens", "2048", "--tokens-per-step", "128")
+OPTIONS = ("--rung", "train", "--trials", "1", "--train-tokens", "2048", "--tokens-per-step", "128")
 OPTIONS = (*OPTIONS, "--sequence-length", "32", "--data", "text.txt")
 
 
@@ -40,10 +40,16 @@ def test_a_killed_contest_goes_on_and_says_what_it_found(cli: Cli, here: Path) -
     assert done.returncode == 0, done.stderr
     assert "reference" in done.stdout and "ended early" in done.stdout and "noise" in done.stdout
     summary = json.loads((here / "run" / "trained.json").read_text())
-    assert len([run for run in summary["runs"] if run["seed"] == 0]) == 3
+    assert len([run for run in summary["runs"] if run["seed"] == 0]) == 2
     again = cli("run", "--space", "nano.yaml", "--out", "run", *OPTIONS, "--json", OMP_NUM_THREADS="1")
     assert json.loads(again.stdout) == summary
     assert (here / "run" / "trained" / "shape.yaml").is_file()
+    assert "to train: 2 shapes, 2,048 tokens each" in done.stderr
+    assert "warning: after 2,048 tokens" in done.stderr  # which teach how often each word comes
+
+    shown = cli("report", "run")
+    assert "Trained:" in shown.stdout and done.stdout.split("\n\n")[0] in shown.stdout
+    assert "<h2>Trained</h2>" in (here / "run" / "report.html").read_text()
 
 
 def test_options_of_training_need_the_rung(cli: Cli, here: Path) -> None:
