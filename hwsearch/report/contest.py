@@ -25,8 +25,8 @@ def read_contest(folder: RunFolder) -> dict[str, Any] | None:
         contest_table(summary)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise HwsearchError(
-            f"{folder.trained_summary}: not a contest's summary ({error!r}); the same `hwsearch run"
-            " --rung train` writes it again"
+            f"{folder.trained_summary}: not a contest's summary ({error!r}); accepted: remove it, and the"
+            " same `hwsearch run --rung train` writes it again"
         ) from error
     found: dict[str, Any] = summary
     return found
@@ -88,8 +88,8 @@ def _notes(summary: dict[str, Any], runs: list[dict[str, Any]]) -> list[str]:
     else:
         notes.append(
             f"{ended} of {len(runs)} were ended early (asynchronous successive halving by score, at 1/8, 1/4"
-            f" and 1/2 of the tokens, and from {judged_from:,} on: before that the reference was not clearly"
-            f" below {unigram}, what the words' frequencies alone give)."
+            f" and 1/2 of the tokens where the reference was clearly below {unigram}, what the words'"
+            f" frequencies alone give: from {judged_from:,} on)."
         )
     if noise["loss"] is not None:
         of_loss = f"{noise['loss']:.4f} nats of loss ({noise['loss_pairs']} shapes with two seeds)"

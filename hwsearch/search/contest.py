@@ -36,7 +36,7 @@ from hwsearch.search.candidates import Report, silent
 from hwsearch.search.contest_recipe import STAGES
 from hwsearch.search.contest_result import ContestResult, State, Trained, write_contest
 from hwsearch.search.contest_score import Entrant, entrants, loss_weight, past_plateau, score
-from hwsearch.search.contest_time import whole_runs
+from hwsearch.search.contest_time import expected_time
 from hwsearch.search.identity import identity
 from hwsearch.search.parameters import NAMES, candidate_values, distributions, keys
 from hwsearch.search.result import RunResult
@@ -45,8 +45,7 @@ from hwsearch.search.study import OWNER, claimed_storage, is_journal, open_study
 from hwsearch.shape.table import ShapeTable
 from hwsearch.space.search_space import SearchSpace
 from hwsearch.training import Recipe
-from hwsearch.training.plan import duration
-from hwsearch.training.token_cache import TokenCache, token_cache
+from hwsearch.training.token_cache import token_cache
 from hwsearch.training.unigram import unigram_loss
 
 SEEDED_TWICE = 2  # besides the reference
@@ -129,7 +128,7 @@ def hold_contest(
                 warn=warn,
             )
             if left := contest.left(field):
-                say(_expected_time(field, left, recipe, text))
+                say(expected_time(field, left, SEEDED_TWICE, recipe, text))
             result = ContestResult(
                 folder=folder,
                 trained=contest.run(field),
@@ -317,22 +316,6 @@ class _Contest:
                 f" clearly below {self.unigram_loss:.2f}, what the words' frequencies alone give: nobody is"
                 " ended early, and the ranks say little; accepted: more --train-tokens"
             )
-
-
-def _expected_time(field: list[Entrant], left: list[Entrant], recipe: Recipe, text: TokenCache) -> str:
-    """At most: nobody is ended early, and the dearest have second seeds."""
-    tokens = f"{len(left)} shapes, {recipe.phases[0].tokens:,} tokens each"
-    plans = whole_runs([entrant.shape for entrant in field], recipe, text)
-    seconds = {plan.shape: plan.seconds for plan in plans if plan.seconds is not None}
-    if len(seconds) < len(field):
-        return f"to train: {tokens}; this device has no profile to tell how long that takes"
-    again = [seconds[field[0].shape]]
-    again += sorted(seconds[entrant.shape] for entrant in field[1:])[-SEEDED_TWICE:]
-    total = sum(seconds[entrant.shape] for entrant in left) + sum(again)
-    return (
-        f"to train: {tokens}, and {len(again)} with a second seed: at most about {duration(total)}"
-        f" ({plans[0].source})"
-    )
 
 
 def _check_comparable(space: SearchSpace, recipe: Recipe) -> None:
