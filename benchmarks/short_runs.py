@@ -50,6 +50,9 @@ WAYS: tuple[Way, ...] = tuple(
     (completep, share, STAGES) for completep in (True, False) for share in (1, STAGES)
 )
 TO_JUDGE = (
+    (1, 1, "1/8x, inside the 1x run"),
+    (1, 2, "1/4x, inside the 1x run"),
+    (1, 4, "1/2x, inside the 1x run"),
     (1, STAGES, "1x, a run of its own"),
     (STAGES, 1, "1x, inside the 8x run"),
     (STAGES, 2, "2x, inside the 8x run"),
@@ -150,30 +153,38 @@ def run(case: Case, out: Path, tokens: int) -> Trained:
 
 def report(done: dict[Case, Trained], tokens: int) -> str:
     text = token_cache([], vocab_size=parse_shape(BASE + SUFFIX).vocab_size, tokens=tokens)
-    lines = [
-        f"{datetime.now(UTC):%Y-%m-%d}, {cpu_name()}, 1 thread, torch {torch.__version__}, float32;"
-        f" 8x = {tokens:,} tokens ({tokens // TOKENS_PER_STEP} steps), 1x = {tokens // STAGES:,},"
-        f" peak rate {LEARNING_RATE:g} chosen at {BASE}; word frequencies alone give"
-        f" {unigram_loss(text):.3f} nats",
-        "",
-    ]
+    unigram = unigram_loss(text)
     ways = [way for way in WAYS if any(column(done, *way, seed) for seed in seeds_of(done))]
-    lines += [*losses_table(done, ways), ""]
-    lines += ["| learning rates | ranks by | against | tau | p | n | seed |", "|---" * 7 + "|"]
+    rows = []
+    for seed, completep in itertools.product(seeds_of(done), (True, False)):
+        whole = column(done, completep, STAGES, STAGES, seed)
+        for share, stage, name in TO_JUDGE:
+            rows.append(
+                (completep, name, column(done, completep, share, stage, seed), "8x", whole, str(seed))
+            )
     for seed in seeds_of(done):
-        for completep in (True, False):
-            whole = column(done, completep, STAGES, STAGES, seed)
-            for share, stage, name in TO_JUDGE:
-                judged = column(done, completep, share, stage, seed)
-                lines += tau_row(completep, name, judged, "8x", whole, str(seed))
-        plain = column(done, False, STAGES, STAGES, seed)
-        lines += tau_row(True, "8x", column(done, True, STAGES, STAGES, seed), "8x, plain", plain, str(seed))
+        both = [column(done, completep, STAGES, STAGES, seed) for completep in (True, False)]
+        rows.append((True, "8x", both[0], "8x, plain", both[1], str(seed)))
     for completep, share, stage in ways:
         losses = [column(done, completep, share, stage, seed) for seed in seeds_of(done)]
-        name = f"{share}x"
         for first, second in itertools.combinations(losses, 2):
-            lines += tau_row(completep, name, first, name, second, "two")
-    return "\n".join([*lines, "", *noise_lines(done, ways)])
+            rows.append((completep, f"{share}x", first, f"{share}x", second, "two"))
+    return "\n".join(
+        [
+            f"{datetime.now(UTC):%Y-%m-%d}, {cpu_name()}, 1 thread, torch {torch.__version__}, float32;"
+            f" 8x = {tokens:,} tokens ({tokens // TOKENS_PER_STEP} steps), 1x = {tokens // STAGES:,},"
+            f" peak rate {LEARNING_RATE:g} at {BASE}, the reference; word frequencies alone give"
+            f" {unigram:.3f} nats",
+            "",
+            *losses_table(done, ways),
+            "",
+            "| learning rates | ranks by | reference / frequencies | against | tau | p | n | seed |",
+            "|---" * 8 + "|",
+            *(line for row in rows for line in tau_row(*row, unigram)),
+            "",
+            *noise_lines(done, ways),
+        ]
+    )
 
 
 def seeds_of(done: dict[Case, Trained]) -> list[int]:
@@ -213,15 +224,22 @@ def column(done: dict[Case, Trained], completep: bool, share: int, stage: int, s
 
 
 def tau_row(
-    completep: bool, name: str, losses: dict[str, float], against: str, truth: dict[str, float], seed: str
+    completep: bool,
+    name: str,
+    losses: dict[str, float],
+    against: str,
+    truth: dict[str, float],
+    seed: str,
+    unigram: float,
 ) -> list[str]:
-    """None for less than three shapes: p is of ranks that have nothing to do with each other."""
+    """None for less than three shapes; p is of ranks that have nothing to do with each other."""
     both = [shape for shape in losses if shape in truth]
     if len(both) < 3:
         return []
     tau = kendalltau([losses[shape] for shape in both], [truth[shape] for shape in both])
+    learned = f"{losses[BASE] / unigram:.2f}" if BASE in losses else ""
     return [
-        f"| {rates(completep)} | {name} | {against} | {tau.statistic:.2f} | {tau.pvalue:.2f}"
+        f"| {rates(completep)} | {name} | {learned} | {against} | {tau.statistic:.2f} | {tau.pvalue:.3f}"
         f" | {len(both)} | {seed} |"
     ]
 
