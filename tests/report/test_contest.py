@@ -21,7 +21,7 @@ def run(shape: str, seed: int, loss: float | None, score: float | None, state: S
     return Trained(entrant, seed, state, {} if loss is None else {1000: loss}, score, failure)
 
 
-def contest(folder: Path, *runs: Trained, unigram_loss: float = 4.5) -> ContestResult:
+def contest(folder: Path, *runs: Trained, unigram_loss: float = 5.5) -> ContestResult:
     return ContestResult(RunFolder(folder), list(runs), 1000, unigram_loss, 1.0, {"recipe": {"seed": 0}})
 
 

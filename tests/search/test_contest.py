@@ -266,10 +266,10 @@ def test_nobody_is_ended_while_the_reference_knows_frequencies_alone(
 def test_ranks_count_from_where_the_reference_reads_the_context(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    losses = {100: 4.4, 200: 4.1, 400: 3.9, 800: 3.0}
+    losses = {100: 4.4, 200: 2.8, 400: 2.6, 800: 2.0}
     reference = Entrant(parse_shape("L1-h64-a1-i64"), 0.0, 1.0, is_reference=True)
     runs = [Trained(reference, 0, "complete", losses, 0.0)]
-    assert past_plateau(3.9, 4.5) and not past_plateau(4.1, 4.5)
+    assert past_plateau(2.6, 4.5) and not past_plateau(2.8, 4.5)
     monkeypatch.setattr(contest_result_module, "past_plateau", past_plateau)
     assert ContestResult(RunFolder(tmp_path), runs, 800, 4.5, 1.0, {}).judged_from == 400
 
