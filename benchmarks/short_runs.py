@@ -162,6 +162,11 @@ def report(done: dict[Case, Trained], tokens: int) -> str:
             rows.append(
                 (completep, name, column(done, completep, share, stage, seed), "8x", whole, str(seed))
             )
+    for completep in (True, False):
+        whole = column(done, completep, STAGES, STAGES, seeds_of(done)[0])
+        rows.append(
+            (completep, "1x, the mean of both seeds", mean_column(done, completep, 1), "8x", whole, "0")
+        )
     for seed in seeds_of(done):
         both = [column(done, completep, STAGES, STAGES, seed) for completep in (True, False)]
         rows.append((True, "8x", both[0], "8x, plain", both[1], str(seed)))
@@ -221,6 +226,13 @@ def column(done: dict[Case, Trained], completep: bool, share: int, stage: int, s
     """Held-out loss by shape after `stage` eighths of the runs of that share."""
     found = {shape: done.get(Case(shape, completep, seed, share)) for shape in SHAPES}
     return {shape: trained.losses[stage - 1] for shape, trained in found.items() if trained}
+
+
+def mean_column(done: dict[Case, Trained], completep: bool, share: int) -> dict[str, float]:
+    """Of all seeds at the end of those runs, for shapes that have more than one."""
+    losses = [column(done, completep, share, STAGES, seed) for seed in seeds_of(done)]
+    both = set.intersection(*map(set, losses)) if len(losses) > 1 else set()
+    return {shape: statistics.fmean(of[shape] for of in losses) for shape in SHAPES if shape in both}
 
 
 def tau_row(

@@ -22,8 +22,8 @@ from hwsearch.shape.quality_prior import PARAMETER_EXPONENT
 
 # What the trained loss replaces.
 QUALITY_PRIORS = ("quality_prior_M", "body_parameters_M")
-# Of what the words' frequencies alone give. With the reference at 0.70 of it and more, ranks agreed with those
-# of whole runs by a tau of 0.05 to 0.33, at 0.57 by 0.71, at 0.50 by 0.81 (results/short_runs.md).
+# Of what the words' frequencies alone give. With the reference at 0.70 of it and more, ranks agreed with
+# those of whole runs by a tau of 0.05 to 0.33, at 0.57 by 0.71, at 0.50 by 0.81 (results/short_runs.md).
 CLEARLY_BELOW = 0.6
 
 
