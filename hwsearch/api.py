@@ -92,6 +92,7 @@ def run_and_train(
     seed: int = 0,
     storage: str | None = None,
     report: Report = silent,
+    say: Callable[[str], None] = lambda line: None,
     warn: Callable[[str], None] = lambda message: None,
     **predicted: Any,
 ) -> ContestResult:
@@ -99,6 +100,7 @@ def run_and_train(
 
     Args:
         recipe: learning_rate, tokens_per_step and sequence_length where they differ from the defaults.
+        say: takes a line about the time that the training needs, before it begins.
         predicted: what else `run` takes.
 
     Raises HwsearchError.
@@ -113,7 +115,7 @@ def run_and_train(
     if count < 1:
         raise HwsearchError(f"--trials: {count}; accepted: 1 or more")
     training = contest_recipe(train_tokens, seed=seed, **(recipe or {}))
-    return hold_contest(
+    result = hold_contest(
         run(space, seed=seed, storage=storage, report=report, warn=warn, **predicted),
         training,
         [Path(path) for path in data],
@@ -121,8 +123,11 @@ def run_and_train(
         count=count,
         storage=storage,
         report=report,
+        say=say,
         warn=warn,
     )
+    write_report(result.folder)
+    return result
 
 
 def write_export(shape: EncoderShape | str, format: str, out: str | Path) -> list[Path]:

@@ -6,6 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
+from hwsearch.report.contest import contest_table, read_contest
 from hwsearch.report.html import write_report
 from hwsearch.report.summary import read_summary
 from hwsearch.report.table import answer_table
@@ -14,6 +15,11 @@ from hwsearch.search.run_folder import RunFolder
 
 def main(arguments: argparse.Namespace) -> None:
     folder = RunFolder(Path(arguments.run))
-    summary = read_summary(folder)
+    summary, contest = read_summary(folder), read_contest(folder)
     write_report(folder)
-    print(json.dumps(summary) if arguments.json else answer_table(summary))
+    if arguments.json:
+        print(json.dumps(summary if contest is None else {**summary, "trained": contest}))
+        return
+    print(answer_table(summary))
+    if contest is not None:
+        print(f"\nTrained:\n{contest_table(contest)}")

@@ -35,9 +35,10 @@ def main(arguments: argparse.Namespace) -> None:
         if trains:
             if arguments.trials is not None:
                 training["count"] = arguments.trials
+            training["say"] = lambda line: print(line, file=sys.stderr)
             contest = run_and_train(arguments.space, **training, recipe=recipe, **shared)
             folder, summary, text = contest.folder.path, contest.summary(), contest_table
-            files = "trained.csv, trained.json, trained/shape.yaml (the best)"
+            files = "trained.csv, trained.json, trained/shape.yaml (the best), report.html"
         else:
             result = run(arguments.space, trials=arguments.trials, **shared)
             folder, summary, text = result.folder.path, result.summary(), answer_table

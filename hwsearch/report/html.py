@@ -8,6 +8,7 @@ import pandas as pd
 
 from hwsearch.errors import HwsearchError
 from hwsearch.files import write_whole
+from hwsearch.report.contest import contest_html, read_contest
 from hwsearch.report.page import html_page
 from hwsearch.report.summary import Summary, read_summary
 from hwsearch.report.table import footnotes, mark, shown, verdicts
@@ -19,13 +20,13 @@ ROWS_SHOWN = 50
 
 def write_report(folder: RunFolder) -> None:
     """Write report.html from the run's own files. Raises HwsearchError for an unfinished run."""
-    summary = read_summary(folder)
+    summary, contest = read_summary(folder), read_contest(folder)
     try:
         front = pd.read_csv(folder.front)
     except (OSError, ValueError) as error:
         raise HwsearchError(f"{folder.front}: cannot be read: {error}") from error
     try:
-        page = report_html(summary, front)
+        page = report_html(summary, front, "" if contest is None else contest_html(contest))
     except (KeyError, TypeError, ValueError, IndexError, StopIteration) as error:
         raise HwsearchError(
             f"{folder.path}: {folder.summary.name} and {folder.front.name} do not fit together ({error!r});"
@@ -34,7 +35,8 @@ def write_report(folder: RunFolder) -> None:
     write_whole(folder.report, page)
 
 
-def report_html(summary: Summary, front: pd.DataFrame) -> str:
+def report_html(summary: Summary, front: pd.DataFrame, trained: str = "") -> str:
+    """`trained`: the part about a contest, HTML."""
     title = f"hwsearch: {summary['space']}"
     counts = summary["counts"]
     parts = [
@@ -48,6 +50,7 @@ def report_html(summary: Summary, front: pd.DataFrame) -> str:
         *(f"<p>{escape(line)}</p>" for line in verdicts(summary)),
         "<p>x is the reference's latency over the shape's.</p>",
         *(f"<p>{escape(line)}</p>" for line in footnotes(summary)),
+        trained,
     ]
     upward = [o["name"] for o in summary["objectives"] if o["direction"] == "maximize"]
     for name in upward:
