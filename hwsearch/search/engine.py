@@ -50,8 +50,9 @@ class Engine(Protocol):
     @property
     def gpus(self) -> frozenset[str]: ...
 
-    def slots(self) -> int:
-        """Jobs that can run at once, over all GPUs; up to two for each are worth submitting."""
+    def slots(self, gpu: str) -> int:
+        """Jobs that can run at once on this GPU's devices, 0 for one not in `gpus`; up to two for each are
+        worth submitting, so that no device waits for the coordinator."""
         ...
 
     def submit(self, ticket: int, gpu: str, job: Job) -> None:
