@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from hwsearch.errors import HwsearchError
 from hwsearch.kernels import attention_schedule, varlen_attention_qkvpacked
 from hwsearch.kernels.loss import linear_cross_entropy
 from hwsearch.model.initialisation import initialise
 from hwsearch.shape import EncoderShape
+from hwsearch.shape.buildable import check_wiring
 from hwsearch.shape.options import with_options
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -298,17 +298,3 @@ def positions_in_sequences(tokens: int, cu_seqlens: Tensor) -> Tensor:
     place_T = torch.arange(tokens, device=cu_seqlens.device, dtype=cu_seqlens.dtype)
     sequence_T = torch.searchsorted(cu_seqlens, place_T, right=True) - 1
     return place_T - cu_seqlens[sequence_T]
-
-
-def check_wiring(shape: EncoderShape) -> None:
-    """Raises HwsearchError for a shape that this module cannot build."""
-    a = shape.architecture
-    if a.name != "modernbert":
-        raise HwsearchError(
-            f"{shape}: architecture: {a.name} cannot be built; accepted: modernbert, with options"
-        )
-    if shape.key_value_heads != shape.num_attention_heads:
-        raise HwsearchError(
-            f"{shape}: num_key_value_heads: {shape.key_value_heads}; ModernBERT has one per query head,"
-            f" {shape.num_attention_heads}"
-        )

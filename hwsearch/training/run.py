@@ -18,10 +18,10 @@ from torch import nn
 from hwsearch.errors import HwsearchError
 from hwsearch.files import hold, make_folder, write_whole
 from hwsearch.model import MaskedLanguageModel, load_weights
-from hwsearch.model.encoder import check_wiring
 from hwsearch.model.scaling import parameter_scales, scale_initial_weights
 from hwsearch.model.tiling import tile_from
 from hwsearch.shape import EncoderShape
+from hwsearch.shape.buildable import check_wiring
 from hwsearch.shape.flops import count_flops
 from hwsearch.shape.parameters import masked_lm_parameters
 from hwsearch.training.averaging import average_weights
