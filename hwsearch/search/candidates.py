@@ -63,7 +63,7 @@ def settings_of(space: SearchSpace) -> Settings:
 def price(space: SearchSpace, shapes: ShapeTable, report: Report = silent) -> Candidates:
     """Predict every shape on every GPU and workload of the space."""
     layers, settings = DistinctLayers(shapes), settings_of(space)
-    workload_shares = _shares(space.workload_weights)
+    workload_shares = shares(space.workload_weights)
 
     @functools.cache
     def peak_memory(dtype: str) -> Floats:
@@ -80,9 +80,14 @@ def price(space: SearchSpace, shapes: ShapeTable, report: Report = silent) -> Ca
             np.maximum(slowest[row], seconds, out=slowest[row])
         memory[row] = peak_memory(settings.dtype_on(gpu))
     report("predicting", len(space.gpus), len(space.gpus))
-    basket = np.exp(_shares(space.weights) @ latency)
-    return Candidates(shapes, np.exp(latency), slowest, memory, basket)
+    return Candidates(shapes, np.exp(latency), slowest, memory, basket_latency(space, latency))
 
 
-def _shares(weights: tuple[float, ...]) -> Floats:
+def basket_latency(space: SearchSpace, log_latency: Floats) -> Floats:
+    """Weighted geometric mean over the GPUs, [N], of ln(seconds) [G, N]."""
+    return np.asarray(np.exp(shares(space.weights) @ log_latency))
+
+
+def shares(weights: tuple[float, ...]) -> Floats:
+    """Weights that add up to 1."""
     return np.asarray(weights) / sum(weights)
