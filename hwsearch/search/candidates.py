@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,6 +55,12 @@ class Candidates:
         )
 
 
+def with_latency(space: SearchSpace, candidates: Candidates, latency: Floats) -> Candidates:
+    """The same shapes with other seconds [G, N]; the slowest workload changes by as much as they all do."""
+    slowest = candidates.slowest * latency / candidates.latency
+    return replace(candidates, latency=latency, slowest=slowest, basket_latency=_over_basket(space, latency))
+
+
 def settings_of(space: SearchSpace) -> Settings:
     file = space.file
     return Settings(mode=file.mode, runtime=file.runtime, head=space.head, attention_times=file.attention)
@@ -80,12 +86,12 @@ def price(space: SearchSpace, shapes: ShapeTable, report: Report = silent) -> Ca
             np.maximum(slowest[row], seconds, out=slowest[row])
         memory[row] = peak_memory(settings.dtype_on(gpu))
     report("predicting", len(space.gpus), len(space.gpus))
-    return Candidates(shapes, np.exp(latency), slowest, memory, basket_latency(space, latency))
+    latency = np.exp(latency)
+    return Candidates(shapes, latency, slowest, memory, _over_basket(space, latency))
 
 
-def basket_latency(space: SearchSpace, log_latency: Floats) -> Floats:
-    """Weighted geometric mean over the GPUs, [N], of ln(seconds) [G, N]."""
-    return np.asarray(np.exp(shares(space.weights) @ log_latency))
+def _over_basket(space: SearchSpace, latency: Floats) -> Floats:
+    return np.asarray(np.exp(shares(space.weights) @ np.log(latency)))
 
 
 def shares(weights: tuple[float, ...]) -> Floats:
