@@ -65,6 +65,11 @@ def key_of(params: Mapping[str, Any], values: Mapping[str, Sequence[int]]) -> Ke
     return tuple(int(params.get(name, values[name][0])) for name in NAMES)
 
 
+def params_of(key: Key, varying: Mapping[str, BaseDistribution]) -> dict[str, int]:
+    """A shape as the parameters of a trial."""
+    return {name: value for name, value in zip(NAMES, key, strict=True) if name in varying}
+
+
 def shapes_of(found: Sequence[Key], section: ShapeSection) -> ShapeTable:
     columns = dict(zip(NAMES, np.array(found, dtype=np.int64).reshape(-1, len(NAMES)).T, strict=True))
     return shape_table(
