@@ -98,7 +98,7 @@ def run(
                 f"{folder.path}: cannot write: {error.strerror or error}; finished trials are kept"
             ) from error
         except OptunaError as error:
-            raise cannot_be_written(error, "trials") from error
+            raise cannot_be_written(error, "finished trials are kept") from error
     return result
 
 

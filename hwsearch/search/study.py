@@ -140,7 +140,7 @@ def open_study(
 
 
 def cannot_be_written(error: OptunaError, kept: str) -> HwsearchError:
-    return HwsearchError(f"the study cannot be written: {reason_of(error)}; finished {kept} are kept")
+    return HwsearchError(f"the study cannot be written: {reason_of(error)}; {kept}")
 
 
 def complete_trials(study: Study) -> list[FrozenTrial]:
