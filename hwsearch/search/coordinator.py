@@ -13,7 +13,7 @@ from itertools import count as counting
 
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.study import Study
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import Trial, TrialState
 
 from hwsearch.errors import HwsearchError
 from hwsearch.gpu.profile import CPU, Gpu
@@ -345,9 +345,9 @@ class Coordinator:
         trials = self._study.get_trials(deepcopy=False)
         shapes, rows, failed = [], [], []
         for trial in trials:
-            row = self._row_of_trial(trial)
-            if row is None:
+            if trial.user_attrs.get(SHAPE_HASH) == self._reference_hash:
                 continue
+            row = self._row_of[key_of(trial.params, self._values)]
             shape = self._predicted.candidates.shapes.shape(row)
             if trial.state == TrialState.COMPLETE:
                 shapes.append(MeasuredShape.of_trial(shape, trial))
@@ -356,12 +356,9 @@ class Coordinator:
                 attributes = trial.user_attrs
                 failed.append(FailedShape(shape, attributes.get(FAILED_ON, ""), attributes[FAILURE]))
         recorded = sum(trial.state == TrialState.COMPLETE for trial in trials)
-        return MeasuredResult.of(self._predicted, reference, shapes, rows, failed, recorded, exhausted)
-
-    def _row_of_trial(self, trial: FrozenTrial) -> int | None:
-        if trial.user_attrs.get(SHAPE_HASH) == self._reference_hash:
-            return self._reference_row
-        return self._row_of.get(key_of(trial.params, self._values))
+        return MeasuredResult.of(
+            self._predicted, reference, self._reference_row, shapes, rows, failed, recorded, exhausted
+        )
 
     def _row_of_shape(self, shape: EncoderShape) -> int | None:
         """Of the predicted candidates; None for a reference that the space does not hold."""
