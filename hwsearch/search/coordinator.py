@@ -1,7 +1,7 @@
 """The measured rung's loop: which shape is measured next, who is asked, what becomes of the answers.
 
-A shape is one trial, and on each measured GPU one job a workload. Jobs wait here and go to the engine a few
-at a time, so that those of a shape that has failed elsewhere can be dropped.
+A shape is one trial, and on each measured GPU one job a workload. Jobs wait here until a device is free, so
+that those of a shape that has failed meanwhile, on this GPU or another, can be dropped.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from hwsearch.space.search_space import SearchSpace
 
 # How long an answer is waited for before leases are beaten for and Ctrl-C is looked for.
 GLANCE_S = 1.0
-JOBS_PER_SLOT = 2  # one runs, one waits, so that no device waits for the coordinator
+JOBS_PER_SLOT = 2  # one runs and one waits here, so that no device waits for the next proposal
 # Where so many shapes, and as many as were asked for, cannot be measured, no more are tried.
 FEWEST_FAILURES = 10
 FAILED_ON = "failed_on"
@@ -238,7 +238,7 @@ class Coordinator:
         for gpu in [gpu for gpu in self._gpus if gpu not in self._engine.gpus]:
             self._lose(gpu)
         for gpu, waiting in self._waiting.items():
-            while waiting and self._submitted[gpu] < JOBS_PER_SLOT * self._engine.slots(gpu):
+            while waiting and self._submitted[gpu] < self._engine.slots(gpu):
                 opened, index = waiting.popleft()
                 ticket = next(self._numbers)
                 self._tickets[ticket] = (opened, gpu, index)
