@@ -34,10 +34,12 @@ from hwsearch.search.contest_recipe import STAGES
 from hwsearch.search.contest_result import ContestResult, State, Trained, write_contest
 from hwsearch.search.contest_score import Entrant, entrants, loss_weight, score
 from hwsearch.search.identity import identity
+from hwsearch.search.leases import OWNER
 from hwsearch.search.parameters import as_params
 from hwsearch.search.result import RunResult
 from hwsearch.search.run_folder import RunFolder, claim
-from hwsearch.search.study import OWNER, claimed_storage, is_journal, open_study, without_password
+from hwsearch.search.storage_url import is_one_file
+from hwsearch.search.study import cannot_be_written, claimed_storage, open_study
 from hwsearch.space.search_space import SearchSpace
 from hwsearch.training import Recipe, train
 from hwsearch.training.token_cache import token_cache
@@ -114,7 +116,7 @@ def hold_contest(
                 tokenizer=tokenizer,
                 weight=loss_weight(predicted),
                 owner=f"{platform.node()}:{folder.path.resolve()}",
-                alone=storage is None or is_journal(storage),
+                alone=storage is None or is_one_file(storage),
                 report=report,
             )
             runs = contest.run(field)
@@ -125,8 +127,7 @@ def hold_contest(
                 f"{folder.path}: cannot write: {error.strerror or error}; finished runs are kept"
             ) from error
         except OptunaError as error:
-            reason = without_password(str(error)).partition("\n")[0] or type(error).__name__
-            raise HwsearchError(f"the study cannot be written: {reason}; finished runs are kept") from error
+            raise cannot_be_written(error, "finished runs are kept") from error
     return result
 
 

@@ -35,7 +35,8 @@ from hwsearch.search.measurements import Measurements
 from hwsearch.search.objectives import objectives
 from hwsearch.search.result import RunResult
 from hwsearch.search.run_folder import claim
-from hwsearch.search.study import claimed_storage, is_journal, open_study, without_password
+from hwsearch.search.storage_url import is_one_file
+from hwsearch.search.study import cannot_be_written, claimed_storage, open_study
 
 OTHER = "another --backend, another version of the encoder or its kernels, or another space"
 
@@ -78,7 +79,7 @@ def measure_front(
                 RandomSampler(),  # never asked: the coordinator asks MeasuredSampler itself
                 of=OTHER,
             )
-            alone = storage is None or is_journal(storage)
+            alone = storage is None or is_one_file(storage)
             coordinator = Coordinator(
                 predicted,
                 study,
@@ -97,10 +98,7 @@ def measure_front(
                 f"{folder.path}: cannot write: {error.strerror or error}; what was measured is kept"
             ) from error
         except OptunaError as error:
-            reason = without_password(str(error)).partition("\n")[0] or type(error).__name__
-            raise HwsearchError(
-                f"the study cannot be written: {reason}; what was measured is kept in {folder.measurements}"
-            ) from error
+            raise cannot_be_written(error, f"what was measured is kept in {folder.measurements}") from error
     return result
 
 

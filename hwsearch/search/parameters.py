@@ -66,6 +66,11 @@ def key_of(params: Mapping[str, Any], values: Mapping[str, Sequence[int]]) -> Ke
     return tuple(int(params.get(name, values[name][0])) for name in NAMES)
 
 
+def params_of(key: Key, varying: Mapping[str, BaseDistribution]) -> dict[str, int]:
+    """A shape as the parameters of a trial."""
+    return {name: value for name, value in zip(NAMES, key, strict=True) if name in varying}
+
+
 def as_params(shape: EncoderShape, section: ShapeSection) -> dict[str, tuple[int, BaseDistribution]]:
     """A shape as a trial's parameters with their distributions; none for one that the space does not hold."""
     key, accepted = keys(ShapeTable.of([shape]))[0], candidate_values(section)
