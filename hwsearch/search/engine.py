@@ -10,12 +10,10 @@ of its own, and answers every job exactly once: with a row, or with the failure 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from hwsearch.measure.failure import Failure
-
-if TYPE_CHECKING:
-    from hwsearch.measure.job import Job
+from hwsearch.measure.job import Job
 
 DEVICE_GONE = "device gone"
 """Kind of a Failure: nothing can measure this GPU any more. The candidate is not to blame; the engine has

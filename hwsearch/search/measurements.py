@@ -32,7 +32,9 @@ class Measurements:
         self.path = path
         self._rows: dict[tuple[str, str], Row] = {}
         self._conditions: dict[str, Conditions] = {}
-        if message := mend(path, _is_row, "not a measurement (one JSON object with key, gpu and p50_s a line)"):
+        if message := mend(
+            path, _is_row, "not a measurement (one JSON object with key, gpu and p50_s a line)"
+        ):
             warn(message)
         if path.exists():
             for line in read_text(path).splitlines():
@@ -91,6 +93,4 @@ def _is_row(row: Record) -> bool:
     if not all(isinstance(row.get(name), str) for name in ("key", "gpu", "source")):
         return False
     seconds = row.get("p50_s")
-    return row["source"] == FAILED or (
-        isinstance(seconds, float) and math.isfinite(seconds) and seconds > 0
-    )
+    return row["source"] == FAILED or (isinstance(seconds, float) and math.isfinite(seconds) and seconds > 0)

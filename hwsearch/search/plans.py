@@ -10,8 +10,8 @@ from optuna.study import Study
 
 from hwsearch.errors import HwsearchError
 from hwsearch.interrupt import StopOnInterrupt
-from hwsearch.search.candidates import Candidates, Floats, Report, price
-from hwsearch.search.objectives import Objective, limits, objectives, scores
+from hwsearch.search.candidates import Candidates, Report, price
+from hwsearch.search.objectives import Objective, limits, losses, objectives, scores
 from hwsearch.search.parameters import Key, candidate_values, distributions, key_of, keys, shapes_of
 from hwsearch.search.pareto import MOST_HYPERVOLUME_OBJECTIVES, front_rows, most_covering_first
 from hwsearch.search.samplers import FrontSampler, ValidSampler
@@ -99,11 +99,6 @@ class ExplorationPlan:
         session.report("exploring", done, done)
         found = [key_of(trial.params, values) for trial in complete_trials(session.study)]
         return within_limits(self.space, price(self.space, shapes_of(found, section)), self.reference)
-
-
-def losses(found: list[Objective]) -> Floats:
-    """Objectives side by side, smaller is better, [N, K]."""
-    return np.stack([objective.losses for objective in found], axis=1)
 
 
 def within_limits(

@@ -12,15 +12,16 @@ from optuna.exceptions import OptunaError
 
 from hwsearch.cost.tuned_attention import AttentionTime
 from hwsearch.errors import HwsearchError
+from hwsearch.gpu.plain import plain_gpu
+from hwsearch.gpu.profile import CPU
 from hwsearch.interrupt import StopOnInterrupt
-from hwsearch.search.candidates import Candidates, Report, price, silent
+from hwsearch.search.candidates import Report, price, silent
 from hwsearch.search.identity import identity
 from hwsearch.search.objectives import objectives
-from hwsearch.search.pareto import front_rows
-from hwsearch.search.plans import ExplorationPlan, FrontPlan, Session, losses
+from hwsearch.search.plans import ExplorationPlan, FrontPlan, Session
 from hwsearch.search.result import RunResult
 from hwsearch.search.run_files import write_run
-from hwsearch.search.run_folder import RunFolder, claim
+from hwsearch.search.run_folder import claim, default_path
 from hwsearch.search.study import (
     check_study,
     claimed_storage,
@@ -31,9 +32,8 @@ from hwsearch.search.study import (
     without_password,
 )
 from hwsearch.search.tables_used import tables_used
-from hwsearch.search.winners import best_by_weight, fastest_no_worse, like_for_like
 from hwsearch.shape.table import ShapeTable
-from hwsearch.space.search_space import LARGEST_GRID, Removal, SearchSpace
+from hwsearch.space.search_space import LARGEST_GRID, SearchSpace
 
 SamplerName = Literal["front", "tpe"]
 # A front is recorded whole up to this many shapes; front.csv always holds all of it.
@@ -86,7 +86,7 @@ def run(
         if storage is not None:
             store = held.enter_context(claimed_storage(storage, warn))
             check_study(store, space.name, digest)
-        folder = held.enter_context(claim(out or Path("runs") / space.name, inputs))
+        folder = held.enter_context(claim(out or default_path(space), inputs))
         if storage is None:
             store = held.enter_context(claimed_storage(str(folder.journal), warn))
         try:
@@ -97,7 +97,7 @@ def run(
             fail_stale_trials(study, None if claimed else owner)
             candidates, removals = plan.record(Session(study, owner, report, stop))
             recorded = len(complete_trials(study))
-            result = _result(space, folder, candidates, reference, removals, recorded, attention)
+            result = RunResult.of(space, folder, candidates, reference, removals, recorded, attention)
             write_run(result, report)
         except OSError as error:
             raise HwsearchError(
@@ -107,34 +107,6 @@ def run(
             reason = without_password(str(error)).partition("\n")[0] or type(error).__name__
             raise HwsearchError(f"the study cannot be written: {reason}; finished trials are kept") from error
     return result
-
-
-def _result(
-    space: SearchSpace,
-    folder: RunFolder,
-    candidates: Candidates,
-    reference: Candidates,
-    removals: list[Removal],
-    recorded: int,
-    attention: dict[str, AttentionTime],
-) -> RunResult:
-    all_objectives = objectives(space, candidates, reference)
-    front = candidates.take(front_rows(losses(all_objectives)))
-    found = objectives(space, front, reference)
-    return RunResult(
-        space=space,
-        folder=folder,
-        candidates=candidates,
-        front=front,
-        objectives=found,
-        reference=reference,
-        winner_rows=best_by_weight(front, found, space.file.winners),
-        fastest_no_worse_row=fastest_no_worse(candidates, all_objectives, reference),
-        like_for_like_row=like_for_like(candidates, reference),
-        removals=removals,
-        recorded=recorded,
-        attention=attention,
-    )
 
 
 def _inputs(
@@ -154,4 +126,6 @@ def _inputs(
         "storage": without_password(storage or "study.log"),
         "attention": {name: str(time) for name, time in attention.items()},
         "identity": digest,
+        # No file describes it, and every process would measure another one.
+        **{gpu.name: plain_gpu(gpu) for gpu in space.gpus if gpu.name == CPU},
     }
