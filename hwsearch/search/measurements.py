@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from hwsearch.errors import HwsearchError
@@ -15,23 +15,14 @@ from hwsearch.search.record_file import Record, mend
 
 # What a failed job's row says in place of times.
 FAILED = "failed"
-# Packages whose version decides how fast a shape is; drivers of a pool differ, and each row says its own.
-DECISIVE = ("torch", "triton")
-Conditions = tuple[str, ...]
-
 
 class Measurements:
-    """The rows of one file by GPU and job; the folder's owner alone appends.
-
-    Measurements of one GPU are comparable among themselves only: its product and the versions of torch and
-    triton are those of the first row, and a row of others is refused.
-    """
+    """The rows of one file by GPU and job; the folder's owner alone appends."""
 
     def __init__(self, path: Path, warn: Callable[[str], None]) -> None:
         """Read what is there, its torn last line cut off. Raises HwsearchError for any other broken line."""
         self.path = path
         self._rows: dict[tuple[str, str], Row] = {}
-        self._conditions: dict[str, Conditions] = {}
         if message := mend(
             path, _is_row, "not a measurement (one JSON object with key, gpu and p50_s a line)"
         ):
@@ -44,20 +35,16 @@ class Measurements:
         """What is known of a job on a GPU, failures included."""
         return self._rows.get((gpu, key))
 
+    def __iter__(self) -> Iterator[Row]:
+        return iter(self._rows.values())
+
     def append(self, row: Row) -> None:
         """Write a row through to the disk.
 
-        Raises HwsearchError where it cannot be written, and then the file is as it was; where it comes from
-        another product or version than the GPU's earlier rows; and where it is no row at all.
+        Raises HwsearchError where it is no row, or cannot be written; the file is as it was then.
         """
         if not _is_row(row):
             raise HwsearchError(f"{self.path}: not a measurement: {str(row)[:200]}")
-        gpu, found = str(row["gpu"]), conditions(row)
-        if row["source"] != FAILED and (earlier := self._conditions.get(gpu, found)) != found:
-            raise HwsearchError(
-                f"{self.path}: {gpu} was measured with {', '.join(earlier)} before and is {', '.join(found)}"
-                " now; such times are not compared. Take another --out; what was measured is kept"
-            )
         line = json.dumps(row).encode() + b"\n"
         try:
             with open(self.path, "ab", buffering=0) as file:
@@ -76,17 +63,8 @@ class Measurements:
         self._keep(row)
 
     def _keep(self, row: Row) -> None:
-        gpu = str(row["gpu"])
         # A reference that failed is measured again, so the newest row counts.
-        self._rows[gpu, str(row["key"])] = row
-        if row["source"] != FAILED:
-            self._conditions.setdefault(gpu, conditions(row))
-
-
-def conditions(row: Row) -> Conditions:
-    """What two rows of one GPU must share."""
-    versions = row.get("versions") or {}
-    return (str(row.get("device")), *(f"{name} {versions.get(name)}" for name in DECISIVE))
+        self._rows[str(row["gpu"]), str(row["key"])] = row
 
 
 def _is_row(row: Record) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,10 +13,27 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from hwsearch.errors import HwsearchError
+from hwsearch.search.candidates import Candidates, Floats, with_latency
+from hwsearch.search.ladder import Ladder
+from hwsearch.search.objectives import limits, objectives
 from hwsearch.search.parameters import NAMES, Key, candidate_values, distributions, key_of, keys, shapes_of
+from hwsearch.search.residual import Measured, Rows, shape_features
 from hwsearch.space.grid import intermediate_sizes, random_shapes
 from hwsearch.space.search_space import SearchSpace, describe_removals, filter_shapes
 
+FAILURE = "failure"
+"""Attribute of a failed trial: why its shape cannot be measured. Without it the shape is not to blame."""
+
+MEASURED_S = "measured_s"
+"""Attribute of a measured trial: seconds by GPU, weighted geometric mean over the workloads."""
+
+MEASURED_ERROR = "measured_error"
+"""Attribute of a measured trial: standard error by GPU, relative."""
+
+# What one measurement costs on a device: a process that starts and builds the model, and passes to be timed.
+START_S, PASSES = 10.0, 100
+# Timing a shape again, in another process, differs by so much whatever the samples say.
+LEAST_ERROR = 0.01
 RANDOM_BATCH = 4096
 SIBLINGS = 20_000
 RANDOM_BATCHES = 50
@@ -88,6 +105,109 @@ class FrontSampler(_WholeShapeSampler):
             if key not in proposed:
                 return _varying(key, search_space)
         raise HwsearchError("the whole front has been proposed already")
+
+
+class MeasuredSampler(_WholeShapeSampler):
+    """Proposes what is worth measuring next, given what the study's trials have measured.
+
+    A trial is read by how it ended:
+
+        COMPLETE                 measured: its attributes MEASURED_S and MEASURED_ERROR hold seconds and
+                                 relative error by GPU; not proposed again, whatever it holds
+        FAIL with FAILURE set    cannot be measured; not proposed again
+        FAIL without             nothing is known of it; it may be proposed again
+        RUNNING                  under way; not proposed, and counted as if it were to meet what is believed
+
+    Args:
+        candidates: the whole grid, priced. Those whose corrected times break a limit are worth nothing.
+        gpus: names of the basket's GPUs that are measured; the others keep their predicted times.
+    """
+
+    def __init__(
+        self, space: SearchSpace, candidates: Candidates, reference: Candidates, gpus: Collection[str]
+    ) -> None:
+        super().__init__(candidate_values(space.file.shape))
+        self._names = [gpu.name for gpu in space.gpus if gpu.name in gpus]
+        self._gpus = [row for row, gpu in enumerate(space.gpus) if gpu.name in gpus]
+        self._keys = keys(candidates.shapes)
+        self._rows = {key: row for row, key in enumerate(self._keys)}
+        self._space, self._candidates, self._reference = space, candidates, reference
+        predicted_s = candidates.latency[self._gpus]
+        passes_s = PASSES * len(space.workloads) * predicted_s.sum(axis=0)
+        self._ladder = Ladder(
+            predicted_s,
+            shape_features(candidates.shapes),
+            self._losses,
+            len(self._gpus) * START_S + passes_s,
+        )
+
+    def propose(self, study: Study, besides: int | None = None) -> Key | None:
+        """The shape to measure next, as if trial number `besides` were not there; None where no shape
+        promises anything any more."""
+        measured, pending, failed = self._read(study, besides)
+        row = self._ladder.next_row(measured, pending, failed)
+        return None if row is None else self._keys[row]
+
+    def believed(self, study: Study) -> tuple[Candidates, Floats]:
+        """All candidates at the times that are believed now, and the deviation of their logarithms on the
+        measured GPUs, [G, N]."""
+        residuals = self._ladder.learn(self._read(study, None)[0])
+        mean, deviation = residuals.at(np.arange(len(self._candidates)))
+        latency = self._candidates.latency.copy()
+        latency[self._gpus] *= np.exp(mean)
+        return with_latency(self._space, self._candidates, latency), deviation
+
+    def front(self, study: Study) -> list[Key]:
+        """The measured shapes that are believed to be on the front."""
+        return [self._keys[row] for row in self._ladder.front(self._read(study, None)[0]).tolist()]
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Raises HwsearchError where no shape promises anything any more."""
+        key = self.propose(study, besides=trial.number)
+        if key is None:
+            raise HwsearchError("no shape that is left promises anything")
+        return _varying(key, search_space)
+
+    def _read(self, study: Study, besides: int | None) -> tuple[Measured, list[int], list[int]]:
+        """What was measured, and rows that are pending and failed."""
+        seconds: dict[int, list[float]] = {}
+        errors: dict[int, list[float]] = {}
+        pending, failed = [], []
+        for trial in study.get_trials(deepcopy=False):
+            if not trial.params and self._distributions:  # a reference that the space does not hold
+                continue
+            row = self._rows.get(key_of(trial.params, self._values))
+            if row is None or trial.number == besides:
+                continue
+            if trial.state == TrialState.COMPLETE:
+                found, error = trial.user_attrs.get(MEASURED_S, {}), trial.user_attrs.get(MEASURED_ERROR, {})
+                seconds[row] = [found.get(name, np.nan) for name in self._names]
+                errors[row] = [max(error.get(name, 0.0), LEAST_ERROR) for name in self._names]
+            elif not trial.state.is_finished():
+                pending.append(row)
+            elif FAILURE in trial.user_attrs:
+                failed.append(row)
+        shape = (len(seconds), len(self._names))
+        measured = Measured(
+            np.array(list(seconds), dtype=np.int64),
+            np.array(list(seconds.values()), dtype=float).reshape(shape).T,
+            np.array(list(errors.values()), dtype=float).reshape(shape).T,
+        )
+        return measured, pending, failed
+
+    def _losses(self, latency_s: Floats, rows: Rows) -> Floats:
+        """Of candidates that take so many seconds on the measured GPUs; inf where they break a limit."""
+        candidates = self._candidates.take(rows)
+        latency = candidates.latency.copy()
+        latency[self._gpus] = latency_s
+        candidates = with_latency(self._space, candidates, latency)
+        found = objectives(self._space, candidates, self._reference)
+        losses = np.stack([objective.losses for objective in found], axis=1)
+        for excess in limits(self._space, candidates, self._reference).values():
+            losses[excess > 0] = np.inf
+        return losses
 
 
 class ValidSampler(_WholeShapeSampler):

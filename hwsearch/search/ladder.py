@@ -1,0 +1,167 @@
+"""Which shape to measure next: where the front that is known can be expected to grow most a second.
+
+Predictions, corrected by what was measured so far, give every candidate a believed time and how sure that
+is; other objectives are known exactly. Measuring a candidate is worth the hypervolume that it is expected to
+add to what the measured shapes, at their believed values, dominate. Knows nothing of Optuna or of devices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import ndtri
+
+from hwsearch.regression.covariance import Features, Floats
+from hwsearch.search.hypervolume import Boxes, headroom
+from hwsearch.search.pareto import REFERENCE_POINT, front_rows
+from hwsearch.search.residual import FEWEST_FITTED, Measured, Residuals, Rows
+
+LossesOf = Callable[[Floats, Rows], Floats]
+"""Losses [M, K], smaller is better, of the candidates at rows [M] if they took so many seconds, [G, M]. A
+loss may be inf: such a candidate breaks a limit and adds nothing."""
+
+DRAWS = 16  # possible times of a candidate that its gain is averaged over
+SHORTLIST = 2048  # candidates followed between two fits
+OPTIMISM = 2.0  # deviations below its mean that a time is imagined at for the shortlist
+REFIT = 1.25  # the regression is fitted anew when there are this many times as many measurements
+LARGEST_PRODUCT = 40_000_000  # candidates x draws x boxes of one proposal
+# A gain below this share of what a front can dominate is none.
+NO_GAIN = 1e-9
+
+
+class Ladder:
+    """Proposes rows of the candidates; what it proposes follows from the measurements alone.
+
+    Args:
+        predicted_s: seconds of each candidate on each GPU that is measured, [G, N].
+        features: of the candidates, for the residuals.
+        losses_of: see LossesOf.
+        cost_s: what measuring a candidate takes, in any unit, [N]; None where all cost the same.
+    """
+
+    def __init__(
+        self, predicted_s: Floats, features: Features, losses_of: LossesOf, cost_s: Floats | None = None
+    ) -> None:
+        self._predicted_s = predicted_s
+        self._features = features
+        self._losses_of = losses_of
+        self._cost_s = np.ones(predicted_s.shape[1]) if cost_s is None else cost_s
+        self._draws = _draws(len(predicted_s))
+        self._known = Residuals.none(predicted_s, features)
+        self._shortlist: Rows = np.empty(0, dtype=np.int64)
+        self._listed_at = -1
+
+    def next_row(
+        self, measured: Measured, pending: Collection[int] = (), failed: Collection[int] = ()
+    ) -> int | None:
+        """The row to measure next, not measured, pending or failed; None where none promises a gain."""
+        residuals = self.learn(measured)
+        taken = np.zeros(self._predicted_s.shape[1], dtype=bool)
+        taken[[*measured.rows.tolist(), *pending, *failed]] = True
+        if self._listed_at != residuals.fitted_to or taken[self._shortlist].all():
+            self._shortlist = self._promising(residuals, np.flatnonzero(~taken))
+            self._listed_at = residuals.fitted_to
+        candidates = self._shortlist[~taken[self._shortlist]]
+        if not len(candidates):
+            return None
+        counted = np.r_[measured.rows, np.array(sorted(pending), dtype=np.int64)]
+        gains = self._gains(residuals, candidates, counted) / self._cost_s[candidates]
+        best = int(gains.argmax())
+        return int(candidates[best]) if gains[best] > 0 else None
+
+    def learn(self, measured: Measured) -> Residuals:
+        """What the measurements say of all predictions."""
+        self._known = self._known.learn(measured, _fitted_to(len(measured)))
+        return self._known
+
+    def front(self, measured: Measured) -> Rows:
+        """The measured rows that are believed to be on the front."""
+        losses = self._believed(self.learn(measured), measured.rows)
+        return measured.rows[front_rows(losses)] if len(losses) else measured.rows
+
+    def _believed(self, residuals: Residuals, rows: Rows) -> Floats:
+        """Losses at the times that are believed, [M, K]."""
+        mean, _ = residuals.at(rows)
+        return self._losses_of(self._predicted_s[:, rows] * np.exp(mean), rows)
+
+    def _promising(self, residuals: Residuals, rows: Rows) -> Rows:
+        """Of the rows those that best the believed front by most when times are good to them."""
+        if len(rows) <= SHORTLIST:
+            return rows
+        mean, deviation = residuals.at(rows)
+        predicted = self._predicted_s[:, rows]
+        scale = Scale.of(self._losses_of(predicted * np.exp(mean), rows))
+        optimistic = scale.unit(self._losses_of(predicted * np.exp(mean - OPTIMISM * deviation), rows))
+        room = headroom(optimistic, scale.front)
+        return rows[np.sort(np.argpartition(-room, SHORTLIST)[:SHORTLIST])]
+
+    def _gains(self, residuals: Residuals, candidates: Rows, counted: Rows) -> Floats:
+        """Expected growth of what the counted rows dominate, for each candidate, [M]."""
+        counted_losses = self._believed(residuals, counted)
+        mean, deviation = residuals.at(candidates)
+        predicted = self._predicted_s[:, candidates]
+        believed = self._losses_of(predicted * np.exp(mean), candidates)
+        scale = Scale.of(np.concatenate([counted_losses, believed]))
+        boxes = Boxes.beyond(scale.unit(counted_losses), np.full(believed.shape[1], REFERENCE_POINT))
+        most = max(1, LARGEST_PRODUCT // (len(self._draws) * max(1, len(boxes.lower))))
+        gains = np.zeros(len(candidates))
+        chosen = np.arange(len(candidates))
+        if len(chosen) > most:
+            optimistic = self._losses_of(predicted * np.exp(mean - OPTIMISM * deviation), candidates)
+            room = headroom(scale.unit(optimistic), scale.unit(counted_losses))
+            chosen = np.sort(np.argpartition(-room, most)[:most])
+        for draw in self._draws:
+            imagined = np.exp(mean[:, chosen] + deviation[:, chosen] * draw[:, None])
+            losses = self._losses_of(predicted[:, chosen] * imagined, candidates[chosen])
+            gains[chosen] += boxes.gains(scale.unit(losses)) / len(self._draws)
+        return np.where(gains > NO_GAIN, gains, 0.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Scale:
+    """Losses counted so that the believed front spans 0..1 in each.
+
+    Attributes:
+        front: of the losses it was made from, on this scale.
+    """
+
+    ideal: Floats
+    span: Floats
+    front: Floats
+
+    @classmethod
+    def of(cls, losses: Floats) -> Scale:
+        finite = losses[np.isfinite(losses).all(axis=1)]
+        if not len(finite):
+            return cls(np.zeros(losses.shape[1]), np.ones(losses.shape[1]), finite)
+        front = finite[front_rows(finite)]
+        ideal, span = front.min(axis=0), np.ptp(front, axis=0)
+        span = np.where(span > 0, span, 1.0)
+        return cls(ideal, span, (front - ideal) / span)
+
+    def unit(self, losses: Floats) -> Floats:
+        return np.asarray((losses - self.ideal) / self.span)
+
+
+def _fitted_to(count: int) -> int:
+    """The measurements that the constants are fitted to when there are so many."""
+    last = FEWEST_FITTED
+    if count < last:
+        return 0
+    while (following := max(last + 1, int(last * REFIT))) <= count:
+        last = following
+    return last
+
+
+def _draws(gpus: int) -> Floats:
+    """Standard normal deviates, spread evenly, [DRAWS, gpus].
+
+    The additive recurrence of M. Roberts 2018, The unreasonable effectiveness of quasirandom sequences.
+    """
+    ratio = 2.0
+    for _ in range(64):
+        ratio = (1 + ratio) ** (1 / (gpus + 1))
+    steps = ratio ** -np.arange(1.0, gpus + 1)
+    return np.asarray(ndtri((0.5 + np.arange(1, DRAWS + 1)[:, None] * steps) % 1.0))
