@@ -1,6 +1,6 @@
 """Measures on the GPUs of a Ray cluster.
 
-    engine = RayEngine(["t4", "l4"], address="10.0.0.1:6379", precision=0.005, timeout_s=600, warn=print)
+    engine = RayEngine(["t4", "l4"], "10.0.0.1:6379", print)
 
 The nodes say what they have by resources of our own, "hw:t4". hwsearch.search.ray_worker runs there,
 hwsearch.search.ray_pool here, in a child process: where its cluster ends, Ray ends the process that uses it.
@@ -40,11 +40,9 @@ class RayEngine:
     def __init__(
         self,
         gpus: Sequence[str],
-        *,
         address: str | None,
-        precision: float,
-        timeout_s: float,
         warn: Callable[[str], None],
+        *,
         worker: type[Worker] = Worker,
         patience: Patience | None = None,
     ) -> None:
@@ -52,30 +50,28 @@ class RayEngine:
 
         Args:
             address: HOST:PORT of the cluster's head; $RAY_ADDRESS, else this machine's cluster, by default.
-            precision, timeout_s: as in hwsearch.measure.encoder.measure_job.
             warn: called with one line for what people should know, as of a node that leaves.
             worker: what runs on the nodes, a class that can be imported there.
 
         Raises HwsearchError where Ray is not installed, nothing answers at the address, or the cluster has
         none of the GPUs.
         """
-        if find_spec("ray") is None:
+        if not _installed():
             raise HwsearchError('--engine ray: Ray is not installed; pip install "hwsearch[ray]"')
         where = _reachable(address or os.environ.get("RAY_ADDRESS") or "auto")
-        self._warn, self._timeout_s = warn, timeout_s
+        self._warn = warn
         self._slots: Mapping[str, int] = {}
         self._new: list[Task] = []
         self._open: dict[int, str] = {}
         self._answers: deque[Answer] = deque()
-        self._child = Child(
-            Pool, tuple(gpus), worker, precision, timeout_s, patience := patience or Patience()
-        )
+        patience = patience or Patience()
+        self._child = Child(Pool, tuple(gpus), worker, patience)
         try:
             problem = self._child.call("connect", where, timeout=CONNECT_SECONDS)
             if problem:
                 raise HwsearchError(f"--ray-address {where}: cannot join a Ray cluster: {problem}")
             warn(TRUST)
-            found = self._child.call("gather", timeout=patience.gather + SLACK_SECONDS)
+            found = self._child.call("gather", timeout=patience.start + SLACK_SECONDS)
             if isinstance(found, Failure):
                 raise HwsearchError(f"--ray-address {where}: the Ray cluster fails: {found}")
             self._take(found)
@@ -135,6 +131,13 @@ class RayEngine:
             f" its nodes offer {counts or 'nothing that hwsearch knows'}. Start a node with"
             ' ray start --address=HOST:PORT --resources="$(hwsearch gpus detect --ray)"'
         )
+
+
+def _installed() -> bool:
+    try:
+        return find_spec("ray") is not None
+    except ValueError:  # something of that name that was not imported from a file
+        return False
 
 
 def _reachable(address: str) -> str:

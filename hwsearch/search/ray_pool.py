@@ -24,6 +24,8 @@ from hwsearch.gpu.profile import CPU
 from hwsearch.gpu.visible import PREFIX
 from hwsearch.kernels.cpu_name import cpu_name
 from hwsearch.measure.child import START_SECONDS
+from hwsearch.measure.device import DeviceLost
+from hwsearch.measure.encoder import TIMEOUT_S
 from hwsearch.measure.failure import CRASH, ERROR, Failure, failure, reason
 from hwsearch.measure.job import Job
 from hwsearch.search.engine import DEVICE_GONE, Answer
@@ -52,14 +54,14 @@ class Patience:
     """Seconds to wait.
 
     Attributes:
-        gather: for the workers of a GPU as the run starts; another Ray job may hold its devices.
-        gone: for a GPU's devices to come back before nothing can measure it any more.
-        hang: for a worker beyond the time limit of its job.
+        start: for a GPU's first worker; another Ray job may hold the devices.
+        gone: for a GPU that has no worker left, before nothing can measure it any more.
+        job: for an answer to a job. Its child has time limits of its own; two may be started.
     """
 
-    gather: float = 60.0
+    start: float = 120.0
     gone: float = 60.0
-    hang: float = START_SECONDS + 60.0
+    job: float = TIMEOUT_S + 2 * START_SECONDS + 60.0
 
 
 @dataclass(frozen=True)
@@ -99,16 +101,8 @@ class Slot:
 class Pool:
     """See the module's docstring: `connect`, `gather`, then `exchange` again and again."""
 
-    def __init__(
-        self,
-        gpus: Sequence[str],
-        worker: type[Worker],
-        precision: float,
-        timeout_s: float,
-        patience: Patience,
-    ) -> None:
+    def __init__(self, gpus: Sequence[str], worker: type[Worker], patience: Patience) -> None:
         self._gpus, self._worker, self._patience = set(gpus), worker, patience
-        self._precision, self._timeout_s = precision, timeout_s
         self._code = code()
         self._slots: list[Slot] = []
         self._waiting: dict[str, deque[Task]] = {gpu: deque() for gpu in gpus}
@@ -153,7 +147,7 @@ class Pool:
     def gather(self) -> News:
         """Start the workers and wait for one of each GPU; GPUs that have none by then are given up."""
         self._look()
-        stop = time.monotonic() + self._patience.gather
+        stop = time.monotonic() + self._patience.start
         while (missing := self._unready()) and time.monotonic() < stop:
             self._collect()
             if time.monotonic() - self._looked > LOOK_SECONDS:
@@ -161,7 +155,7 @@ class Pool:
         for slot in [slot for slot in self._slots if slot.gpu in missing]:
             self._tell(
                 f"{slot.where}: the worker of its {slot.gpu} has not started within"
-                f" {self._patience.gather:g} s; another Ray job may hold the device"
+                f" {self._patience.start:g} s; another Ray job may hold the device"
             )
             self._drop(slot)
         self._gpus = {slot.gpu for slot in self._slots if slot.ready}
@@ -264,7 +258,7 @@ class Pool:
                 resources={PREFIX + gpu: 1},
                 scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False),
             )
-            .remote(gpu, self._precision, self._timeout_s)
+            .remote(gpu)
         )
         reply = actor.describe.remote()
         self._slots.append(Slot(gpu, node["NodeID"], where, actor, reply, begun=time.monotonic()))
@@ -298,7 +292,7 @@ class Pool:
         now = time.monotonic()
         for gpu in list(self._gpus):
             mine = [slot for slot in self._slots if slot.gpu == gpu]
-            if any(slot.ready or now - slot.begun < self._patience.gather for slot in mine):
+            if any(slot.ready or now - slot.begun < self._patience.start for slot in mine):
                 self._seen[gpu] = now
             elif now - self._seen.setdefault(gpu, now) > self._patience.gone:
                 self._gpus.remove(gpu)
@@ -324,7 +318,7 @@ class Pool:
             if slot.ready and slot.reply is None and (waiting := self._waiting[slot.gpu]):
                 slot.task = waiting.popleft()
                 slot.reply = slot.actor.measure.remote(slot.task.job)
-                slot.due = time.monotonic() + self._timeout_s + self._patience.hang
+                slot.due = time.monotonic() + self._patience.job
 
     def _collect(self) -> None:
         """Wait a moment for what Ray answers, and take it."""
@@ -336,7 +330,7 @@ class Pool:
         for reply in done:
             self._receive(replies[reply])
         for slot in [slot for slot in self._slots if time.monotonic() > slot.due]:
-            self._lose(slot, f"no answer within {self._timeout_s + self._patience.hang:g} s")
+            self._lose(slot, f"no answer within {self._patience.job:g} s")
 
     def _receive(self, slot: Slot) -> None:
         from ray.exceptions import RayError, RayTaskError
@@ -345,6 +339,9 @@ class Pool:
         try:
             answer = self._ray.get(slot.reply)
         except RayTaskError as error:  # what the worker's own code raised
+            if isinstance(error.cause, DeviceLost):
+                self._lose(slot, str(error.cause))
+                return
             answer = failure(error.cause if isinstance(error.cause, BaseException) else error)
         except RayError as error:
             self._lose(slot, _short(error))

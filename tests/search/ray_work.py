@@ -6,35 +6,36 @@ import os
 import time
 from pathlib import Path
 
-from hwsearch.measure.failure import Failure
+from hwsearch.measure.failure import CRASH, Failure
 from hwsearch.measure.job import Job
-from hwsearch.search.engine import Row
+from hwsearch.measure.row import Row
 from hwsearch.search.ray_worker import Worker
 
 # What a fake job does is told by its shape's depth; any other depth answers after a moment.
-CRASH_ONCE, CRASH, HANG, RAISE, SLOW = 101, 102, 103, 104, 105
-MOMENT = 0.05
+DIE_ONCE, DIE, HANG_ONCE, RAISE, FAIL, SLOW = 101, 102, 103, 104, 105, 106
+MOMENT_S, SLOW_S, HANG_S = 0.05, 3.0, 1000.0
 
 
 class FakeWorker(Worker):
-    """Passes for the device that it is asked for. `l40s` stands for a node that says so wrongly."""
+    """Passes for the device that it is asked for; one that is said to be an l40s turns out to be an l4."""
 
     def device(self) -> tuple[str | None, str]:
         return ("l4" if self._gpu == "l40s" else self._gpu), f"fake {self._gpu}"
 
     def run(self, job: Job) -> Row | Failure:
-        notes = Path(job.workload.spec)
-        begin = time.time()
+        """Leaves a line in the file that the workload is named after."""
+        begin, notes = time.time(), Path(job.workload.spec)
         with notes.open("a") as file:
             file.write(f"{os.getpid()}\n")
-        match job.shape.num_hidden_layers:
-            case depth if depth == CRASH or (depth == CRASH_ONCE and notes.read_text().count("\n") == 1):
-                os._exit(1)
-            case depth if depth == HANG:
-                time.sleep(1000)
-            case depth if depth == RAISE:
-                raise ValueError("no such kernel")
-            case depth if depth == SLOW:
-                time.sleep(3)
-        time.sleep(MOMENT)
-        return {"key": job.key, "gpu": self._gpu, "worker": os.getpid(), "begin": begin, "end": time.time()}
+        depth, first = job.shape.num_hidden_layers, notes.read_text().count("\n") == 1
+        if depth == DIE or (depth == DIE_ONCE and first):
+            os._exit(1)
+        if depth == HANG_ONCE and first:
+            time.sleep(HANG_S)
+        if depth == RAISE:
+            raise ValueError("no such kernel")
+        if depth == FAIL:
+            return Failure(CRASH, "the process was killed by SIGSEGV")
+        time.sleep(SLOW_S if depth == SLOW else MOMENT_S)
+        worker = {"worker": os.getpid(), "begin": begin, "end": time.time()}
+        return {"key": job.key, "gpu": self._gpu, "device": f"fake {self._gpu}", **worker}
