@@ -29,9 +29,17 @@ class Postgres:
     folder: Path
     password: str
 
-    @property
-    def url(self) -> str:
-        return f"postgresql://{USER}:{self.password}@/postgres?host={quote(str(self.folder))}"
+    def url(self, database: str = "postgres") -> str:
+        return f"postgresql://{USER}:{self.password}@/{database}?host={quote(str(self.folder))}"
+
+    def new_database(self) -> str:
+        """The URL of one that is empty."""
+        import psycopg
+
+        name = f"study_{secrets.token_hex(4)}"
+        with psycopg.connect(self.url(), autocommit=True) as connection:
+            connection.execute(f"create database {name}".encode())
+        return self.url(name)
 
     def start(self) -> None:
         # fsync guards against a machine that dies; here only processes do.

@@ -22,7 +22,7 @@ from hwsearch.measure.device import CPU, CUDA, synchronize
 from hwsearch.measure.failure import OUT_OF_MEMORY, failure, reason
 from hwsearch.measure.here import profile_name
 from hwsearch.measure.job import Job
-from hwsearch.measure.memory import forget_peak, memory_in_use, peak_bytes, reserved_bytes
+from hwsearch.measure.memory import forget_peak, limit_memory, memory_in_use, peak_bytes, reserved_bytes
 from hwsearch.measure.nvml import watch_cpu, watch_cuda
 from hwsearch.measure.row import Row, versions
 from hwsearch.measure.sample import measure
@@ -80,8 +80,21 @@ class EncoderBench:
         self._reserved = reserved_bytes(self._device)
         return None
 
-    def peak_bytes(self) -> int | None:
+    def peak_of(self, job: Job, memory_bytes: int | None) -> int | None:
+        """Peak bytes of `job`, which gets `memory_bytes` for its tensors, None being all there is.
+
+        Raises HwsearchError for a CUDA graph that cannot be captured, and what `open` raises.
+        """
+        if memory_bytes is not None:
+            limit_memory(self._device, memory_bytes)
+        if (no_graph := self.open(job)) is not None:
+            raise HwsearchError(f"runtime: graph: {no_graph}; accepted: eager, compile")
         return self._peak
+
+    def describe(self) -> tuple[str | None, str | None, str]:
+        """The GPU's profile, if it has one, what its maker calls it, and the dtype it is served with."""
+        dtype = "bf16" if torch.cuda.get_device_capability() >= (8, 0) else "fp16"
+        return profile_name(self._watch), self._product(), dtype
 
     def time(self, precision: float, energy: bool) -> Row:
         """The device's part of a row (hwsearch.measure.row) for the job that is open."""
@@ -102,7 +115,7 @@ class EncoderBench:
         waits = self._device == CPU or (job.mode == "training" and job.runtime != "graph")
         return {
             "gpu": profile_name(self._watch),
-            "device": torch.cuda.get_device_name() if self._device == CUDA else self._watch.name,
+            "device": self._product(),
             "uuid": self._watch.uuid,
             "backend": self._by_layer(self._backend),
             "tuned": self._tuned(),
@@ -117,6 +130,9 @@ class EncoderBench:
             "watch": self._watch.note or None,
             "versions": versions(torch.version.cuda, self._watch.driver),
         }
+
+    def _product(self) -> str | None:
+        return torch.cuda.get_device_name() if self._device == CUDA else self._watch.name
 
     def _check_dtype(self, dtype: str) -> None:
         if self._device == CPU and dtype == "tf32":

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import datetime
+import json
+import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
+from hwsearch.errors import HwsearchError
+from hwsearch.files import make_folder
 from hwsearch.measure.failure import Failure
 from hwsearch.measure.job import Job
 from hwsearch.settings import Settings
@@ -24,6 +29,25 @@ def failed_row(job: Job, gpu: str | None, failure: Failure) -> Row:
     """The same for a job without an answer: no times; `gpu` is the profile's name."""
     failed = {"source": "failed", "failure": failure.kind, "reason": failure.reason}
     return {**_asked(job), "gpu": gpu, **failed, "versions": versions(None, None), "at": _now()}
+
+
+def add_row(path: Path, row: Row) -> None:
+    """Add `row` to a file of such lines, which is made if need be; on disk when this returns.
+
+    Raises HwsearchError where that cannot be.
+    """
+    line = json.dumps(row, allow_nan=False) + "\n"
+    try:
+        make_folder(path.parent)
+        with path.open("a+b") as file:
+            # What was cut off by a full disk or a power cut stays a line of its own.
+            if file.tell() and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n":
+                line = "\n" + line
+            file.write(line.encode())
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise HwsearchError(f"{path}: cannot write: {error.strerror}") from error
 
 
 def versions(cuda: str | None, driver: str | None) -> dict[str, str | None]:

@@ -10,17 +10,15 @@ of its own, and answers every job exactly once: with a row, or with the failure 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from hwsearch.measure.failure import Failure
 from hwsearch.measure.job import Job
+from hwsearch.measure.row import Row
 
 DEVICE_GONE = "device gone"
 """Kind of a Failure: nothing can measure this GPU any more. The candidate is not to blame; the engine has
 taken the GPU off `gpus` before it answers so, and every job of that GPU that waits gets the same answer."""
-
-Row = dict[str, Any]
-"""One measurement in plain data, as one line of measurements.jsonl holds it."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +47,7 @@ class Engine(Protocol):
     def gpus(self) -> frozenset[str]: ...
 
     def slots(self, gpu: str) -> int:
-        """Jobs that can run at once on this GPU's devices, 0 for one not in `gpus`; up to two for each are
-        worth submitting, so that no device waits for the coordinator."""
+        """Jobs that can run at once on this GPU's devices; 0 for one not in `gpus`."""
         ...
 
     def submit(self, ticket: int, gpu: str, job: Job) -> None:

@@ -14,11 +14,18 @@ from hwsearch.search.record_file import mend
 @contextmanager
 def claim_journal(path: Path, warn: Callable[[str], None]) -> Iterator[None]:
     """Hold a journal file for this process alone, mended; HwsearchError where it is in use or broken."""
-    if not path.parent.is_dir():
-        raise HwsearchError(f"{path}: no such folder {path.parent}")
-    with hold(path.with_name(f".{path.name}.claim"), f"{path}: another hwsearch run is using this journal"):
+    with claim_file(path, "journal"):
         if message := mend_journal(path):
             warn(message)
+        yield
+
+
+@contextmanager
+def claim_file(path: Path, what: str) -> Iterator[None]:
+    """Hold a study's file for this process alone; HwsearchError where it is in use or has no folder."""
+    if not path.parent.is_dir():
+        raise HwsearchError(f"{path}: no such folder {path.parent}")
+    with hold(path.with_name(f".{path.name}.claim"), f"{path}: another hwsearch run is using this {what}"):
         yield
 
 

@@ -9,7 +9,6 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 from hwsearch.errors import HwsearchError
 from hwsearch.gpu.detect import detect
@@ -167,4 +166,6 @@ def _present(device: Device) -> bool:
 
 
 def _gone(ticket: int, gpu: str) -> Answer:
-    return Answer(ticket, gpu, None, Failure(DEVICE_GONE, f"no device of this machine measures {gpu} any more"))
+    return Answer(
+        ticket, gpu, None, Failure(DEVICE_GONE, f"no device of this machine measures {gpu} any more")
+    )

@@ -10,11 +10,12 @@ from pathlib import Path
 
 from hwsearch.errors import HwsearchError
 from hwsearch.files import read_text
-from hwsearch.search.engine import Row
+from hwsearch.measure.row import Row
 from hwsearch.search.record_file import Record, mend
 
 # What a failed job's row says in place of times.
 FAILED = "failed"
+
 
 class Measurements:
     """The rows of one file by GPU and job; the folder's owner alone appends."""

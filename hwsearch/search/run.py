@@ -17,20 +17,14 @@ from hwsearch.gpu.profile import CPU
 from hwsearch.interrupt import StopOnInterrupt
 from hwsearch.search.candidates import Report, price, silent
 from hwsearch.search.identity import identity
+from hwsearch.search.leases import Leases
 from hwsearch.search.objectives import objectives
 from hwsearch.search.plans import ExplorationPlan, FrontPlan, Session
 from hwsearch.search.result import RunResult
 from hwsearch.search.run_files import write_run
 from hwsearch.search.run_folder import claim, default_path
-from hwsearch.search.study import (
-    check_study,
-    claimed_storage,
-    complete_trials,
-    fail_stale_trials,
-    is_journal,
-    open_study,
-    without_password,
-)
+from hwsearch.search.storage_url import is_one_file, without_password
+from hwsearch.search.study import cannot_be_written, check_study, claimed_storage, complete_trials, open_study
 from hwsearch.search.tables_used import tables_used
 from hwsearch.shape.table import ShapeTable
 from hwsearch.space.search_space import LARGEST_GRID, SearchSpace
@@ -93,9 +87,9 @@ def run(
             directions = {o.name: o.direction for o in objectives(space, reference, reference)}
             study = open_study(store, space.name, digest, directions, plan.sampler)
             owner = f"{platform.node()}:{folder.path.resolve()}"
-            claimed = storage is None or is_journal(storage)
-            fail_stale_trials(study, None if claimed else owner)
-            candidates, removals = plan.record(Session(study, owner, report, stop))
+            leases = Leases(study, owner, alone=storage is None or is_one_file(storage))
+            leases.recover()
+            candidates, removals = plan.record(Session(study, leases, report, stop))
             recorded = len(complete_trials(study))
             result = RunResult.of(space, folder, candidates, reference, removals, recorded, attention)
             write_run(result, report)
@@ -104,8 +98,7 @@ def run(
                 f"{folder.path}: cannot write: {error.strerror or error}; finished trials are kept"
             ) from error
         except OptunaError as error:
-            reason = without_password(str(error)).partition("\n")[0] or type(error).__name__
-            raise HwsearchError(f"the study cannot be written: {reason}; finished trials are kept") from error
+            raise cannot_be_written(error, "finished trials are kept") from error
     return result
 
 

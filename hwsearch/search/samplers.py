@@ -10,19 +10,25 @@ import numpy as np
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.study import Study
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from hwsearch.errors import HwsearchError
 from hwsearch.search.candidates import Candidates, Floats, with_latency
 from hwsearch.search.ladder import Ladder
+from hwsearch.search.leases import FAILURE, is_settled
 from hwsearch.search.objectives import limits, objectives
-from hwsearch.search.parameters import NAMES, Key, candidate_values, distributions, key_of, keys, shapes_of
+from hwsearch.search.parameters import (
+    Key,
+    candidate_values,
+    distributions,
+    key_of,
+    keys,
+    params_of,
+    shapes_of,
+)
 from hwsearch.search.residual import Measured, Rows, shape_features
 from hwsearch.space.grid import intermediate_sizes, random_shapes
 from hwsearch.space.search_space import SearchSpace, describe_removals, filter_shapes
-
-FAILURE = "failure"
-"""Attribute of a failed trial: why its shape cannot be measured. Without it the shape is not to blame."""
 
 MEASURED_S = "measured_s"
 """Attribute of a measured trial: seconds by GPU, weighted geometric mean over the workloads."""
@@ -40,7 +46,7 @@ RANDOM_BATCHES = 50
 
 
 class ProposedShapes:
-    """The shapes a study has proposed so far; failed trials may be proposed again.
+    """The shapes that need no other trial of a study; those of lost trials may be proposed again.
 
     Trials are append-only, so each is looked at until it has left the state RUNNING.
     """
@@ -51,17 +57,17 @@ class ProposedShapes:
         self._first_open = 0
 
     def of(self, study: Study, besides: int | None = None) -> set[Key]:
-        """Keys of all complete and running trials, without trial number `besides`."""
+        """Their keys, without trial number `besides`."""
         trials = study.get_trials(deepcopy=False)
         while self._first_open < len(trials) and trials[self._first_open].state.is_finished():
             trial = trials[self._first_open]
-            if trial.state == TrialState.COMPLETE:
+            if is_settled(trial):
                 self._settled.add(key_of(trial.params, self._values))
             self._first_open += 1
         still_open = {
             key_of(trial.params, self._values)
             for trial in trials[self._first_open :]
-            if trial.state != TrialState.FAIL and trial.number != besides
+            if is_settled(trial) and trial.number != besides
         }
         return self._settled | still_open if still_open else self._settled
 
@@ -86,25 +92,25 @@ class _WholeShapeSampler(BaseSampler):
 class FrontSampler(_WholeShapeSampler):
     """Proposes the shapes of a known front in their order, skipping those already in the study.
 
-    `remaining` tells how many are left; asking for more raises HwsearchError.
+    Asking for more than `remaining` raises HwsearchError.
     """
 
     def __init__(self, order: Sequence[Key], values: Mapping[str, Sequence[int]]) -> None:
         super().__init__(values)
         self._order = order
 
-    def remaining(self, study: Study) -> int:
-        proposed = self._proposed.of(study)
-        return sum(key not in proposed for key in self._order)
+    def remaining(self, study: Study, besides: int | None = None) -> list[Key]:
+        """What the study lacks of the front, in order, as if trial number `besides` were not there."""
+        proposed = self._proposed.of(study, besides)
+        return [key for key in self._order if key not in proposed]
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        proposed = self._proposed.of(study, besides=trial.number)
-        for key in self._order:
-            if key not in proposed:
-                return _varying(key, search_space)
-        raise HwsearchError("the whole front has been proposed already")
+        left = self.remaining(study, besides=trial.number)
+        if not left:
+            raise HwsearchError("the whole front has been proposed already")
+        return params_of(left[0], search_space)
 
 
 class MeasuredSampler(_WholeShapeSampler):
@@ -168,7 +174,7 @@ class MeasuredSampler(_WholeShapeSampler):
         key = self.propose(study, besides=trial.number)
         if key is None:
             raise HwsearchError("no shape that is left promises anything")
-        return _varying(key, search_space)
+        return params_of(key, search_space)
 
     def _read(self, study: Study, besides: int | None) -> tuple[Measured, list[int], list[int]]:
         """What was measured, and rows that are pending and failed."""
@@ -230,26 +236,34 @@ class ValidSampler(_WholeShapeSampler):
         key = self._random_valid(set())
         self._pool.append(key)
 
-    def has_new_shape(self, study: Study) -> bool:
-        """Whether random draws still find a valid shape that the study does not hold."""
+    def propose(self, study: Study) -> Key | None:
+        """A shape that the study does not hold; None where random draws find none any more."""
+        proposed = self._proposed.of(study)
         try:
-            key = self._random_valid(self._proposed.of(study))
+            spare = self._random_valid(proposed)
         except HwsearchError:
-            return False
-        self._pool.append(key)  # after the draw, which may have begun a new pool
-        return True
+            return None
+        # Of a trial that is not in the study: a shape is chosen before one is begun.
+        key = self._explored(study, create_trial(state=TrialState.RUNNING), proposed)
+        if key is None:
+            return spare
+        self._pool.append(spare)
+        return key
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
+        """Raises HwsearchError where random draws find no new shape any more."""
         proposed = self._proposed.of(study, besides=trial.number)
-        params = self._inner.sample_relative(study, trial, search_space)
+        key = self._explored(study, trial, proposed)
+        return params_of(self._random_valid(proposed) if key is None else key, search_space)
+
+    def _explored(self, study: Study, trial: FrozenTrial, proposed: set[Key]) -> Key | None:
+        params = self._inner.sample_relative(study, trial, self._distributions)
         # Fewer parameters come back while the inner sampler is in its random start-up phase.
-        if set(params) == set(search_space):
-            key = self._nearest_valid(key_of(params, self._values), proposed)
-            if key is not None:
-                return _varying(key, search_space)
-        return _varying(self._random_valid(proposed), search_space)
+        if set(params) != set(self._distributions):
+            return None
+        return self._nearest_valid(key_of(params, self._values), proposed)
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         self._inner.before_trial(study, trial)
@@ -297,7 +311,3 @@ class ValidSampler(_WholeShapeSampler):
             f"{self._space.name}: none of {RANDOM_BATCH * RANDOM_BATCHES:,} random shapes is both valid and"
             f" new; the last {RANDOM_BATCH:,}:\n{describe_removals(self._space, removals)}"
         )
-
-
-def _varying(key: Key, search_space: Mapping[str, BaseDistribution]) -> dict[str, int]:
-    return {name: value for name, value in zip(NAMES, key, strict=True) if name in search_space}

@@ -23,7 +23,8 @@ from hwsearch.errors import HwsearchError
 from hwsearch.files import make_folder
 from hwsearch.measure.race import FASTER
 from hwsearch.search.journal import claim_journal
-from hwsearch.search.study import fail_stale_trials, open_storage
+from hwsearch.search.leases import Leases
+from hwsearch.search.study import open_storage
 from hwsearch.tuning.kernel import Config
 from hwsearch.tuning.sampler import FAILURE, MEASURED, KernelSampler
 from hwsearch.tuning.tuning_space import TuningSpace
@@ -165,7 +166,7 @@ def opened(
                 directions=["minimize"] * objectives,
                 load_if_exists=True,
             )
-            fail_stale_trials(study, None)
+            Leases(study, str(journal), alone=True).recover()
             yield KernelStudy(study, space)
         except OptunaError as error:
             raise HwsearchError(f"{journal}: {error}; finished trials are kept") from error

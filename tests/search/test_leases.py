@@ -202,7 +202,7 @@ def test_four_coordinators_measure_every_shape_once(
 ) -> None:
     """They all want the same shape at every moment; one of them dies with a shape in its hands."""
     server: Postgres | None = request.getfixturevalue("postgres") if storage == "postgres" else None
-    url = server.url if server else str(tmp_path / "study.log")
+    url = server.new_database() if server else str(tmp_path / "study.log")
     study_at(url)
     spawn = multiprocessing.get_context("spawn")
     measured = tmp_path / "measured.txt"

@@ -14,7 +14,8 @@ import hwsearch
 from hwsearch.errors import HwsearchError
 from hwsearch.search.journal import claim_journal
 from hwsearch.search.run import run
-from hwsearch.search.study import open_storage, without_password
+from hwsearch.search.storage_url import without_password
+from hwsearch.search.study import open_storage
 from hwsearch.shape import parse_shape
 from hwsearch.shape.parameters import masked_lm_parameters
 from hwsearch.shape.quality_prior import effective_parameters
