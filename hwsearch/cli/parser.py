@@ -277,7 +277,8 @@ def _gpus(commands: _Commands[argparse.ArgumentParser]) -> None:
     actions = command.add_subparsers(dest="action", metavar="show G | detect")
     show = actions.add_parser("show", help="facts and constants of one GPU, each with its source")
     show.add_argument("gpu", metavar="G", help="a name from `hwsearch gpus`, or cpu")
-    actions.add_parser("detect", help="the GPUs of this machine, or its CPU where there are none")
+    detect = actions.add_parser("detect", help="the GPUs of this machine, or its CPU where there are none")
+    detect.add_argument("--ray", action="store_true", help="print them as `ray start --resources` takes them")
 
 
 def _export(commands: _Commands[argparse.ArgumentParser]) -> None:
