@@ -16,17 +16,14 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import statistics
 import sys
 import time
 import warnings
-from collections.abc import Callable
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 
 import optuna
-from ladder_methods import CHECKPOINTS, METHODS, Score
+from ladder_methods import METHODS, Score
 from ladder_problems import Problem, cpu_problem, hwgpt_problem, synthetic_problem, timm_problem
 
 import hwsearch.regression.covariance
@@ -95,9 +92,7 @@ class Cache:
             file.write(json.dumps(run) + "\n")
 
 
-def run_all(
-    cache: Cache, names: list[str], methods: list[str], seeds: int, count: int, data: Path
-) -> None:
+def run_all(cache: Cache, names: list[str], methods: list[str], seeds: int, count: int, data: Path) -> None:
     for name in names:
         missing = [
             (method, seed)

@@ -1,7 +1,7 @@
-"""Ways to choose what to measure next, replayed on a problem: the ladder, its prediction alone, and Optuna's.
+"""Ways to choose what to measure next, replayed: the ladder, its prediction alone, and Optuna's samplers.
 
-Every method measures a row once: Optuna's samplers draw the problem's parameters, and the nearest row that has
-not been measured takes the draw's place, with its own parameters told to the study.
+Every method measures a row once: Optuna's samplers draw the problem's parameters, and the nearest row that
+has not been measured takes the draw's place, with its own parameters told to the study.
 """
 
 from __future__ import annotations
