@@ -18,6 +18,7 @@ def build_parser() -> argparse.ArgumentParser:
     _run(commands)
     _predict(commands)
     _compare(commands)
+    _measure(commands)
     _calibrate(commands)
     _tune(commands)
     _space(commands)
@@ -137,6 +138,53 @@ def _compare(commands: _Commands[argparse.ArgumentParser]) -> None:
     command.add_argument("--json", action="store_true", help="print one JSON list")
 
 
+def _measure(commands: _Commands[argparse.ArgumentParser]) -> None:
+    command = _add(commands, "measure", "measure", "time a shape on the GPU or CPU at hand")
+    command.add_argument("shape", metavar="SHAPE", help=SHAPE_HELP)
+    command.add_argument("--workload", metavar="W", help=f"{WORKLOAD_HELP} (default fixed:512x64)")
+    command.add_argument(
+        "--device", metavar="D", help="cpu, cuda or cuda:1 (default: the first GPU, or the CPU without one)"
+    )
+    command.add_argument(
+        "--dtype", choices=("fp32", "tf32", "fp16", "bf16"), help="default: bf16, or fp16; fp32 on a CPU"
+    )
+    command.add_argument("--mode", choices=("inference", "training"), default="inference")
+    command.add_argument(
+        "--runtime",
+        choices=("eager", "graph", "compile"),
+        help="default: graph on a GPU; eager in training, as `hwsearch train` runs, and on a CPU",
+    )
+    command.add_argument("--head", choices=("none", "mlm"), help="default: none, mlm in training")
+    command.add_argument(
+        "--backend",
+        metavar="B",
+        help="force the attention's: triton, flash_attn, torch_flash, efficient, sdpa or cpu",
+    )
+    command.add_argument(
+        "--precision",
+        type=float,
+        default=1.0,
+        metavar="P",
+        help="percent within which the mean is to be known, with 95 %% confidence (default 1)",
+    )
+    command.add_argument("--energy", action="store_true", help="joules as well, by the GPU's own counter")
+    command.add_argument(
+        "--largest-batch", action="store_true", help="also find the largest batch of such lengths that fits"
+    )
+    command.add_argument(
+        "--memory", type=float, metavar="GIB", help="what --largest-batch may take (default: what is free)"
+    )
+    command.add_argument(
+        "--timeout",
+        type=float,
+        default=900.0,
+        metavar="S",
+        help="seconds that building, compiling and timing may take, and each batch (default 900)",
+    )
+    command.add_argument("--out", metavar="FILE.jsonl", help="add the measurement to this file, as one line")
+    command.add_argument("--json", action="store_true", help="print one JSON object")
+
+
 def _calibrate(commands: _Commands[argparse.ArgumentParser]) -> None:
     command = _add(commands, "calibrate", "calibrate", "fit a GPU's profile to your own measurements")
     command.add_argument("--gpu", required=True, metavar="G", help="a name from `hwsearch gpus`")
@@ -229,7 +277,8 @@ def _gpus(commands: _Commands[argparse.ArgumentParser]) -> None:
     actions = command.add_subparsers(dest="action", metavar="show G | detect")
     show = actions.add_parser("show", help="facts and constants of one GPU, each with its source")
     show.add_argument("gpu", metavar="G", help="a name from `hwsearch gpus`, or cpu")
-    actions.add_parser("detect", help="the GPUs of this machine, or its CPU where there are none")
+    detect = actions.add_parser("detect", help="the GPUs of this machine, or its CPU where there are none")
+    detect.add_argument("--ray", action="store_true", help="print them as `ray start --resources` takes them")
 
 
 def _export(commands: _Commands[argparse.ArgumentParser]) -> None:

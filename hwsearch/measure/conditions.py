@@ -56,7 +56,8 @@ def undisturbed(plan: Plan, watch: Watch, work: Callable[[], Answer]) -> tuple[A
         taint = nvml.taint(before, after)
         if taint is None or tries == MOST_TRIES:
             return answer, _conditions(before, after, taint, tries)
-        time.sleep(PAUSE_SECONDS * 2 ** (tries - 1))
+        if watch.nvml is not None:  # a CPU's cores are no better a moment later
+            time.sleep(PAUSE_SECONDS * 2 ** (tries - 1))
 
 
 def _read_under_load(plan: Plan, watch: Watch) -> Reading:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 ERROR, OUT_OF_MEMORY, CRASH, TIME_OUT = "error", "out of memory", "crash", "time-out"
 
 REASON_LENGTH = 160
+# torch.OutOfMemoryError's words, which are CUDA's own too; torch's CPU allocator's, the kernel's, C++'s.
+NO_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory", "std::bad_alloc")
 
 
 @dataclass(frozen=True)
@@ -30,8 +32,7 @@ class Failure:
 def failure(error: BaseException) -> Failure:
     """What an exception comes to; memory that ran out, the host's or the device's, has a kind of its own."""
     text = str(error).lower()
-    # torch.OutOfMemoryError, and CUDA's own words where memory is not asked for through torch.
-    memory = isinstance(error, MemoryError) or "out of memory" in text
+    memory = isinstance(error, MemoryError) or any(words in text for words in NO_MEMORY)
     return Failure(OUT_OF_MEMORY if memory else ERROR, reason(error))
 
 

@@ -67,7 +67,8 @@ class Job:
         rows, longest = self.shape.max_position_embeddings, max(self.workload.lengths)
         if self.shape.architecture.position == "learned" and longest > rows:
             raise HwsearchError(
-                f"workload {self.workload.spec}: length {longest}; {self.shape} has learned positions up to {rows}"
+                f"workload {self.workload.spec}: length {longest}; accepted: up to {rows}, the learned"
+                f" positions of {self.shape}"
             )
 
 

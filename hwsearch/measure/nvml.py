@@ -8,6 +8,7 @@
 What spoils a measurement, so that it is taken again:
 - thermal slowdown and power brake: the cooling or the power supply of this moment, not the kernel's doing;
 - another process that computes on the card;
+- a CPU's cores taken by others, for more than LARGEST_WAIT of the time;
 - a memory clock that fell, and an SM clock that fell by more than LARGEST_FALL with no power cap at work.
 What is only recorded: the software power cap. A card whose dense work wants more than its power limit is
 always capped under load; the clock that it sustains there is its speed, and a repeat would find the same. So
@@ -25,7 +26,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from hwsearch.kernels.cpu_name import cpu_name
+from hwsearch.measure.cores import waited_seconds
+
 LARGEST_FALL = 0.05
+# Of the time, in which a thread that computes had to wait for a core.
+LARGEST_WAIT = 0.05
 
 THERMAL, POWER_BRAKE, POWER_CAP = "thermal slowdown", "power brake", "power cap"
 # nvml.h's NVML_FI_DEV_CLOCKS_EVENT_REASON_*: SW_THERM_SLOWDOWN and HW_THERM_SLOWDOWN, then
@@ -51,6 +57,7 @@ class Reading:
         throttled_ns: nanoseconds spent in each kind of throttling so far.
         reasons: what holds the clocks back now, as NVML's bits.
         joules: energy so far.
+        waited_s: seconds that this process's threads were ready and had no core, where those do the work.
         others: numbers of other processes that compute on the card; None where NVML does not list this one,
             as in a container, or before it has a CUDA context.
     """
@@ -64,6 +71,7 @@ class Reading:
     throttled_ns: Mapping[str, int | None] = field(default_factory=dict)
     reasons: int | None = None
     joules: float | None = None
+    waited_s: float | None = None
     others: frozenset[int] | None = None
 
 
@@ -72,6 +80,7 @@ class Watch:
     """One GPU under NVML's eyes, or nothing at all with the reason in `note`.
 
     A slice of a MIG card is watched by its whole card, whose energy and processes are not its own: None.
+    A CPU tells nothing but whether its cores were to be had (`cores`).
     """
 
     name: str | None = None
@@ -81,11 +90,12 @@ class Watch:
     nvml: Any = field(default=None, repr=False)
     handle: Any = field(default=None, repr=False)
     is_slice: bool = False
+    cores: bool = False
 
     def read(self) -> Reading:
         """All at once; some milliseconds. The clocks first, while the card may still be busy."""
         if self.nvml is None:
-            return Reading(time.monotonic())
+            return Reading(time.monotonic(), waited_s=waited_seconds() if self.cores else None)
         return Reading(
             sm_mhz=self._ask("nvmlDeviceGetClockInfo", 1),  # NVML_CLOCK_SM
             memory_mhz=self._ask("nvmlDeviceGetClockInfo", 2),  # NVML_CLOCK_MEM
@@ -104,6 +114,10 @@ class Watch:
         if self.nvml is None or self.is_slice:
             return None
         return _thousandth(self._ask("nvmlDeviceGetTotalEnergyConsumption"))
+
+    def number(self) -> int | None:
+        """NVML's index of the card; None where nothing is watched."""
+        return None if self.nvml is None else self._ask("nvmlDeviceGetIndex")
 
     def _ask(self, question: str, *arguments: Any) -> Any:
         return _ask(self.nvml, question, self.handle, *arguments)
@@ -147,6 +161,14 @@ def watch_cuda() -> Watch:
     found: Any = torch.cuda.get_device_properties(torch.cuda.current_device())
     address = f"{found.pci_domain_id:08x}:{found.pci_bus_id:02x}:{found.pci_device_id:02x}.0"
     return watch_gpu(str(found.uuid), address)
+
+
+def watch_cpu() -> Watch:
+    """A watch over the CPU's cores."""
+    unknown = "" if waited_seconds() is not None else ", nor whether other processes took its cores"
+    return Watch(
+        cpu_name(), note=f"a CPU's clocks, throttling and energy are not watched{unknown}", cores=True
+    )
 
 
 def watch_gpu(uuid: str, pci_address: str) -> Watch:
@@ -199,6 +221,10 @@ def taint(before: Reading, after: Reading) -> str | None:
     others = (before.others or frozenset()) | (after.others or frozenset())
     if others:
         found.append(f"other processes on the card: {', '.join(map(str, sorted(others)))}")
+    if before.waited_s is not None and after.waited_s is not None:
+        waited, elapsed = after.waited_s - before.waited_s, after.at - before.at
+        if waited > LARGEST_WAIT * elapsed:
+            found.append(f"other processes took the cores: threads waited {waited:.2g} s in {elapsed:.2g} s")
     return "; ".join(found) or None
 
 

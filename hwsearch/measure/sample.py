@@ -57,14 +57,20 @@ class Measurement:
 
 
 def measure(
-    call: Call, device: str, watch: Watch, *, precision: float = 0.005, energy: bool = False
+    call: Call,
+    device: str,
+    watch: Watch,
+    *,
+    precision: float = 0.005,
+    energy: bool = False,
+    queued: bool = True,
 ) -> Measurement:
     """Time `call` until the 95 % interval of its mean is within +-`precision` of it, or 60 samples are taken.
 
     Where something disturbed the card the samples are taken again, three times at most, and the last ones
-    marked. `energy` adds a second of repeats. Raises what `call` raises.
+    marked. `energy` adds a second of repeats; `queued` is as in timing.Plan. Raises what `call` raises.
     """
-    plan = warm_up(call, device)
+    plan = warm_up(call, device, queued=queued)
     seconds, conditions = undisturbed(plan, watch, lambda: _samples(plan, precision))
     fifths = statistics.quantiles(seconds, n=5, method="inclusive")
     halves = summary(seconds)

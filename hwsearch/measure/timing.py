@@ -9,6 +9,9 @@ outside the timed window, so that no call finds its inputs there because it ran 
 small kernels is timed as a CUDA graph, `warm_up(graphed(call), "cuda")`: beyond some thousand launches the
 queue is full, and the host's pace would be timed.
 
+What is timed is then the device's work alone. With queued=False the device does not sleep: where the host is
+slower than the device, its launches are what is timed, as whoever runs such a call would find.
+
 Inputs are the caller's matter. Never zeros: a card multiplies them faster than real numbers.
 """
 
@@ -46,16 +49,21 @@ class Plan:
     Attributes:
         repeats: calls in one sample.
         host: seconds that the CPU is busy with one call; a loop that is slower on the device hides it.
+        queued: the host queues a sample's calls while the device sleeps, so that its pace is not timed.
     """
 
     call: Call
     device: str
     repeats: int
     host: float
+    queued: bool = True
 
 
-def warm_up(call: Call, device: str) -> Plan:
-    """Run `call` until compilation, caches and clocks are behind it. Raises what `call` raises."""
+def warm_up(call: Call, device: str, *, queued: bool = True) -> Plan:
+    """Run `call` until compilation, caches and clocks are behind it; `queued` as in Plan.
+
+    Raises what `call` raises.
+    """
     if device not in (CUDA, CPU):
         raise ValueError(f"device: {device!r}, accepted are {CUDA!r} and {CPU!r}")
     call()
@@ -66,11 +74,11 @@ def warm_up(call: Call, device: str) -> Plan:
         busy.append(_wall_clock(call))
         synchronize(device)
     host = statistics.median(busy)
-    once = min(sample(Plan(call, device, 1, host)) for _ in range(3)) if device == CUDA else host
+    once = min(sample(Plan(call, device, 1, host, queued)) for _ in range(3)) if device == CUDA else host
     repeats = min(MOST_REPEATS, round(SAMPLE_SECONDS / max(once, SHORTEST_SECONDS)))
-    if device == CUDA:  # no more than the host can queue while the device sleeps
+    if device == CUDA and queued:  # no more than the host can queue while the device sleeps
         repeats = min(repeats, int(LONGEST_SLEEP_SECONDS / _sleep_seconds(host, 1)))
-    return Plan(call, device, max(1, repeats), host)
+    return Plan(call, device, max(1, repeats), host, queued)
 
 
 def sample(plan: Plan) -> float:
@@ -93,8 +101,9 @@ def _on_cuda(plan: Plan) -> list[float]:
         [torch.cuda.Event(enable_timing=True) for _ in range(2)]  # type: ignore[no-untyped-call]
         for _ in range(plan.repeats)
     ]
-    sleep = min(_sleep_seconds(plan.host, plan.repeats), LONGEST_SLEEP_SECONDS)
-    torch.cuda._sleep(int(sleep * CYCLES_PER_SECOND))  # type: ignore[no-untyped-call]
+    if plan.queued:
+        sleep = min(_sleep_seconds(plan.host, plan.repeats), LONGEST_SLEEP_SECONDS)
+        torch.cuda._sleep(int(sleep * CYCLES_PER_SECOND))  # type: ignore[no-untyped-call]
     for begin, end in events:
         flush.zero_()
         begin.record()

@@ -208,11 +208,17 @@ class Layer(nn.Module):
 
 
 class Attention(nn.Module):
+    """
+    Attributes:
+        backend: forces one of hwsearch.kernels.dispatch.BACKENDS; None takes what dispatch chooses.
+    """
+
     def __init__(self, shape: EncoderShape, *, is_global: bool) -> None:
         super().__init__()
         a, h = shape.architecture, shape.hidden_size
         self.num_heads = shape.num_attention_heads
         self.window = None if is_global else shape.window
+        self.backend: str | None = None
         self.Wqkv = nn.Linear(h, 3 * h, bias=a.qkv_bias)
         self.Wo = nn.Linear(h, h, bias=a.attention_out_bias)
 
@@ -228,7 +234,13 @@ class Attention(nn.Module):
         # Rows of Wqkv: all heads of q, then of k, then of v.
         qkv_T3HD = self.Wqkv(x_TC).unflatten(-1, (3, self.num_heads, -1))
         o_THD = varlen_attention_qkvpacked(
-            qkv_T3HD, cu_seqlens, max_seqlen, window=self.window, rope=rope, schedule=schedule
+            qkv_T3HD,
+            cu_seqlens,
+            max_seqlen,
+            window=self.window,
+            rope=rope,
+            backend=self.backend,
+            schedule=schedule,
         )
         o_TC = o_THD.flatten(1)
         if positions_P is not None:

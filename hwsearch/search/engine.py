@@ -47,8 +47,7 @@ class Engine(Protocol):
     def gpus(self) -> frozenset[str]: ...
 
     def slots(self, gpu: str) -> int:
-        """Jobs that can run at once on this GPU's devices, 0 for one not in `gpus`; up to two for each are
-        worth submitting, so that no device waits for the coordinator."""
+        """Jobs that can run at once on this GPU's devices; 0 for one not in `gpus`."""
         ...
 
     def submit(self, ticket: int, gpu: str, job: Job) -> None:

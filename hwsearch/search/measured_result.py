@@ -42,9 +42,9 @@ class MeasuredResult:
         predicted: the run that it stands on.
         answer: front, winners and verdicts among the measured shapes alone. On GPUs of the basket that no
             device measures their latency is predicted.
-        reference: measured first.
-        shapes: in the order in which they were measured, the reference among them only where the space
-            holds it; `rows` are theirs in the predicted candidates.
+        reference: measured first; `reference_row` is its row in the predicted candidates, None where the
+            space does not hold it: then it is no candidate.
+        shapes: besides the reference, in the order of their trials; `rows` are theirs.
         failed: shapes that could not be measured.
         exhausted: the search ended because no shape that is left promises anything.
     """
@@ -52,6 +52,7 @@ class MeasuredResult:
     predicted: RunResult
     answer: RunResult
     reference: MeasuredShape
+    reference_row: int | None
     shapes: list[MeasuredShape]
     rows: list[int]
     failed: list[FailedShape]
@@ -62,6 +63,7 @@ class MeasuredResult:
         cls,
         predicted: RunResult,
         reference: MeasuredShape,
+        reference_row: int | None,
         shapes: list[MeasuredShape],
         rows: list[int],
         failed: list[FailedShape],
@@ -70,7 +72,7 @@ class MeasuredResult:
     ) -> MeasuredResult:
         """The answer from what was measured."""
         space = predicted.space
-        own, candidates = measured_candidates(predicted, reference, shapes, rows)
+        own, candidates = _candidates(predicted, reference, reference_row, shapes, rows)
         kept = np.ones(len(candidates), dtype=bool)
         removals = []
         for name, excess in limits(space, candidates, own).items():
@@ -87,7 +89,7 @@ class MeasuredResult:
             predicted.attention,
             source=MEASURED,
         )
-        return cls(predicted, answer, reference, shapes, rows, failed, exhausted)
+        return cls(predicted, answer, reference, reference_row, shapes, rows, failed, exhausted)
 
     @property
     def measured_gpus(self) -> list[str]:
@@ -128,16 +130,16 @@ class MeasuredResult:
         front = {self.answer.front.shapes.shape(row) for row in range(len(self.answer.front))}
         pairs = [(self.reference, self.predicted.reference, 0)]
         pairs += [
-            (shape, self.predicted.candidates, row)
-            for shape, row in zip(self.shapes, self.rows, strict=True)
-            if shape.shape != self.reference.shape
+            (shape, self.predicted.candidates, row) for shape, row in zip(self.shapes, self.rows, strict=True)
         ]
         return [_shape_row(*pair, self.predicted, pair[0].shape in front) for pair in pairs]
 
     def _hypervolume(self) -> list[float]:
         """After each shape the share of the last front's hypervolume; none beyond four objectives."""
         space = self.predicted.space
-        own, candidates = measured_candidates(self.predicted, self.reference, self.shapes, self.rows)
+        own, candidates = _candidates(
+            self.predicted, self.reference, self.reference_row, self.shapes, self.rows
+        )
         found = losses(objectives(space, candidates, own))
         if not len(self.answer.front) or found.shape[1] > MOST_HYPERVOLUME_OBJECTIVES:
             return []
@@ -145,6 +147,19 @@ class MeasuredResult:
             found[excess > 0] = np.inf
         coverage = Coverage.of(losses(self.answer.objectives))
         return [coverage.share(found[: count + 1]) for count in range(len(found))]
+
+
+def _candidates(
+    predicted: RunResult,
+    reference: MeasuredShape,
+    reference_row: int | None,
+    shapes: list[MeasuredShape],
+    rows: list[int],
+) -> tuple[Candidates, Candidates]:
+    """As `measured_candidates`; the reference comes first of them where it is one."""
+    if reference_row is not None:
+        shapes, rows = [reference, *shapes], [reference_row, *rows]
+    return measured_candidates(predicted, reference, shapes, rows)
 
 
 def measured_candidates(

@@ -224,7 +224,7 @@ def _backend(forced: str | None, q: Tensor, problem: Problem, training: bool) ->
     window = window_class(problem.window, MOST + 2)
     call = (q.device, q.dtype, index(q.shape[2]), window, problem.causal, training)
     if forced is None:
-        name = _default(problem, *call)
+        name = _default(problem.max_seqlen, problem.window, *call)
     else:
         _check_backend(forced, *call)
         name = forced
@@ -233,13 +233,30 @@ def _backend(forced: str | None, q: Tensor, problem: Problem, training: bool) ->
     return _module(name)
 
 
-def _default(problem: Problem, *call: Any) -> str:
+def default_backend(
+    dtype: torch.dtype,
+    head_size: int,
+    max_seqlen: int,
+    *,
+    window: int | None = None,
+    training: bool = False,
+    device: torch.device,
+) -> str:
+    """The backend that serves a call of varlen_attention, not causal, in which none is forced.
+
+    `training` says that gradients are wanted, `dtype` is that of q, or of autocast.
+    """
+    return _default(
+        max_seqlen, window, device, dtype, head_size, window_class(window, MOST + 2), False, training
+    )
+
+
+def _default(length: int, window: int | None, *call: Any) -> str:
     names: tuple[str, ...] = _chosen(*call)
     # A compiled model must not depend on the length where the choice does not.
     if len(set(names)) == 1:
         return names[0]
-    length = problem.max_seqlen
-    hides = window_class(problem.window, length) != "global"
+    hides = window_class(window, length) != "global"
     return names[LENGTHS.index(length_class(length)) + (len(LENGTHS) if hides else 0)]
 
 

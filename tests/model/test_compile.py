@@ -23,7 +23,7 @@ def fresh_compiler():
     torch._dynamo.reset()
 
 
-def traceable_attention(qkv, cu_seqlens, max_seqlen, *, window, rope, schedule):
+def traceable_attention(qkv, cu_seqlens, max_seqlen, *, window, rope, backend, schedule):
     """As a GPU's backends: one graph, and no look at the lengths."""
     place = positions_in_sequences(qkv.shape[0], cu_seqlens)
     start = torch.arange(qkv.shape[0]) - place

@@ -1,0 +1,117 @@
+"""hwsearch measure"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from dataclasses import asdict, replace
+from importlib.util import find_spec
+from pathlib import Path
+
+from hwsearch.errors import HwsearchError
+from hwsearch.files import require_writable
+from hwsearch.measure.beside_prediction import predicted_largest_batch, prediction_of
+from hwsearch.measure.device import CUDA
+from hwsearch.measure.device_at_hand import DeviceAtHand, device_at_hand
+from hwsearch.measure.encoder import measure_job
+from hwsearch.measure.failure import Failure
+from hwsearch.measure.job import Job
+from hwsearch.measure.largest_batch import LargestBatch, largest_batch
+from hwsearch.measure.memory import free_bytes
+from hwsearch.measure.row import add_row, failed_row
+from hwsearch.report.measured import largest_batch_text, measured_text
+from hwsearch.shape import parse_shape
+from hwsearch.workload import DEFAULT_WORKLOAD, parse_workload
+
+# Of what is free on a CPU: the rest of the machine goes on.
+SHARE_OF_FREE = 0.9
+
+
+def main(arguments: argparse.Namespace) -> None:
+    _check_numbers(arguments)
+    if find_spec("torch") is None:
+        raise HwsearchError("measure needs the package torch; install it with: pip install 'hwsearch[train]'")
+    out = Path(arguments.out) if arguments.out else None
+    if out is not None:
+        require_writable(out)
+    shape, workload = parse_shape(arguments.shape), parse_workload(arguments.workload or DEFAULT_WORKLOAD)
+    here = device_at_hand(arguments.device)
+    if here.device == CUDA and here.gpu is not None and arguments.dtype:
+        here.gpu.check_dtype(arguments.dtype)
+    training = arguments.mode == "training"
+    job = Job(
+        shape=shape,
+        workload=workload,
+        dtype=arguments.dtype or here.dtype,
+        mode=arguments.mode,
+        runtime=arguments.runtime or ("graph" if here.device == CUDA and not training else "eager"),
+        head=arguments.head or ("mlm" if training else "none"),
+        backend=arguments.backend,
+    )
+    row = measure_job(
+        job,
+        device=here.device,
+        index=here.index,
+        precision=arguments.precision / 100,
+        energy=arguments.energy,
+        timeout_s=arguments.timeout,
+    )
+    gpu_name = None if here.gpu is None else here.gpu.name
+    if out is not None:
+        add_row(out, failed_row(job, gpu_name, row) if isinstance(row, Failure) else row)
+    if isinstance(row, Failure):
+        raise HwsearchError(f"{shape} on {here}: {str(row).replace('HwsearchError: ', '')}")
+
+    ran = replace(job, runtime=row["runtime"])
+    prediction, why_none = prediction_of(ran, here.gpu)
+    answer = {
+        "row": row,
+        "prediction": None if prediction is None else asdict(prediction),
+        "ratio": None if prediction is None else row["p50_s"] / prediction.latency_s,
+    }
+    if not arguments.json:
+        print(measured_text(row, here.gpu, prediction, why_none, arguments.precision / 100), flush=True)
+    if arguments.largest_batch:
+        limit = _memory_limit(arguments, here)
+        found = _largest_batch(arguments, ran, here, limit)
+        predicted = predicted_largest_batch(ran, here.gpu, limit)
+        answer["largest_batch"] = {**asdict(found), "memory_bytes": limit, "predicted": predicted}
+        if not arguments.json:
+            print(f"\n{largest_batch_text(found, limit, predicted)}")
+    if arguments.json:
+        print(json.dumps(answer))
+
+
+def _check_numbers(arguments: argparse.Namespace) -> None:
+    for name, most in (("precision", 100.0), ("timeout", 86_400.0), ("memory", 2.0**20)):
+        value = getattr(arguments, name)
+        if value is not None and not (math.isfinite(value) and 0 < value <= most):
+            raise HwsearchError(f"--{name}: {value:g}; accepted: above 0, up to {most:,g}")
+    if arguments.memory is not None and not arguments.largest_batch:
+        raise HwsearchError("--memory is for --largest-batch")
+
+
+def _memory_limit(arguments: argparse.Namespace, here: DeviceAtHand) -> int | None:
+    """Bytes; None for all that a GPU has."""
+    if arguments.memory is not None:
+        return int(arguments.memory * 2**30)
+    if here.device == CUDA:
+        return None
+    if (free := free_bytes()) is None:
+        raise HwsearchError("--largest-batch: this system does not tell its free memory; say it by --memory")
+    return int(SHARE_OF_FREE * free)
+
+
+def _largest_batch(
+    arguments: argparse.Namespace, job: Job, here: DeviceAtHand, memory_bytes: int | None
+) -> LargestBatch:
+    return largest_batch(
+        job,
+        device=here.device,
+        index=here.index,
+        memory_bytes=memory_bytes,
+        timeout_s=arguments.timeout,
+        report=lambda line: print(line, file=sys.stderr),
+    )
