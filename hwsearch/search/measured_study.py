@@ -36,7 +36,8 @@ class Shapes:
 
     def row(self, trial: FrozenTrial) -> int | None:
         """Of a trial that is not the reference's."""
-        return self._rows.get(key_of(trial.params, self._values))
+        key = key_of(trial.params, self._values)
+        return None if key is None else self._rows.get(key)
 
     def row_of_key(self, key: Key) -> int:
         return self._rows[key]
