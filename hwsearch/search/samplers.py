@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -175,7 +176,10 @@ class MeasuredSampler(_WholeShapeSampler):
         seconds: dict[int, list[float]] = {}
         errors: dict[int, list[float]] = {}
         pending, failed = [], []
-        for trial in study.get_trials(deepcopy=False):
+        trials = study.get_trials(deepcopy=False)
+        # In the order in which they ended, since the ladder learns as measurements come in.
+        trials = sorted(trials, key=lambda trial: trial.datetime_complete or datetime.max)
+        for trial in trials:
             row = self._rows.get(key_of(trial.params, self._values))
             if row is None or trial.number == besides:
                 continue
