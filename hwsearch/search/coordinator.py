@@ -23,16 +23,16 @@ from hwsearch.measure.row import Row, failed_row
 from hwsearch.search.candidates import Report, settings_of
 from hwsearch.search.engine import DEVICE_GONE, Answer, Engine
 from hwsearch.search.leases import FAILURE, SHAPE_HASH, Leases
-from hwsearch.search.measured_result import FailedShape, MeasuredResult, measured_candidates
+from hwsearch.search.measured_result import MeasuredResult, measured_candidates
 from hwsearch.search.measured_shape import MeasuredShape, OnGpu, device_of
+from hwsearch.search.measured_study import FAILED_ON, Shapes, read_study
 from hwsearch.search.measurements import FAILED, Measurements
 from hwsearch.search.objectives import limits, objectives
-from hwsearch.search.parameters import Key, as_params, candidate_values, key_of, keys
+from hwsearch.search.parameters import as_params
 from hwsearch.search.result import RunResult
 from hwsearch.search.samplers import MeasuredSampler
 from hwsearch.settings import RuntimeName
 from hwsearch.shape import EncoderShape
-from hwsearch.shape.table import ShapeTable
 from hwsearch.space.search_space import SearchSpace
 
 # How long an answer is waited for before leases are beaten for and Ctrl-C is looked for.
@@ -40,7 +40,6 @@ GLANCE_S = 1.0
 JOBS_PER_SLOT = 2  # one runs and one waits here, so that no device waits for the next proposal
 # Where so many shapes, and as many as were asked for, cannot be measured, no more are tried.
 FEWEST_FAILURES = 10
-FAILED_ON = "failed_on"
 REFERENCE_FAILURE = "reference_failure"  # not FAILURE, after which a shape is not tried again
 
 
@@ -87,17 +86,14 @@ class Coordinator:
         self._measurements, self._backend = measurements, backend
         self._report, self._warn, self._stop = report, warn, stop
         self._gpus = {gpu.name: gpu for gpu in self._space.gpus if gpu.name in engine.gpus}
-        self._values = candidate_values(self._space.file.shape)
-        self._row_of = {key: row for row, key in enumerate(keys(predicted.candidates.shapes))}
-        self._reference_hash = self._space.reference.hash()
-        self._reference_row = self._row_of_shape(self._space.reference)
+        self._shapes = Shapes(predicted)
         self._devices: dict[str, str] = {}
         for row in measurements:
             if row["source"] != FAILED:
                 self._check_device(row["gpu"], device_of(row))
         self._reference: MeasuredShape | None = None
         self._open: list[_Open] = []
-        self._again: list[Key] = []
+        self._again: list[int] = []
         self._tickets: dict[int, tuple[_Open, str, int]] = {}
         self._numbers = counting()
         self._waiting: dict[str, deque[tuple[_Open, int]]] = {gpu: deque() for gpu in self._gpus}
@@ -122,15 +118,21 @@ class Coordinator:
                 self._warn(f"{failures} shapes cannot be measured, so no more are tried")
                 count = done
             if done + others + len(self._open) < count and self._has_room():
-                key = self._again.pop() if self._again else sampler.propose(self._study)
-                if key is not None:
-                    row = self._row_of[key]
-                    self._begin(self._predicted.candidates.shapes.shape(row), row)
+                if (row := self._next_row(sampler)) is not None:
+                    self._begin(self._shapes.shape(row), row)
                     continue
                 exhausted = not others  # what others measure may change that
             if not self._open and (done >= count or exhausted):
-                return self._result(reference, exhausted)
+                found = read_study(self._predicted, self._shapes, self._study, exhausted=exhausted)
+                assert found is not None
+                return found
             self._step()
+
+    def _next_row(self, sampler: MeasuredSampler) -> int | None:
+        if self._again:
+            return self._again.pop()
+        key = sampler.propose(self._study)
+        return None if key is None else self._shapes.row_of_key(key)
 
     def _measured_reference(self) -> MeasuredShape:
         """From the study, or measured now, or by another coordinator while this one waits."""
@@ -138,15 +140,13 @@ class Coordinator:
         while True:
             self._recover()
             mine = [
-                trial
-                for trial in self._study.get_trials(deepcopy=False)
-                if trial.user_attrs.get(SHAPE_HASH) == self._reference_hash
+                trial for trial in self._study.get_trials(deepcopy=False) if self._shapes.is_reference(trial)
             ]
             for trial in mine:
                 if trial.state == TrialState.COMPLETE:
                     return MeasuredShape.of_trial(shape, trial)
             if all(trial.state.is_finished() for trial in mine):
-                self._begin(shape, self._reference_row)
+                self._begin(shape, self._shapes.reference_row)
             else:
                 self._report("measuring the reference", 0, 1)
                 self._step()
@@ -170,16 +170,15 @@ class Coordinator:
     def _recover(self) -> None:
         """What dead processes have left is measured first."""
         for trial in self._leases.recover():
-            if trial.user_attrs.get(SHAPE_HASH) != self._reference_hash:
-                key = key_of(trial.params, self._values)
-                self._again += [key] if key in self._row_of else []
+            if not self._shapes.is_reference(trial) and (row := self._shapes.row(trial)) is not None:
+                self._again.append(row)
 
     def _progress(self) -> tuple[int, int, int]:
         """Candidates besides the reference that are complete, that others measure now, that have failed."""
         mine = {opened.trial.number for opened in self._open}
         done = others = failures = 0
         for trial in self._study.get_trials(deepcopy=False):
-            if trial.user_attrs.get(SHAPE_HASH) == self._reference_hash:
+            if self._shapes.is_reference(trial):
                 continue
             done += trial.state == TrialState.COMPLETE
             others += trial.state == TrialState.RUNNING and trial.number not in mine
@@ -339,28 +338,3 @@ class Coordinator:
                 f"{gpu}: was measured on {earlier}, and is {device} now; such times are not compared. Take"
                 " another --out; what was measured is kept"
             )
-
-    def _result(self, reference: MeasuredShape, exhausted: bool) -> MeasuredResult:
-        """From all that the study holds, of this and of other coordinators."""
-        trials = self._study.get_trials(deepcopy=False)
-        shapes, rows, failed = [], [], []
-        for trial in trials:
-            if trial.user_attrs.get(SHAPE_HASH) == self._reference_hash:
-                continue
-            row = self._row_of[key_of(trial.params, self._values)]
-            shape = self._predicted.candidates.shapes.shape(row)
-            if trial.state == TrialState.COMPLETE:
-                shapes.append(MeasuredShape.of_trial(shape, trial))
-                rows.append(row)
-            elif FAILURE in trial.user_attrs:
-                attributes = trial.user_attrs
-                failed.append(FailedShape(shape, attributes.get(FAILED_ON, ""), attributes[FAILURE]))
-        recorded = sum(trial.state == TrialState.COMPLETE for trial in trials)
-        return MeasuredResult.of(
-            self._predicted, reference, self._reference_row, shapes, rows, failed, recorded, exhausted
-        )
-
-    def _row_of_shape(self, shape: EncoderShape) -> int | None:
-        """Of the predicted candidates; None for a reference that the space does not hold."""
-        row = self._row_of.get(keys(ShapeTable.of([shape]))[0])
-        return row if row is not None and self._predicted.candidates.shapes.shape(row) == shape else None

@@ -49,7 +49,7 @@ class Ladder:
         self._losses_of = losses_of
         self._cost_s = np.ones(predicted_s.shape[1]) if cost_s is None else cost_s
         self._draws = _draws(len(predicted_s))
-        self._known = Residuals.none(predicted_s, features)
+        self._known = Residuals.of(predicted_s, features, _nothing(len(predicted_s)))
         self._shortlist: Rows = np.empty(0, dtype=np.int64)
         self._listed_at = -1
 
@@ -143,6 +143,10 @@ class Scale:
 
     def unit(self, losses: Floats) -> Floats:
         return np.asarray((losses - self.ideal) / self.span)
+
+
+def _nothing(gpus: int) -> Measured:
+    return Measured(np.empty(0, dtype=np.int64), np.empty((gpus, 0)), np.empty((gpus, 0)))
 
 
 def _fitted_to(count: int) -> int:

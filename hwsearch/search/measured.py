@@ -14,7 +14,7 @@ import hashlib
 import json
 import platform
 from collections.abc import Callable
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from pathlib import Path
 
 from optuna.exceptions import OptunaError
@@ -30,6 +30,7 @@ from hwsearch.search.engine import Engine
 from hwsearch.search.identity import identity, sources
 from hwsearch.search.leases import Leases
 from hwsearch.search.measured_result import MeasuredResult, write_measured
+from hwsearch.search.measured_study import study_name
 from hwsearch.search.measurements import Measurements
 from hwsearch.search.objectives import objectives
 from hwsearch.search.result import RunResult
@@ -53,7 +54,7 @@ def measure_front(
     """Measure the reference and `count` candidates of a finished predicted run; its folder gets the answer.
 
     Args:
-        engine: has a device for one GPU of the basket at least; closed at the end.
+        engine: has a device for one GPU of the basket at least.
         count: measured candidates to reach, in total over all that share the study.
         backend: of the attention, in place of what dispatch chooses.
         storage: the predicted run's.
@@ -63,7 +64,6 @@ def measure_front(
     """
     space = predicted.space
     with ExitStack() as held:
-        held.enter_context(closing(engine))
         for gpu in space.gpus:  # refuses what cannot be run before anything is written
             jobs_of(space, gpu, space.reference, backend)
         folder = held.enter_context(claim(predicted.folder.path, {}))
@@ -73,7 +73,7 @@ def measure_front(
             found = objectives(space, predicted.reference, predicted.reference)
             study = open_study(
                 store,
-                f"{space.name} measured",
+                study_name(space.name),
                 _digest(identity(space), backend),
                 {objective.name: objective.direction for objective in found},
                 RandomSampler(),  # never asked: the coordinator asks MeasuredSampler itself

@@ -61,9 +61,11 @@ def keys(shapes: ShapeTable) -> list[Key]:
     return [tuple(row) for row in columns.tolist()]
 
 
-def key_of(params: Mapping[str, Any], values: Mapping[str, Sequence[int]]) -> Key:
-    """A trial's shape; parameters that do not vary take their only value."""
-    return tuple(int(params.get(name, values[name][0])) for name in NAMES)
+def key_of(params: Mapping[str, Any], values: Mapping[str, Sequence[int]]) -> Key | None:
+    """A trial's shape; parameters that do not vary take their only value. None where it is none of these
+    values: whoever may write to a study must not choose what is built."""
+    key = tuple(params.get(name, values[name][0] if len(values[name]) == 1 else None) for name in NAMES)
+    return key if all(value in values[name] for name, value in zip(NAMES, key, strict=True)) else None
 
 
 def params_of(key: Key, varying: Mapping[str, BaseDistribution]) -> dict[str, int]:

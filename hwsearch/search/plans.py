@@ -25,7 +25,7 @@ from hwsearch.search.parameters import (
 from hwsearch.search.pareto import MOST_HYPERVOLUME_OBJECTIVES, front_rows, most_covering_first
 from hwsearch.search.samplers import FrontSampler, ValidSampler
 from hwsearch.search.study import complete_trials, tell
-from hwsearch.space.search_space import Removal, SearchSpace, valid_shapes
+from hwsearch.space.search_space import Removal, SearchSpace, filter_shapes, valid_shapes
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +113,9 @@ class ExplorationPlan:
             session.answer(self.space, key, candidate, self.reference)
         session.report("exploring", done, done)
         found = [key_of(trial.params, values) for trial in complete_trials(session.study)]
-        return within_limits(self.space, price(self.space, shapes_of(found, section)), self.reference)
+        explored = shapes_of([key for key in dict.fromkeys(found) if key is not None], section)
+        valid, _ = filter_shapes(explored, self.space.constraints)
+        return within_limits(self.space, price(self.space, valid), self.reference)
 
 
 def within_limits(

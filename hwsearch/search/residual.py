@@ -125,13 +125,10 @@ class Residuals:
     parts: tuple[Residual, ...]
 
     @classmethod
-    def none(cls, predicted_s: Floats, features: Features) -> Residuals:
-        """What is known before the first measurement."""
-        gpus = len(predicted_s)
-        prior = (Covariance.prior(features, LOG_OWN_PRIOR[0]),) * gpus
-        nothing = np.empty((gpus, 0))
-        start = cls(predicted_s, features, 0, prior, ())
-        return start.learn(Measured(np.empty(0, dtype=np.int64), nothing, nothing), 0)
+    def of(cls, predicted_s: Floats, features: Features, measured: Measured) -> Residuals:
+        """With constants fitted to all that was measured."""
+        prior = (Covariance.prior(features, LOG_OWN_PRIOR[0]),) * len(predicted_s)
+        return cls(predicted_s, features, 0, prior, ()).learn(measured, len(measured))
 
     def learn(self, measured: Measured, fitted_to: int) -> Residuals:
         """From all that was measured; the constants stay where they have been fitted to as many."""

@@ -61,15 +61,19 @@ class ProposedShapes:
         trials = study.get_trials(deepcopy=False)
         while self._first_open < len(trials) and trials[self._first_open].state.is_finished():
             trial = trials[self._first_open]
-            if is_settled(trial):
-                self._settled.add(key_of(trial.params, self._values))
+            self._settled |= self._shape_of(trial)
             self._first_open += 1
         still_open = {
-            key_of(trial.params, self._values)
+            key
             for trial in trials[self._first_open :]
-            if is_settled(trial) and trial.number != besides
+            if trial.number != besides
+            for key in self._shape_of(trial)
         }
         return self._settled | still_open if still_open else self._settled
+
+    def _shape_of(self, trial: FrozenTrial) -> set[Key]:
+        key = key_of(trial.params, self._values) if is_settled(trial) else None
+        return set() if key is None else {key}
 
 
 class _WholeShapeSampler(BaseSampler):
@@ -182,9 +186,8 @@ class MeasuredSampler(_WholeShapeSampler):
         errors: dict[int, list[float]] = {}
         pending, failed = [], []
         for trial in study.get_trials(deepcopy=False):
-            if not trial.params and self._distributions:  # a reference that the space does not hold
-                continue
-            row = self._rows.get(key_of(trial.params, self._values))
+            key = key_of(trial.params, self._values)  # None for a reference that the space does not hold
+            row = None if key is None else self._rows.get(key)
             if row is None or trial.number == besides:
                 continue
             if trial.state == TrialState.COMPLETE:
@@ -261,9 +264,8 @@ class ValidSampler(_WholeShapeSampler):
     def _explored(self, study: Study, trial: FrozenTrial, proposed: set[Key]) -> Key | None:
         params = self._inner.sample_relative(study, trial, self._distributions)
         # Fewer parameters come back while the inner sampler is in its random start-up phase.
-        if set(params) != set(self._distributions):
-            return None
-        return self._nearest_valid(key_of(params, self._values), proposed)
+        key = key_of(params, self._values)
+        return None if key is None else self._nearest_valid(key, proposed)
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         self._inner.before_trial(study, trial)

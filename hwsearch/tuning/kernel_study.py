@@ -167,6 +167,7 @@ def opened(
                 load_if_exists=True,
             )
             Leases(study, str(journal), alone=True).recover()
+            _refuse_strangers(study, space)
             yield KernelStudy(study, space)
         except OptunaError as error:
             raise HwsearchError(f"{journal}: {error}; finished trials are kept") from error
@@ -175,6 +176,13 @@ def opened(
         except OSError as error:
             reason = error.strerror or error
             raise HwsearchError(f"{journal}: cannot write: {reason}; finished trials are kept") from error
+
+
+def _refuse_strangers(study: Study, space: TuningSpace) -> None:
+    """Whoever may write to the journal must not choose what is compiled: what is not in the space fails."""
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+        if space.row_of(trial.system_attrs.get("fixed_params", {})) is None:
+            study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
 
 
 def _record(trial: FrozenTrial, space: TuningSpace) -> Record | None:

@@ -46,7 +46,6 @@ class FakeEngine:
     ) -> None:
         self.gpus = frozenset(gpus)
         self.asked: list[tuple[str, str]] = []
-        self.closed = False
         self._jobs: deque[tuple[int, str, Job]] = deque()
         self._fails, self._gone_after, self._kill_after = fails, gone_after or {}, kill_after
         self._device = device
@@ -74,7 +73,7 @@ class FakeEngine:
         return Answer(ticket, gpu, row_of(job, gpu, self._device), None)
 
     def close(self) -> None:
-        self.closed = True
+        self._jobs.clear()
 
 
 class Killed(BaseException):
