@@ -13,7 +13,7 @@ from hwsearch.search.ray_worker import Worker
 
 # What a fake job does is told by its shape's depth; any other depth answers after a moment.
 DIE_ONCE, DIE, HANG_ONCE, RAISE, FAIL, SLOW = 101, 102, 103, 104, 105, 106
-MOMENT_S, SLOW_S, HANG_S = 0.05, 3.0, 1000.0
+MOMENT_S, SLOW_S, HANG_S = 0.05, 2.0, 1000.0
 
 
 class FakeWorker(Worker):

@@ -26,7 +26,7 @@ from hwsearch.workload import Workload
 HERE = Path(__file__).parent
 # Far beyond what anything here takes.
 PATIENCE_S = 120.0
-HANG_S = 5.0
+HANG_S = 8.0
 LENIENT = Patience(start=PATIENCE_S, gone=1.0, job=HANG_S)
 # Ray would take a third of the machine's memory for objects; ours are some bytes.
 OBJECTS = 80 << 20
