@@ -5,7 +5,8 @@
 Trials are those of a measured run: seven parameters, two values, the attributes of a measured shape. Each is
 begun through `Leases` and told as the coordinator does it, and the trials so far are read once in between, as
 a sampler does. At each size a new process opens the study, as on resuming a run, and works on TIMED trials.
-A database is brought to the size before by copies of a trial's rows, for Optuna itself would take an hour.
+The study is brought to the size before by copies of a trial's lines or rows, for Optuna itself would take
+hours.
 PostgreSQL is a local server of its own, on a socket, without fsync; its own memory is not counted.
 """
 
@@ -27,6 +28,7 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution, IntDistribution
 from optuna.samplers import RandomSampler
+from optuna.storages.journal._storage import JournalOperation
 from optuna.study import Study
 from postgres_server import postgres_server
 
@@ -62,29 +64,46 @@ def work(study: Study, leases: Leases, number: int) -> None:
 
 
 def grow(url: str, trials: int) -> None:
-    """Bring the study to so many trials, as quickly as may be."""
+    """Bring the study to so many trials by copies of the first one."""
     with opened(url) as study:
-        leases = Leases(study, "load", alone=is_one_file(url))
-        for number in range(len(study.trials), trials if is_journal(url) else 1):
-            work(study, leases, number)
-    if not is_journal(url):
-        copy_first_trial(url, trials)
+        count = len(study.trials)
+        if count == 0:
+            work(study, Leases(study, "load", alone=is_one_file(url)), 0)
+            count = 1
+    if is_journal(url):
+        copy_lines(Path(url), range(count, trials))
+    else:
+        copy_rows(url, range(count, trials))
 
 
-def copy_first_trial(url: str, trials: int) -> None:
-    """Rows such as Optuna writes for a trial, under further numbers."""
+def copy_lines(journal: Path, new: range) -> None:
+    """Lines such as Optuna writes for a trial, for further ones."""
+    first = []
+    for line in journal.read_text().splitlines():
+        record = json.loads(line)
+        if record.get("trial_id") == 0 or (record["op_code"] == JournalOperation.CREATE_TRIAL and not first):
+            first.append(record)
+    with open(journal, "a") as file:
+        for number in new:
+            for record in first:
+                own = {"trial_id": number} if "trial_id" in record else {}
+                file.write(json.dumps({**record, **own}, separators=(",", ":")) + "\n")
+
+
+def copy_rows(url: str, new: range) -> None:
+    """Rows such as Optuna writes for a trial, for further ones."""
     from optuna.storages._rdb import models
-    from sqlalchemy import create_engine, func, insert, select
+    from sqlalchemy import create_engine, insert, select
 
     trial = models.TrialModel.__table__
     parts = (models.TrialParamModel, models.TrialValueModel, models.TrialUserAttributeModel)
     with create_engine(url).begin() as connection:
         first = dict(connection.execute(select(trial).where(trial.c.number == 0)).mappings().one())
-        count = connection.execute(select(func.count()).select_from(trial)).scalar_one()
         original = first.pop("trial_id")
-        new = range(count, trials)
         connection.execute(insert(trial), [{**first, "number": number} for number in new])
-        copies = connection.execute(select(trial.c.trial_id).where(trial.c.number >= count)).scalars().all()
+        copies = (
+            connection.execute(select(trial.c.trial_id).where(trial.c.number >= new.start)).scalars().all()
+        )
         for part in (model.__table__ for model in parts):
             rows = connection.execute(select(part).where(part.c.trial_id == original)).mappings().all()
             own = {column.name for column in part.primary_key}

@@ -17,6 +17,7 @@ from hwsearch.search.measured_shape import MeasuredShape, as_measured, correctio
 from hwsearch.search.objectives import limits, losses, objectives
 from hwsearch.search.pareto import MOST_HYPERVOLUME_OBJECTIVES, Coverage
 from hwsearch.search.result import RunResult
+from hwsearch.search.run_folder import RunFolder
 from hwsearch.shape import EncoderShape
 from hwsearch.shape.notation import shape_yaml
 from hwsearch.shape.parameters import body_parameters, masked_lm_parameters
@@ -92,6 +93,10 @@ class MeasuredResult:
         return cls(predicted, answer, reference, reference_row, shapes, rows, failed, exhausted)
 
     @property
+    def folder(self) -> RunFolder:
+        return self.predicted.folder
+
+    @property
     def measured_gpus(self) -> list[str]:
         """Of the basket, those of which the reference was measured."""
         return [gpu.name for gpu in self.predicted.space.gpus if gpu.name in self.reference.on]
@@ -107,7 +112,12 @@ class MeasuredResult:
             **answer,
             "gpus": on_gpus,
             "devices": {gpu: found.device for gpu, found in self.reference.on.items()},
-            "counts": {**answer["counts"], "measured": len(self.shapes), "failed": len(self.failed)},
+            "counts": {
+                **answer["counts"],
+                "priced": len(self.predicted.candidates),
+                "measured": len(self.shapes),
+                "failed": len(self.failed),
+            },
             "exhausted": self.exhausted,
             "accuracy": {gpu: asdict(self._accuracy(gpu)) for gpu in self.measured_gpus},
             "hypervolume": self._hypervolume(),

@@ -85,8 +85,9 @@ class MeasuredShape:
 
 def device_of(row: Row) -> str:
     """What two rows of one GPU must share to be compared."""
-    versions = row["versions"]
-    return ", ".join([str(row["device"]), *(f"{name} {versions.get(name)}" for name in DECISIVE)])
+    versions = [f"{name} {row['versions'].get(name)}" for name in DECISIVE]
+    threads = [f"{row['threads']} threads"] if row.get("threads") else []
+    return ", ".join([str(row["device"]), *threads, *versions])
 
 
 def corrections(

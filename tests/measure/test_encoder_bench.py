@@ -11,7 +11,8 @@ import pytest
 
 from hwsearch.errors import HwsearchError
 from hwsearch.measure import conditions, memory
-from hwsearch.measure.encoder import measure_job
+from hwsearch.measure.child import Child
+from hwsearch.measure.encoder import measure_job, open_bench
 from hwsearch.measure.failure import Failure
 from hwsearch.measure.job import Job
 from hwsearch.measure.largest_batch import largest_batch
@@ -152,13 +153,17 @@ def test_cores_that_others_took_taint(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "nor whether other processes took its cores" in watch_cpu().note
 
 
-def test_a_cpu_is_not_given_time_to_cool(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("longest", "tries"), [(60.0, 3), (0.0, 1)])
+def test_a_cpu_gets_no_time_to_cool_and_long_work_is_done_once(
+    longest: float, tries: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     waits = iter(range(100))
     monkeypatch.setattr("hwsearch.measure.nvml.waited_seconds", lambda: 1e6 * next(waits))
     monkeypatch.setattr(conditions.time, "sleep", lambda seconds: pytest.fail("it waited"))
+    monkeypatch.setattr(conditions, "LONGEST_CPU_SECONDS", longest)
     plan = conditions.Plan(lambda: None, "cpu", 1, 0.0)
     _, found = conditions.undisturbed(plan, watch_cpu(), lambda: None)
-    assert found.tries == 3 and found.taint is not None
+    assert found.tries == tries and found.taint is not None
 
 
 def test_a_container_may_have_less_than_its_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,14 +178,13 @@ def test_a_container_may_have_less_than_its_machine(tmp_path: Path, monkeypatch:
     assert memory.free_bytes() == 49_000
 
 
-def test_a_cpus_batch_ends_where_its_memory_does() -> None:
-    """For real: the system refuses memory in one child, and the next one runs."""
-    job = replace(JOB, workload=parse_workload("fixed:512x64"), head="mlm")
-    room = 64 << 20  # its logits alone are as large
-    found = largest_batch(job, device="cpu", memory_bytes=room, timeout_s=PATIENCE)
-    assert 0 < found.sequences < 64
-    assert found.peak_bytes is None or found.peak_bytes < 1.5 * room
-    assert found.next_failure is not None and found.next_failure.kind == "out of memory"
+def test_a_batch_too_large_for_the_memory_of_a_cpu_is_told_and_the_process_lives_on() -> None:
+    """For real: the system refuses memory."""
+    larger = replace(JOB, workload=parse_workload("fixed:512x64"), head="mlm")
+    with Child(open_bench, "cpu", 0) as child:
+        failed = child.call("peak_of", larger, 32 << 20, timeout=PATIENCE)  # its logits alone are 64 MiB
+        assert isinstance(failed, Failure) and failed.kind == "out of memory"
+        assert isinstance(child.call("peak_of", JOB, None, timeout=PATIENCE), int)
 
 
 def test_a_job_in_its_own_process_on_the_cpu() -> None:
