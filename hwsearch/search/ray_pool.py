@@ -335,6 +335,8 @@ class Pool:
             )
         if slot.gpu == CPU and found.product != cpu_name():
             return f"the CPU is another one than this machine's: {found.product}"
+        if "no torch" in found.packages:
+            return "torch is not installed there; pip install 'hwsearch[train,ray]'"
         if found.code != self._code:
             return f"hwsearch there times models by other code ({found.code}) than here ({self._code})"
         kind = (found.product, found.packages)
