@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from hwsearch.cost.prediction import Prediction, predict_shape
 from hwsearch.errors import HwsearchError
@@ -27,7 +27,10 @@ from hwsearch.workload import DEFAULT_WORKLOAD, parse_workload
 
 if TYPE_CHECKING:  # what trains need not be installed
     from hwsearch.search.contest_result import ContestResult
+    from hwsearch.search.engine import Engine
     from hwsearch.search.measured_result import MeasuredResult
+
+EngineName = Literal["local", "ray"]
 
 
 def predict(
@@ -88,6 +91,8 @@ def run_and_measure(
     gpus: Sequence[str] | None = None,
     count: int = 30,
     backend: str | None = None,
+    engine: EngineName = "local",
+    ray_address: str | None = None,
     out: str | Path | None = None,
     storage: str | None = None,
     report: Report = silent,
@@ -99,24 +104,42 @@ def run_and_measure(
     Args:
         gpus: may hold "cpu", the machine at hand.
         backend: of the attention, in place of what dispatch chooses for a device.
+        engine: "local" for the devices of this machine, "ray" for those of a Ray cluster.
+        ray_address: HOST:PORT of the cluster's head; the cluster that this machine is a node of by default.
         predicted: sampler and seed, as `run` takes them.
 
     Raises HwsearchError.
     """
-    from hwsearch.search.local_engine import LocalEngine, local_devices
     from hwsearch.search.measured import measure_front
 
     if count < 1:
         raise HwsearchError(f"--trials: {count}; accepted: 1 or more")
     folder = None if out is None else Path(out)
     loaded = _over_basket(load_space(space), gpus, folder, measures_cpu=True)
-    with closing(LocalEngine(local_devices([gpu.name for gpu in loaded.gpus]))) as engine:
+    basket = [gpu.name for gpu in loaded.gpus]
+    with closing(_open_engine(engine, basket, ray_address, warn)) as devices:
         found = _search(loaded, out=folder, storage=storage, report=report, warn=warn, **predicted)
         result = measure_front(
-            found, engine, count=count, backend=backend, storage=storage, report=report, warn=warn
+            found, devices, count=count, backend=backend, storage=storage, report=report, warn=warn
         )
     write_report(result.folder)
     return result
+
+
+def _open_engine(
+    name: str, basket: Sequence[str], ray_address: str | None, warn: Callable[[str], None]
+) -> Engine:
+    if name == "ray":
+        from hwsearch.search.ray_engine import RayEngine
+
+        return RayEngine(basket, ray_address, warn)
+    if name != "local":
+        raise HwsearchError(f"--engine: {name!r}; accepted: local, ray")
+    if ray_address is not None:
+        raise HwsearchError("--ray-address: needs --engine ray")
+    from hwsearch.search.local_engine import LocalEngine, local_devices
+
+    return LocalEngine(local_devices(basket))
 
 
 def run_and_train(

@@ -84,6 +84,16 @@ def _run(commands: _Commands[argparse.ArgumentParser]) -> None:
         metavar="B",
         help="force the attention's, as for `hwsearch measure` (default: what dispatch chooses)",
     )
+    measured.add_argument(
+        "--engine",
+        choices=("local", "ray"),
+        help="measure on this machine's devices (local, the default), or on those of a Ray cluster",
+    )
+    measured.add_argument(
+        "--ray-address",
+        metavar="HOST:PORT",
+        help="of the cluster's head (default: the cluster that this machine is a node of)",
+    )
     trained = command.add_argument_group("with --rung train, where --trials counts shapes (default 8)")
     trained.add_argument(
         "--data", nargs="+", metavar="PATH", help="as for `hwsearch train` (default: Python's own library)"

@@ -20,7 +20,10 @@ from hwsearch.search.candidates import Report
 
 OF_THE_RECIPE = ("tokens_per_step", "sequence_length", "learning_rate")
 # Options by the rung that they belong to.
-OPTIONS = {"measure": ("backend",), "train": ("data", "tokenizer", "train_tokens", *OF_THE_RECIPE)}
+OPTIONS = {
+    "measure": ("backend", "engine", "ray_address"),
+    "train": ("data", "tokenizer", "train_tokens", *OF_THE_RECIPE),
+}
 
 
 def main(arguments: argparse.Namespace) -> None:
