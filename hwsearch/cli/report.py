@@ -7,13 +7,17 @@ import json
 from pathlib import Path
 
 from hwsearch.report.html import write_report
-from hwsearch.report.summary import read_summary
+from hwsearch.report.measured_rung import measured_table
+from hwsearch.report.summary import read_measured, read_summary
 from hwsearch.report.table import answer_table
 from hwsearch.search.run_folder import RunFolder
 
 
 def main(arguments: argparse.Namespace) -> None:
     folder = RunFolder(Path(arguments.run))
-    summary = read_summary(folder)
+    summary, measured = read_summary(folder), read_measured(folder)
     write_report(folder)
-    print(json.dumps(summary) if arguments.json else answer_table(summary))
+    if arguments.json:
+        print(json.dumps(summary | ({"measured": measured} if measured else {})))
+    else:
+        print(answer_table(summary) + (f"\n\n{measured_table(measured)}" if measured else ""))

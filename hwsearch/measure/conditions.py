@@ -17,6 +17,8 @@ Answer = TypeVar("Answer")
 MOST_TRIES = 3
 # What disturbed the card gets so long to go away, and twice as long the second time.
 PAUSE_SECONDS = 0.5
+# Who had the cores for so long has them the next time as well: work on a CPU is not done again then.
+LONGEST_CPU_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -44,8 +46,8 @@ class Conditions:
 def undisturbed(plan: Plan, watch: Watch, work: Callable[[], Answer]) -> tuple[Answer, Conditions]:
     """The answer of `work`, done until nothing taints it, three times at most; the last conditions.
 
-    What taints it is said in hwsearch.measure.nvml. `plan` puts the card under load while its clocks are
-    read. Raises what `work` raises.
+    What taints it is said in hwsearch.measure.nvml; work of some seconds on a CPU is done once all the same.
+    `plan` puts the card under load while its clocks are read. Raises what `work` raises.
     """
     tries = 0
     while True:
@@ -54,9 +56,10 @@ def undisturbed(plan: Plan, watch: Watch, work: Callable[[], Answer]) -> tuple[A
         after = _read_under_load(plan, watch)
         tries += 1
         taint = nvml.taint(before, after)
-        if taint is None or tries == MOST_TRIES:
+        in_vain = watch.cores and after.at - before.at > LONGEST_CPU_SECONDS
+        if taint is None or tries == MOST_TRIES or in_vain:
             return answer, _conditions(before, after, taint, tries)
-        if watch.nvml is not None:  # a CPU's cores are no better a moment later
+        if not watch.cores:  # nothing cools down there
             time.sleep(PAUSE_SECONDS * 2 ** (tries - 1))
 
 

@@ -13,16 +13,13 @@ GIB = 2**30
 
 
 def measured_text(
-    row: Row,
-    gpu: Gpu | None,
-    prediction: Prediction | None,
-    why_none: str | None,
-    precision: float,
+    row: Row, gpu: Gpu | None, prediction: Prediction | None, why_none: str, precision: float
 ) -> str:
     """
     Args:
-        row: of hwsearch.measure.row, with times.
-        gpu: the device's profile; prediction: its answer to the same question, or `why_none`.
+        row: one with times.
+        gpu: the device's profile.
+        prediction: the cost model's answer to the same question; `why_none` says why there is none.
         precision: what was asked for.
     """
     return "\n".join(

@@ -263,6 +263,8 @@ class Coordinator:
             return
         assert answer.row is not None
         row = {**answer.row, "gpu": gpu}
+        if (found := answer.row["gpu"]) not in (gpu, None):
+            raise HwsearchError(f"{gpu}: the device that was to measure it is of the profile {found}")
         self._check_device(gpu, device_of(row))
         self._measurements.append(row)
         if opened in self._open:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from hwsearch.cost.memory import CONTEXT_BYTES
 from hwsearch.files import write_whole
 from hwsearch.search.accuracy import accuracy
 from hwsearch.search.candidates import Candidates
@@ -17,6 +18,7 @@ from hwsearch.search.measured_shape import MeasuredShape, as_measured, correctio
 from hwsearch.search.objectives import limits, losses, objectives
 from hwsearch.search.pareto import MOST_HYPERVOLUME_OBJECTIVES, Coverage
 from hwsearch.search.result import RunResult
+from hwsearch.search.run_folder import RunFolder
 from hwsearch.shape import EncoderShape
 from hwsearch.shape.notation import shape_yaml
 from hwsearch.shape.parameters import body_parameters, masked_lm_parameters
@@ -92,6 +94,10 @@ class MeasuredResult:
         return cls(predicted, answer, reference, reference_row, shapes, rows, failed, exhausted)
 
     @property
+    def folder(self) -> RunFolder:
+        return self.predicted.folder
+
+    @property
     def measured_gpus(self) -> list[str]:
         """Of the basket, those of which the reference was measured."""
         return [gpu.name for gpu in self.predicted.space.gpus if gpu.name in self.reference.on]
@@ -107,7 +113,12 @@ class MeasuredResult:
             **answer,
             "gpus": on_gpus,
             "devices": {gpu: found.device for gpu, found in self.reference.on.items()},
-            "counts": {**answer["counts"], "measured": len(self.shapes), "failed": len(self.failed)},
+            "counts": {
+                **answer["counts"],
+                "priced": len(self.predicted.candidates),
+                "measured": len(self.shapes),
+                "failed": len(self.failed),
+            },
             "exhausted": self.exhausted,
             "accuracy": {gpu: asdict(self._accuracy(gpu)) for gpu in self.measured_gpus},
             "hypervolume": self._hypervolume(),
@@ -190,7 +201,10 @@ def _shape_row(
         "predicted_ms": {gpu: 1e3 * float(priced.latency[row, column]) for row, gpu in enumerate(gpus)},
         "measured_ms": {gpu: 1e3 * found.measured_s for gpu, found in measured.on.items()},
         "error": {gpu: found.measured_error for gpu, found in measured.on.items()},
-        "predicted_bytes": {gpu: float(priced.memory[row, column]) for row, gpu in enumerate(gpus)},
+        # Of tensors: a CUDA context, which predictions count, is nobody's to measure.
+        "predicted_bytes": {
+            gpu: float(priced.memory[row, column]) - CONTEXT_BYTES for row, gpu in enumerate(gpus)
+        },
         "measured_bytes": {gpu: found.peak_bytes for gpu, found in measured.on.items()},
         "taint": {gpu: found.taint for gpu, found in measured.on.items() if found.taint},
         "source": MEASURED,

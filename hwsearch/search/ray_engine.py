@@ -67,9 +67,10 @@ class RayEngine:
         patience = patience or Patience()
         self._child = Child(Pool, tuple(gpus), worker, patience)
         try:
-            problem = self._child.call("connect", where, timeout=CONNECT_SECONDS)
-            if problem:
-                raise HwsearchError(f"--ray-address {where}: cannot join a Ray cluster: {problem}")
+            if problem := self._child.call("connect", where, timeout=CONNECT_SECONDS):
+                raise HwsearchError(
+                    f"--ray-address {where}: cannot join a Ray cluster: {problem}; {ADDRESSES}"
+                )
             warn(TRUST)
             found = self._child.call("gather", timeout=patience.start + SLACK_SECONDS)
             if isinstance(found, Failure):
@@ -108,10 +109,11 @@ class RayEngine:
 
     def _take(self, news: News | Failure) -> None:
         if isinstance(news, Failure):
-            self._warn(f"the Ray cluster is gone: {news}")
+            gone = f"the Ray cluster is gone: {news.reason}"
+            self._warn(gone)
             self._slots = {}
             for ticket in list(self._open):
-                self._answer_gone(ticket, f"the Ray cluster is gone: {news.reason}")
+                self._answer_gone(ticket, gone)
             return
         for notice in news.notices:
             self._warn(notice)

@@ -4,15 +4,13 @@ A pool lives in a child process of the coordinator's, see hwsearch.search.ray_en
 that uses it where its cluster ends, and prints there what nobody asked for.
 
 An actor holds each device and gets one job at a time; jobs that wait do so here, so that losing an actor
-costs one job a try and nothing else. One thread does all that concerns Ray, from `gather` on.
+costs one job a try and nothing else.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import queue
-import threading
 import time
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
@@ -31,11 +29,11 @@ from hwsearch.measure.job import Job
 from hwsearch.search.engine import DEVICE_GONE, Answer
 from hwsearch.search.ray_worker import Description, Worker, code
 
-# How often to look which nodes there are, and how long to wait for an answer before looking for new tasks.
-LOOK_SECONDS, GLANCE_SECONDS = 2.0, 0.1
+# How often to look which nodes there are, and how long to wait for answers in between.
+LOOK_SECONDS, GLANCE_SECONDS = 2.0, 0.5
 # A job that took so many workers with it is given up; so is a device that lost so many without an answer in
-# between: two such jobs in a row are no fault of its own.
-MOST_LOSSES_OF_JOB, MOST_LOSSES_OF_DEVICE = 3, 7
+# between, since two such jobs in a row are no fault of its own, and one whose worker cannot be started.
+MOST_LOSSES_OF_JOB, MOST_LOSSES_OF_DEVICE, MOST_STARTS = 3, 7, 2
 LONGEST_REASON = 200
 
 
@@ -113,9 +111,8 @@ class Pool:
         self._kinds: dict[str, tuple[str, str]] = {}
         self._seen: dict[str, float] = {}
         self._looked = 0.0
-        self._inbox: queue.SimpleQueue[Task] = queue.SimpleQueue()
-        self._outbox: queue.SimpleQueue[Answer | str | BaseException] = queue.SimpleQueue()
-        self._ready: Mapping[str, int] = {}
+        self._answers: list[Answer] = []
+        self._notices: list[str] = []
 
     def connect(self, address: str) -> str:
         """Join the cluster; what went wrong, empty if nothing did."""
@@ -131,6 +128,8 @@ class Pool:
             ray.init(
                 address=address, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False
             )
+        except ConnectionError as error:
+            return f"none is found: {error}" if address != "auto" else "none runs on this machine"
         except Exception as error:
             return " ".join(str(error).split()) or type(error).__name__
         return ""
@@ -149,73 +148,48 @@ class Pool:
         self._look()
         stop = time.monotonic() + self._patience.start
         while (missing := self._unready()) and time.monotonic() < stop:
-            self._collect()
+            self._collect(GLANCE_SECONDS)
             if time.monotonic() - self._looked > LOOK_SECONDS:
                 self._look()
         for slot in [slot for slot in self._slots if slot.gpu in missing]:
-            self._tell(
+            self._notices.append(
                 f"{slot.where}: the worker of its {slot.gpu} has not started within"
                 f" {self._patience.start:g} s; another Ray job may hold the device"
             )
             self._drop(slot)
         self._gpus = {slot.gpu for slot in self._slots if slot.ready}
-        self._count()
-        threading.Thread(target=self._serve, daemon=True).start()
-        return self._news([])
+        return self._news()
 
     def exchange(self, tasks: Sequence[Task], timeout_s: float) -> News:
-        """Hand in tasks and take what has happened; waits for the first of it at most `timeout_s`.
-
-        Raises what ended the pool.
-        """
+        """Take tasks and say what has happened; waits for the first answer at most `timeout_s`."""
         for task in tasks:
-            self._inbox.put(task)
-        with suppress(queue.Empty):
-            return self._news([self._outbox.get(timeout=timeout_s)])
-        return self._news([])
-
-    def _news(self, found: list[Answer | str | BaseException]) -> News:
-        with suppress(queue.Empty):
-            while True:
-                found.append(self._outbox.get_nowait())
-        for each in found:
-            if isinstance(each, BaseException):
-                raise each
-        return News(
-            tuple(each for each in found if isinstance(each, Answer)),
-            tuple(each for each in found if isinstance(each, str)),
-            self._ready,
-        )
-
-    def _serve(self) -> None:
-        try:
-            while True:
-                with suppress(queue.Empty):
-                    while True:
-                        self._take(self._inbox.get_nowait())
-                if time.monotonic() - self._looked > LOOK_SECONDS:
-                    self._look()
-                    self._give_up_gpus()
+            if task.gpu in self._gpus:
+                self._waiting[task.gpu].append(task)
+            else:
+                self._answer(task, _gone(task.gpu))
+        stop = time.monotonic() + timeout_s
+        while True:
+            if time.monotonic() - self._looked > LOOK_SECONDS:
+                self._look()
+                self._give_up_gpus()
+            self._hand_out()
+            left = stop - time.monotonic()
+            self._collect(min(max(left, 0.0), GLANCE_SECONDS))
+            if self._answers or left <= 0:
                 self._hand_out()
-                self._collect()
-        except BaseException as error:
-            self._outbox.put(error)
+                return self._news()
 
-    def _tell(self, notice: str) -> None:
-        self._outbox.put(notice)
+    def _news(self) -> News:
+        ready = Counter(slot.gpu for slot in self._slots if slot.ready)
+        news = News(tuple(self._answers), tuple(self._notices), {gpu: ready[gpu] for gpu in self._gpus})
+        self._answers, self._notices = [], []
+        return news
 
     def _answer(self, task: Task, answer: object) -> None:
-        self._count()
-        if isinstance(answer, Failure):
-            self._outbox.put(Answer(task.ticket, task.gpu, None, answer))
-        elif isinstance(answer, dict):
-            self._outbox.put(Answer(task.ticket, task.gpu, answer, None))
-        else:
-            self._answer(task, Failure(ERROR, f"the worker answers with a {type(answer).__name__}"))
-
-    def _count(self) -> None:
-        ready = Counter(slot.gpu for slot in self._slots if slot.ready)
-        self._ready = {gpu: ready[gpu] for gpu in self._gpus}
+        if not isinstance(answer, Failure | dict):
+            answer = Failure(ERROR, f"the worker answers with a {type(answer).__name__}")
+        row, failed = (None, answer) if isinstance(answer, Failure) else (answer, None)
+        self._answers.append(Answer(task.ticket, task.gpu, row, failed))
 
     def _unready(self) -> set[str]:
         """GPUs with workers none of which has spoken yet."""
@@ -239,7 +213,6 @@ class Pool:
                 offered = int(node["Resources"].get(PREFIX + gpu, 0))
                 for _ in range(offered - held[name, gpu] - self._refused[name, gpu]):
                     self._start(gpu, node)
-        self._count()
 
     def _start(self, gpu: str, node: Mapping[str, Any]) -> None:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -247,7 +220,7 @@ class Pool:
         where = f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
         needs_gpu = 0 if gpu == CPU else 1
         if node["Resources"].get("GPU", 0) < needs_gpu:
-            self._tell(f"{where}: offers {PREFIX}{gpu}, but Ray sees no GPU there; it is not asked")
+            self._notices.append(f"{where}: offers {PREFIX}{gpu}, but Ray sees no GPU there; it is not asked")
             self._refused[node["NodeID"], gpu] += 1
             return
         actor = (
@@ -272,9 +245,10 @@ class Pool:
         """A worker is no more: its task goes to another one, and its device gets a new one if it is there."""
         self._drop(slot)
         self._losses[slot.node, slot.gpu] += 1
-        if lost_often := self._losses[slot.node, slot.gpu] >= MOST_LOSSES_OF_DEVICE:
+        most = MOST_LOSSES_OF_DEVICE if slot.ready else MOST_STARTS
+        if lost_often := self._losses[slot.node, slot.gpu] >= most:
             self._refused[slot.node, slot.gpu] += 1
-        self._tell(
+        self._notices.append(
             f"{slot.where}: the worker of its {slot.gpu} is lost: {why}"
             + ("; the device is not asked any more" if lost_often else "")
         )
@@ -299,19 +273,9 @@ class Pool:
                 for slot in mine:
                     self._drop(slot)
                 for task in self._waiting.pop(gpu):
-                    self._refuse_task(task)
-                self._count()
-
-    def _refuse_task(self, task: Task) -> None:
-        self._answer(task, Failure(DEVICE_GONE, f"no node of the Ray cluster has a {task.gpu} any more"))
+                    self._answer(task, _gone(gpu))
 
     # Tasks
-
-    def _take(self, task: Task) -> None:
-        if task.gpu in self._gpus:
-            self._waiting[task.gpu].append(task)
-        else:
-            self._refuse_task(task)
 
     def _hand_out(self) -> None:
         for slot in self._slots:
@@ -320,13 +284,13 @@ class Pool:
                 slot.reply = slot.actor.measure.remote(slot.task.job)
                 slot.due = time.monotonic() + self._patience.job
 
-    def _collect(self) -> None:
-        """Wait a moment for what Ray answers, and take it."""
+    def _collect(self, timeout_s: float) -> None:
+        """Wait for what Ray answers first, and take it."""
         replies = {slot.reply: slot for slot in self._slots if slot.reply is not None}
         if not replies:
-            time.sleep(GLANCE_SECONDS)
+            time.sleep(timeout_s)
             return
-        done, _ = self._ray.wait(list(replies), num_returns=1, timeout=GLANCE_SECONDS)
+        done, _ = self._ray.wait(list(replies), num_returns=1, timeout=timeout_s)
         for reply in done:
             self._receive(replies[reply])
         for slot in [slot for slot in self._slots if time.monotonic() > slot.due]:
@@ -355,11 +319,10 @@ class Pool:
             self._answer(task, answer)
         elif why := self._objection(slot, answer):
             self._refused[slot.node, slot.gpu] += 1
-            self._tell(f"{slot.where}: its {slot.gpu} is not asked: {why}")
+            self._notices.append(f"{slot.where}: its {slot.gpu} is not asked: {why}")
             self._drop(slot)
         else:
             slot.ready = True
-            self._count()
 
     def _objection(self, slot: Slot, found: object) -> str:
         """Why a worker's times would not be this GPU's; empty if they are."""
@@ -372,12 +335,18 @@ class Pool:
             )
         if slot.gpu == CPU and found.product != cpu_name():
             return f"the CPU is another one than this machine's: {found.product}"
+        if "no torch" in found.packages:
+            return "torch is not installed there; pip install 'hwsearch[train,ray]'"
         if found.code != self._code:
             return f"hwsearch there times models by other code ({found.code}) than here ({self._code})"
         kind = (found.product, found.packages)
         if (first := self._kinds.setdefault(slot.gpu, kind)) != kind:
             return f"it runs {', '.join(kind)}, others run {', '.join(first)}"
         return ""
+
+
+def _gone(gpu: str) -> Failure:
+    return Failure(DEVICE_GONE, f"no node of the Ray cluster has a {gpu} any more")
 
 
 def _short(error: Exception) -> str:

@@ -6,7 +6,6 @@ Neither Ray nor Optuna is imported here.
 from __future__ import annotations
 
 import hashlib
-import importlib
 import os
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,13 +18,11 @@ from hwsearch.gpu.profile import CPU
 from hwsearch.gpu.visible import visible
 from hwsearch.kernels.cpu_name import cpu_name
 from hwsearch.measure import device
-from hwsearch.measure.child import Child
 from hwsearch.measure.device import DeviceLost
 from hwsearch.measure.encoder import measure_job
 from hwsearch.measure.failure import ERROR, Failure
 from hwsearch.measure.job import Job
 from hwsearch.measure.row import Row
-from hwsearch.search.local_engine import LOOK_SECONDS
 
 # What a time depends on besides the device. Not imported for that: a model needs torch, which takes seconds.
 DECISIVE = ("torch", "triton")
@@ -37,8 +34,8 @@ class Description:
     """What a worker says of itself.
 
     Attributes:
-        gpu: the profile that its device is; None where it is none, or cannot be used.
-        product: the device's name, and what is wrong with it.
+        gpu: the profile that its device is; None where it is none.
+        product: the device's name, and why it has no profile.
         code: digest of the code that builds and times models.
         packages: versions of those that decide how fast a shape is.
     """
@@ -83,18 +80,14 @@ class Worker:
         return found
 
     def device(self) -> tuple[str | None, str]:
-        """The device's profile and its name, as NVML has them and torch can use it."""
+        """The device's profile and its name, as NVML has them."""
         if self._gpu == CPU:
             return CPU, cpu_name()
-        gpus = [each for each in visible() if each.index >= 0]
-        if not gpus or gpus[0].gpu is None:
-            return None, f"{gpus[0].nvml_name}: {gpus[0].note}" if gpus else "NVML finds no GPU"
-        name, product = gpus[0].gpu.name, gpus[0].nvml_name
-        with Child(importlib.import_module, "hwsearch.search.local_engine") as child:
-            seen = child.call("visible_profiles", timeout=LOOK_SECONDS)
-        if isinstance(seen, Failure):
-            return None, f"{product}, which torch cannot use: {seen}"
-        return (name, product) if seen[:1] == [name] else (None, f"{product}, where torch sees {seen}")
+        gpus = [found for found in visible() if found.index >= 0]
+        if not gpus:
+            return None, "NVML finds no GPU"
+        profile, name = gpus[0].gpu, gpus[0].nvml_name
+        return (profile.name, name) if profile is not None else (None, f"{name}: {gpus[0].note}")
 
     def run(self, job: Job) -> Row | Failure:
         return measure_job(job, device=device.CPU if self._gpu == CPU else device.CUDA)

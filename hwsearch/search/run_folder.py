@@ -16,7 +16,6 @@ import yaml
 
 from hwsearch.errors import HwsearchError
 from hwsearch.files import hold, is_temporary, make_folder, read_yaml, write_whole
-from hwsearch.gpu.catalog import load_gpu
 from hwsearch.gpu.plain import gpu_of_plain
 from hwsearch.gpu.profile import CPU, Gpu
 from hwsearch.shape import EncoderShape, parse_shape
@@ -95,16 +94,19 @@ def default_path(space: SearchSpace) -> Path:
     return Path("runs") / space.name
 
 
-def kept_cpu(path: Path) -> Gpu:
-    """The CPU's profile that the run in this folder was started with, or else one measured now; what a new
-    run is started with it keeps in its run.yaml. Raises HwsearchError for a run.yaml that cannot be read."""
+def kept_cpu(path: Path) -> Gpu | None:
+    """The CPU's profile that the run in this folder was started with; None where it was started without.
+
+    Raises HwsearchError for a run.yaml that cannot be read.
+    """
     folder = RunFolder(path)
-    if folder.run_yaml.is_file():
-        found = read_yaml(folder.run_yaml).data
-        inputs = found.get("inputs") if isinstance(found, dict) else None
-        if isinstance(inputs, dict) and CPU in inputs:
-            return gpu_of_plain(inputs[CPU], f"{folder.run_yaml}: inputs: {CPU}")
-    return load_gpu(CPU)
+    if not folder.run_yaml.is_file():
+        return None
+    found = read_yaml(folder.run_yaml).data
+    inputs = found.get("inputs") if isinstance(found, dict) else None
+    if not isinstance(inputs, dict) or CPU not in inputs:
+        return None
+    return gpu_of_plain(inputs[CPU], f"{folder.run_yaml}: inputs: {CPU}")
 
 
 @contextmanager

@@ -113,6 +113,11 @@ def test_on_a_gpu_the_flush_is_outside_the_timed_window(monkeypatch: pytest.Monk
     assert buffers == [50 << 20]
     # A slow host queues fewer calls, so that none is waited for.
     assert warm_up(lambda: (time.sleep(0.01), work("call", 1e-4)), CUDA).repeats == 1
+    # Where the host's launches are part of what is asked, the device does not sleep while they queue up.
+    plan = warm_up(lambda: work("call", 1e-3), CUDA, queued=False)
+    log.clear()
+    sample(plan)
+    assert log == ["flush", "call"] * 4
     timing._l2_buffer.cache_clear()
 
 
@@ -128,7 +133,7 @@ def test_a_product_on_the_gpu_takes_at_least_what_its_operations_do() -> None:
 
 @pytest.mark.gpu
 @needs_gpu
-def test_gaps_between_launches_are_not_timed() -> None:
+def test_gaps_between_launches_are_timed_where_they_are_asked_for() -> None:
     x = torch.randn(1024, device=CUDA)
 
     def call() -> None:
@@ -136,3 +141,4 @@ def test_gaps_between_launches_are_not_timed() -> None:
         time.sleep(2e-4)  # the host is slow, the device is not
 
     assert sample(warm_up(call, CUDA)) < 1e-4
+    assert sample(warm_up(call, CUDA, queued=False)) > 1e-4

@@ -1,10 +1,12 @@
-"""A worker that measures nothing: it sleeps and says who it was. Imported by name on the nodes of a test."""
+"""Workers that measure nothing: they sleep and say who they were. Imported by name on the nodes of a test."""
 
 from __future__ import annotations
 
 import os
 import time
 from pathlib import Path
+
+from fake_engine import row_of
 
 from hwsearch.measure.failure import CRASH, Failure
 from hwsearch.measure.job import Job
@@ -13,7 +15,7 @@ from hwsearch.search.ray_worker import Worker
 
 # What a fake job does is told by its shape's depth; any other depth answers after a moment.
 DIE_ONCE, DIE, HANG_ONCE, RAISE, FAIL, SLOW = 101, 102, 103, 104, 105, 106
-MOMENT_S, SLOW_S, HANG_S = 0.05, 3.0, 1000.0
+MOMENT_S, SLOW_S, HANG_S = 0.05, 2.0, 1000.0
 
 
 class FakeWorker(Worker):
@@ -39,3 +41,11 @@ class FakeWorker(Worker):
         time.sleep(SLOW_S if depth == SLOW else MOMENT_S)
         worker = {"worker": os.getpid(), "begin": begin, "end": time.time()}
         return {"key": job.key, "gpu": self._gpu, "device": f"fake {self._gpu}", **worker}
+
+
+class TableWorker(FakeWorker):
+    """Answers as tests/search/fake_engine.py does, after a moment."""
+
+    def run(self, job: Job) -> Row | Failure:
+        time.sleep(MOMENT_S)
+        return row_of(job, self._gpu)

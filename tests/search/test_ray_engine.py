@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib
 import itertools
+import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,18 +17,23 @@ from typing import Any
 import pytest
 
 from hwsearch.errors import HwsearchError
+from hwsearch.kernels.cpu_name import cpu_name
 from hwsearch.measure.failure import CRASH
 from hwsearch.measure.job import Job
 from hwsearch.search.engine import DEVICE_GONE, Answer
+from hwsearch.search.measured import measure_front
 from hwsearch.search.ray_engine import RayEngine
 from hwsearch.search.ray_pool import Patience
+from hwsearch.search.run import run
 from hwsearch.shape import parse_shape
+from hwsearch.space.search_space import load_space
 from hwsearch.workload import Workload
+from tests.conftest import Cli
 
 HERE = Path(__file__).parent
 # Far beyond what anything here takes.
 PATIENCE_S = 120.0
-HANG_S = 5.0
+HANG_S = 8.0
 LENIENT = Patience(start=PATIENCE_S, gone=1.0, job=HANG_S)
 # Ray would take a third of the machine's memory for objects; ours are some bytes.
 OBJECTS = 80 << 20
@@ -54,7 +61,7 @@ def cluster() -> Iterator[Any]:
         try:
             node(
                 cluster,
-                {"t4": 2, "l4": 1, "l40s": 1, "v100": 1, "a10": 1},
+                {"t4": 2, "l4": 1, "l40s": 1, "v100": 1, "a10": 1, "cpu": 1},
                 include_dashboard=False,
                 include_log_monitor=False,
                 no_monitor=True,
@@ -236,6 +243,33 @@ def test_a_node_that_has_another_gpu_than_it_says_is_refused(cluster: Any, work:
     assert any("trust" in each for each in said)
 
 
+def test_a_run_measures_on_after_a_node_has_died(
+    cluster: Any, work: Any, small_space: Path, tmp_path: Path
+) -> None:
+    predicted = run(
+        load_space(str(small_space)).with_gpus(["t4", "l4", "b200"]), out=tmp_path / "run", trials=5
+    )
+    doomed, said, rows = node(cluster, {"l4": 1}), list[str](), predicted.folder.measurements
+    engine = RayEngine(
+        ["t4", "l4", "b200"], cluster.address, said.append, worker=work.TableWorker, patience=LENIENT
+    )
+    wait_until(lambda: engine.slots("l4") == 2, engine)
+    killer = threading.Thread(
+        target=lambda: (
+            wait_until(lambda: tries(rows) > 5),
+            cluster.remove_node(doomed, allow_graceful=False),
+        )
+    )
+    killer.start()
+    result = measure_front(predicted, engine, count=4, warn=said.append)
+    killer.join()
+    assert len(result.shapes) == 4 and not result.failed
+    # The reference and four shapes on two workloads, once on each GPU that the cluster has.
+    measured = [(row["gpu"], row["key"]) for row in map(json.loads, rows.read_text().splitlines())]
+    assert len(measured) == len(set(measured)) == 5 * 2 * 2 and {gpu for gpu, _ in measured} == {"t4", "l4"}
+    assert "no device measures b200: predicted there" in said
+
+
 COORDINATOR = """
 import sys
 from pathlib import Path
@@ -261,6 +295,38 @@ def test_nothing_measures_on_after_the_coordinator_is_killed(cluster: Any, tmp_p
         coordinator.kill()
         coordinator.wait()
     wait_until(lambda: not worker.exists())
+
+
+TINY_SPACE = """\
+shape:
+  num_hidden_layers: {min: 1, max: 4}
+  hidden_size: {min: 64, max: 128, step: 64}
+  head_size: 32
+  intermediate_size: {min: 64, max: 256, step: 64}
+  vocab_size: 512
+  max_position_embeddings: 128
+budget: {min: 60000, max: 600000}
+basket: {t4: 1.0}
+workloads:
+  - {lengths: "fixed:32x4"}
+objectives:
+  latency: {weight: 1.0}
+  quality_prior: {weight: 1.0}
+reference: L2-h64-a2-i128-v512-p128
+"""
+
+
+def test_the_command_measures_the_clusters_cpu(cluster: Any, cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "tiny.yaml").write_text(TINY_SPACE)
+    basket = ("--space", "tiny.yaml", "--gpus", "cpu,b200", "--out", "run", "--json")
+    engine = ("--rung", "measure", "--trials", "1", "--engine", "ray", "--ray-address", cluster.address)
+    done = cli("run", *basket, *engine)
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in (tmp_path / "run" / "measurements.jsonl").read_text().splitlines()]
+    assert [(row["gpu"], row["source"], row["device"]) for row in rows] == [
+        ("cpu", "measured", cpu_name())
+    ] * 2
+    assert rows[0]["shape"] == "L2-h64-a2-i128-v512-p128" and all(row["p50_s"] > 0 for row in rows)
 
 
 @pytest.mark.parametrize(

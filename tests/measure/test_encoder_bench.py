@@ -1,0 +1,219 @@
+"""The encoder's own bench, on the CPU; on a GPU where there is one."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hwsearch.errors import HwsearchError
+from hwsearch.measure import conditions, memory
+from hwsearch.measure.child import Child
+from hwsearch.measure.encoder import measure_job, open_bench
+from hwsearch.measure.failure import Failure
+from hwsearch.measure.job import Job
+from hwsearch.measure.largest_batch import largest_batch
+from hwsearch.measure.nvml import Reading, taint, watch_cpu
+from hwsearch.shape import parse_shape
+from hwsearch.shape.parameters import backbone_parameters
+from hwsearch.workload import parse_workload
+
+torch = pytest.importorskip("torch")
+encoder_bench = pytest.importorskip("hwsearch.measure.encoder_bench")
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+PATIENCE = 300.0
+SHAPE = parse_shape("L3-h64-a2-i96-v512")
+JOB = Job(SHAPE, parse_workload("normal:24,8,4..48x6"), "fp32", "inference", "eager", "none")
+# Wide enough for five samples on a busy machine.
+LOOSE = 100.0
+
+
+@pytest.fixture
+def bench() -> Any:
+    return encoder_bench.EncoderBench("cpu", 0)
+
+
+@pytest.mark.parametrize(
+    ("mode", "head", "dtype"),
+    [
+        ("inference", "none", "fp32"),
+        ("inference", "mlm", "bf16"),
+        ("training", "mlm", "fp32"),
+        ("training", "mlm", "bf16"),
+    ],
+)
+def test_an_encoder_runs_and_is_timed(bench: Any, mode: Any, head: Any, dtype: str) -> None:
+    bench.open(replace(JOB, mode=mode, head=head, dtype=dtype))
+    found = bench.time(LOOSE, False)
+    assert 0 < found["p20_s"] <= found["p50_s"] <= found["p80_s"] and found["n"] >= 5
+    assert (found["gpu"], found["backend"]) == ("cpu", {"global": "cpu", "local": "cpu"})
+    assert found["host_s"] is None and found["tuned"] is None and found["joules"] is None
+    assert found["versions"]["torch"] == torch.__version__
+    assert "not watched" in found["watch"]
+
+
+def test_what_runs_is_the_encoder_that_was_asked_for(bench: Any) -> None:
+    tokens = JOB.workload.tokens
+    bench.open(JOB)
+    assert bench._call().shape == (tokens, 64)
+    bench.open(replace(JOB, head="mlm", dtype="bf16"))
+    logits = bench._call()
+    assert logits.shape == (tokens, 512) and logits.dtype == torch.bfloat16
+
+
+def test_a_training_step_changes_the_weights(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Any] = []
+    build = encoder_bench.MaskedLanguageModel
+    monkeypatch.setattr(encoder_bench, "MaskedLanguageModel", lambda s: made.append(build(s)) or made[-1])
+    monkeypatch.setattr(encoder_bench, "LEARNING_RATE", 1e-3)
+    bench.open(replace(JOB, mode="training", head="mlm"))
+    before = made[0].decoder.weight.clone()
+    bench._call()
+    assert made[0].training and not torch.equal(before, made[0].decoder.weight)
+
+
+def test_a_forced_backend_is_the_one_that_runs(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.open(replace(JOB, backend="sdpa"))
+    assert bench.time(LOOSE, False)["backend"] == {"global": "sdpa", "local": "sdpa"}
+    with pytest.raises(ValueError, match=r"backend: 'triton'.*accepted here: sdpa, cpu"):
+        bench.open(replace(JOB, backend="triton"))
+    only_global = replace(JOB, shape=parse_shape("L2-h64-a2-i96-v512-g1"))
+    bench.open(only_global)
+    assert bench.time(LOOSE, False)["backend"] == {"global": "cpu", "local": None}
+
+
+def test_the_peak_holds_the_weights_and_grows_with_the_batch(bench: Any) -> None:
+    if memory.memory_in_use("cpu") is None:
+        pytest.skip("no /proc")
+    shape = parse_shape("L6-h256-a4-i512-v8192")
+    peak = bench.peak_of(replace(JOB, shape=shape), None)
+    # What the process freed before may serve again, so not much less than the weights alone.
+    assert peak > 0.5 * 4 * float(backbone_parameters(shape))
+    larger = replace(JOB, shape=shape, workload=parse_workload("fixed:128x64"))
+    assert bench.peak_of(larger, None) > peak + 4 * 128 * 64 * 256
+
+
+def test_the_peak_of_a_graph_is_read_after_its_capture(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    log: list[str] = []
+    monkeypatch.setattr(encoder_bench, "graphed", lambda call: log.append("capture") or call)
+    monkeypatch.setattr(encoder_bench, "peak_bytes", lambda *_: log.append("peak") or 7)
+    assert bench.peak_of(replace(JOB, runtime="graph"), None) == 7
+    assert bench.peak_of(JOB, None) == 7
+    assert log == ["capture", "peak", "peak"]
+
+
+def test_launches_count_unless_they_are_one(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoder_bench, "graphed", lambda call: call)
+    real, queued = encoder_bench.measure, []
+
+    def measure(*arguments: Any, **options: Any) -> Any:
+        queued.append(options["queued"])
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(encoder_bench, "measure", measure)
+    for runtime in ("eager", "graph"):
+        bench.open(replace(JOB, runtime=runtime))
+        bench.capture()
+        bench.time(LOOSE, False)
+    assert queued == [False, True]
+
+
+def test_a_device_that_is_not_there_and_dtypes_that_it_lacks() -> None:
+    if not torch.cuda.is_available():
+        with pytest.raises(HwsearchError, match="cuda:0: this machine has no GPU"):
+            encoder_bench.open_bench("cuda", 0)
+    with pytest.raises(HwsearchError, match="cuda:99: this machine has"):
+        encoder_bench.open_bench("cuda", 99)
+    with pytest.raises(HwsearchError, match="a CPU has no tf32"):
+        encoder_bench.open_bench("cpu", 0).open(replace(JOB, dtype="tf32"))
+
+
+def test_cores_that_others_took_taint(monkeypatch: pytest.MonkeyPatch) -> None:
+    clean = Reading(10.0, waited_s=1.0)
+    assert taint(clean, Reading(12.0, waited_s=1.05)) is None
+    assert taint(clean, Reading(12.0, waited_s=2.5)) == (
+        "other processes took the cores: threads waited 1.5 s in 2 s"
+    )
+    assert taint(Reading(10.0), Reading(12.0)) is None  # a kernel that does not tell
+    monkeypatch.setattr("hwsearch.measure.nvml.waited_seconds", lambda: None)
+    assert "nor whether other processes took its cores" in watch_cpu().note
+
+
+@pytest.mark.parametrize(("longest", "tries"), [(60.0, 3), (0.0, 1)])
+def test_a_cpu_gets_no_time_to_cool_and_long_work_is_done_once(
+    longest: float, tries: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits = iter(range(100))
+    monkeypatch.setattr("hwsearch.measure.nvml.waited_seconds", lambda: 1e6 * next(waits))
+    monkeypatch.setattr(conditions.time, "sleep", lambda seconds: pytest.fail("it waited"))
+    monkeypatch.setattr(conditions, "LONGEST_CPU_SECONDS", longest)
+    plan = conditions.Plan(lambda: None, "cpu", 1, 0.0)
+    _, found = conditions.undisturbed(plan, watch_cpu(), lambda: None)
+    assert found.tries == tries and found.taint is not None
+
+
+def test_a_container_may_have_less_than_its_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "meminfo").write_text("MemTotal: 8 kB\nMemAvailable:    4096 kB\n")
+    monkeypatch.setattr(memory, "MACHINE", tmp_path / "meminfo")
+    monkeypatch.setattr(memory, "GROUP", tmp_path)
+    assert memory.free_bytes() == 4096 << 10
+    (tmp_path / "memory.current").write_text("1000\n")
+    (tmp_path / "memory.max").write_text("max\n")
+    assert memory.free_bytes() == 4096 << 10
+    (tmp_path / "memory.max").write_text("50000\n")
+    assert memory.free_bytes() == 49_000
+
+
+def test_a_batch_too_large_for_the_memory_of_a_cpu_is_told_and_the_process_lives_on() -> None:
+    """For real: the system refuses memory."""
+    larger = replace(JOB, workload=parse_workload("fixed:512x64"), head="mlm")
+    with Child(open_bench, "cpu", 0) as child:
+        failed = child.call("peak_of", larger, 32 << 20, timeout=PATIENCE)  # its logits alone are 64 MiB
+        assert isinstance(failed, Failure) and failed.kind == "out of memory"
+        assert isinstance(child.call("peak_of", JOB, None, timeout=PATIENCE), int)
+
+
+def test_a_job_in_its_own_process_on_the_cpu() -> None:
+    asked = replace(JOB, runtime="graph")
+    row = measure_job(asked, device="cpu", precision=LOOSE, timeout_s=PATIENCE)
+    assert not isinstance(row, Failure)
+    assert (row["runtime"], row["key"], row["gpu"]) == ("eager", asked.key, "cpu")
+    assert row["note"] == "no CUDA graph, run eagerly: they are for NVIDIA GPUs"
+    assert math.isfinite(row["p50_s"]) and row["flops"] > 0
+    failed = measure_job(replace(JOB, dtype="tf32"), device="cpu", timeout_s=PATIENCE)
+    assert isinstance(failed, Failure) and "a CPU has no tf32" in failed.reason
+
+
+GPU_JOB = Job(
+    parse_shape("L4-h256-a4-i512-v4096"), parse_workload("normal:256,64,32..512x16"), "fp16", "inference",
+    "graph", "none",
+)  # fmt: skip
+
+
+@pytest.mark.gpu
+@needs_gpu
+@pytest.mark.parametrize("runtime", ["eager", "graph", "compile"])
+@pytest.mark.parametrize(("mode", "head"), [("inference", "none"), ("inference", "mlm"), ("training", "mlm")])
+def test_on_a_gpu_every_way_of_running_is_timed(runtime: Any, mode: Any, head: Any) -> None:
+    job = replace(GPU_JOB, runtime=runtime, mode=mode, head=head)
+    row = measure_job(job, precision=0.05, energy=True, timeout_s=PATIENCE)
+    assert not isinstance(row, Failure), row
+    assert (row["runtime"], row["note"]) == (runtime, None)
+    assert row["p50_s"] > 0 and row["peak_bytes"] > 0 and row["uuid"]
+    again = measure_job(job, precision=0.05, timeout_s=PATIENCE)
+    assert not isinstance(again, Failure)
+    assert again["p50_s"] == pytest.approx(row["p50_s"], rel=0.2)
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_on_a_gpu_what_reads_lengths_on_the_host_has_no_graph_and_memory_has_an_end() -> None:
+    row = measure_job(replace(GPU_JOB, backend="sdpa"), precision=0.1, timeout_s=PATIENCE)
+    assert not isinstance(row, Failure), row
+    assert row["runtime"] == "eager" and row["note"].startswith("no CUDA graph")
+    found = largest_batch(GPU_JOB, device="cuda", memory_bytes=256 << 20, timeout_s=PATIENCE)
+    assert found.sequences > 0 and found.next_failure is not None
+    assert found.next_failure.kind == "out of memory"
