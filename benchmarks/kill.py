@@ -197,9 +197,8 @@ def check(trials: list[FrozenTrial], rows: list[dict[str, Any]], device_log: lis
         seconds.setdefault(row["shape_hash"], {})[row["gpu"]] = row["p50_s"]
     whole = {shape: found for shape, found in seconds.items() if len(found) == 2}
     failed = {trial.user_attrs[SHAPE_HASH] for trial in trials if FAILURE in trial.user_attrs}
-    assert set(shapes) <= set(whole) and set(whole) <= {*shapes, *failed}, (
-        "a finished measurement is not in the study, or one that is not"
-    )
+    assert set(whole) <= {*shapes, *failed}, "a finished measurement is not in the study"
+    assert set(shapes) <= set(whole), "the study holds what was not measured"
     for trial in complete:
         told, found = trial.user_attrs["measured_s"], whole[trial.user_attrs[SHAPE_HASH]]
         assert told.keys() == found.keys() and all(abs(told[g] / found[g] - 1) < 1e-9 for g in found), (
