@@ -119,7 +119,7 @@ def run_and_measure(
     check_measurable(loaded, backend)
     basket = [gpu.name for gpu in loaded.gpus]
     with closing(_open_engine(engine, basket, ray_address, warn)) as devices:
-        found = _search(loaded, out=folder, storage=storage, report=report, warn=warn, **predicted)
+        found = search(loaded, out=folder, storage=storage, report=report, warn=warn, **predicted)
         result = measure_front(
             found, devices, count=count, backend=backend, storage=storage, report=report, warn=warn
         )
