@@ -65,6 +65,7 @@ def problem_of(name: str, data: Path) -> Problem:
     return {"cpu": cpu_problem, "synthetic": synthetic_problem}[kind]()
 
 
+@functools.cache
 def version_of(method: str) -> str:
     """Of what a cached run came from: ours changes with its code, Optuna's with its release."""
     if method in OURS:

@@ -30,7 +30,7 @@ LARGEST_PRODUCT = 40_000_000  # candidates x draws x boxes of one proposal
 MOST_FITTED = 250  # measurements, the first ones, that the regression's constants are fitted to
 # A gain below this share of what a front can dominate is none.
 NO_GAIN = 1e-9
-TINY = 1e-12
+TINY = 1e-12  # in place of 0 in a denominator
 
 
 class Ladder:
@@ -105,9 +105,9 @@ class Ladder:
         better = self._losses_of(predicted * np.exp(mean - deviation), rows)
         scale = Scale.of(believed)
         lacking = -headroom(scale.unit(believed), scale.front)
-        won = lacking + headroom(scale.unit(better), scale.front)
-        # Infinite losses lack everything and win nothing.
-        deviations = np.where(lacking > 0, lacking / np.maximum(np.nan_to_num(won), TINY), 0.0)
+        with np.errstate(invalid="ignore"):  # infinite losses lack everything and win nothing
+            won = np.nan_to_num(lacking + headroom(scale.unit(better), scale.front))
+        deviations = np.where(lacking > 0, lacking / np.maximum(won, TINY), 0.0)
         return rows[np.argsort(deviations, kind="stable")[:SHORTLIST]]
 
     def _gains(self, residuals: Residuals, candidates: Rows, counted: Rows) -> Floats:
