@@ -3,12 +3,11 @@
     python benchmarks/ladder.py --data DIR [--problems NAME,...] [--methods NAME,...] [--seeds 20]
         [--measurements 100] [--cache results/ladder.jsonl] > results/ladder.md
 
-Devices are recorded tables (`ladder_problems.py`) whose answers come with 5 % noise; on the CPU's a measurement
+Devices are recorded tables (`ladder_problems.py`) whose answers come with 5 % noise; on the CPU a measurement
 is one of its own rounds. Figures are shares of the true front's hypervolume, true times and all, with the
 reference point a tenth beyond the front's extremes, mean and standard deviation over seeds.
 
-What ran stands in the cache and does not run again; the ladder's runs only while its code is as it was. --print
-alone makes the tables of what is there.
+What ran stands in the cache and does not run again, the ladder's as long as its code is as it was.
 """
 
 from __future__ import annotations

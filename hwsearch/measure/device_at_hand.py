@@ -32,8 +32,10 @@ class DeviceAtHand:
     dtype: str
 
     def __str__(self) -> str:
-        where = self.device if self.device == CPU else f"{self.device}:{self.index}"
-        return f"{self.product} ({where}, {'no profile fits' if self.gpu is None else self.gpu.name})"
+        if self.device == CPU:
+            return f"{self.product} (cpu)"
+        profile = "no profile fits" if self.gpu is None else self.gpu.name
+        return f"{self.product} ({self.device}:{self.index}, {profile})"
 
 
 def device_at_hand(name: str | None, bench: OpenBench = open_bench) -> DeviceAtHand:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from hwsearch.measure.child import Child
 from hwsearch.measure.device import CUDA
-from hwsearch.measure.failure import Failure
+from hwsearch.measure.failure import CRASH, ERROR, Failure
 from hwsearch.measure.job import Job
 from hwsearch.measure.row import Row, measured_row
 
@@ -69,16 +69,17 @@ def measure_job(
         note, asked = _without_graph(job, "they are for NVIDIA GPUs")
     while True:
         with Child(bench, device, index) as child:
-            no_graph = child.call("open", asked, timeout=_left(stop))
-            if no_graph is None:
-                found = child.call("time", precision, energy, timeout=_left(stop))
-                if isinstance(found, Failure):
-                    return found
-                return {**measured_row(job, found, note), "runtime": asked.runtime}
-        if isinstance(no_graph, Failure):
-            return no_graph
-        # In another process: nothing of the failed capture is left there.
-        note, asked = _without_graph(job, no_graph)
+            failed = child.call("open", asked, timeout=_left(stop))
+            if failed is None and asked.runtime == "graph":
+                failed = child.call("capture", timeout=_left(stop))
+                if isinstance(failed, Failure) and failed.kind in (ERROR, CRASH):
+                    # In another process: nothing of the failed capture is left there.
+                    note, asked = _without_graph(job, str(failed))
+                    continue
+            found = failed or child.call("time", precision, energy, timeout=_left(stop))
+        if isinstance(found, Failure):
+            return found
+        return {**measured_row(job, found, note), "runtime": asked.runtime}
 
 
 def _without_graph(job: Job, why: str) -> tuple[str, Job]:

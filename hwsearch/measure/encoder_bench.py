@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import accumulate
 
 import torch
@@ -19,14 +20,13 @@ from hwsearch.errors import HwsearchError
 from hwsearch.kernels import tuned_state
 from hwsearch.kernels.attention import default_backend
 from hwsearch.measure.device import CPU, CUDA, synchronize
-from hwsearch.measure.failure import OUT_OF_MEMORY, failure, reason
-from hwsearch.measure.here import profile_name
 from hwsearch.measure.job import Job
 from hwsearch.measure.memory import forget_peak, limit_memory, memory_in_use, peak_bytes, reserved_bytes
 from hwsearch.measure.nvml import watch_cpu, watch_cuda
 from hwsearch.measure.row import Row, versions
 from hwsearch.measure.sample import measure
 from hwsearch.measure.timing import Call, graphed
+from hwsearch.measure.watched_profile import profile_name
 from hwsearch.model import MaskedLanguageModel
 from hwsearch.model.encoder import Attention
 from hwsearch.settings import MASKED_SHARE
@@ -51,10 +51,9 @@ class EncoderBench:
             self._where = torch.device(device, index)
         self._watch = watch_cuda() if device == CUDA else watch_cpu()
 
-    def open(self, job: Job) -> str | None:
-        """Build, warm up and capture `job`; why it has no CUDA graph where one was asked for, else None.
+    def open(self, job: Job) -> None:
+        """Build `job` and warm it up.
 
-        After that answer the process is of no more use: a failed capture may leave its traces in CUDA.
         Raises HwsearchError for what this device cannot run, and what building and running raise.
         """
         job.check()
@@ -62,34 +61,28 @@ class EncoderBench:
         self._job = job
         torch.manual_seed(0)
         torch.set_float32_matmul_precision("high" if job.dtype == "tf32" else "highest")
-        before = memory_in_use(self._device)
+        self._before = memory_in_use(self._device)
         self._call = self._training(job) if job.mode == "training" else self._inference(job)
         forget_peak(self._device)
         for _ in range(2 if job.mode == "training" else 1):  # the first step makes the optimizer's state
             self._call()
         synchronize(self._device)
-        if job.runtime == "graph":
-            try:
-                self._call = graphed(self._call)
-            except Exception as error:
-                if failure(error).kind == OUT_OF_MEMORY:
-                    raise
-                return reason(error)
-        # Ahead of timing, whose buffer for the L2 is not the encoder's.
-        self._peak = peak_bytes(self._device, before)
-        self._reserved = reserved_bytes(self._device)
-        return None
+
+    def capture(self) -> None:
+        """Make what is open a CUDA graph. After an exception the process is of no more use."""
+        self._call = graphed(self._call)
 
     def peak_of(self, job: Job, memory_bytes: int | None) -> int | None:
         """Peak bytes of `job`, which gets `memory_bytes` for its tensors, None being all there is.
 
-        Raises HwsearchError for a CUDA graph that cannot be captured, and what `open` raises.
+        Raises what `open` and `capture` raise.
         """
         if memory_bytes is not None:
             limit_memory(self._device, memory_bytes)
-        if (no_graph := self.open(job)) is not None:
-            raise HwsearchError(f"runtime: graph: {no_graph}; accepted: eager, compile")
-        return self._peak
+        self.open(job)
+        if job.runtime == "graph":
+            self.capture()
+        return peak_bytes(self._device, self._before)
 
     def describe(self) -> tuple[str | None, str | None, str]:
         """The GPU's profile, if it has one, what its maker calls it, and the dtype it is served with."""
@@ -97,19 +90,20 @@ class EncoderBench:
         return profile_name(self._watch), self._product(), dtype
 
     def time(self, precision: float, energy: bool) -> Row:
-        """The device's part of a row (hwsearch.measure.row) for the job that is open."""
+        """The device's part of a row (hwsearch.measure.row) for what is open."""
         job = self._job
-        gc.collect()
-        gc.freeze()  # no collection while the host's pace is timed
-        found = measure(
-            self._call,
-            self._device,
-            self._watch,
-            precision=precision,
-            energy=energy,
-            # One launch, whose own time is the host's matter; launches that are part of the runtime count.
-            queued=job.runtime == "graph",
-        )
+        # Ahead of timing, whose buffer for the L2 is not the encoder's.
+        peak, reserved = peak_bytes(self._device, self._before), reserved_bytes(self._device)
+        with _collector_at_rest():  # the host's pace may be what is timed
+            found = measure(
+                self._call,
+                self._device,
+                self._watch,
+                precision=precision,
+                energy=energy,
+                # A graph is one launch; those of the other runtimes are part of what they cost.
+                queued=job.runtime == "graph",
+            )
         figures = found.row()
         # On a CPU the host is the device; in a step that reads the loss it is busy with waiting.
         waits = self._device == CPU or (job.mode == "training" and job.runtime != "graph")
@@ -123,8 +117,8 @@ class EncoderBench:
             "p20_s": figures.pop("p20"),
             "p80_s": figures.pop("p80"),
             "host_s": None if waits else figures.pop("host"),
-            "peak_bytes": self._peak,
-            "reserved_bytes": self._reserved,
+            "peak_bytes": peak,
+            "reserved_bytes": reserved,
             "threads": torch.get_num_threads() if self._device == CPU else None,
             **{name: value for name, value in figures.items() if name != "host"},
             "watch": self._watch.note or None,
@@ -240,6 +234,17 @@ class EncoderBench:
         )
         config = None if found.row is None else dict(found.row.config)
         return {"state": found.state, "gpu": found.gpu, "config": config}
+
+
+@contextmanager
+def _collector_at_rest() -> Iterator[None]:
+    """What exists by now is not looked through again, as whenever many objects come and go."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def open_bench(device: str, index: int) -> EncoderBench:

@@ -35,7 +35,7 @@ def measured_table(summary: Summary) -> str:
         "",
         "Predicted against measured, latency of a batch:",
         *aligned(_pairs(summary)),
-        *_left_out(summary),
+        *_remarks(summary),
         "",
         *(line for gpu in summary["accuracy"] for line in [accuracy_line(summary, gpu)]),
         ORDER,
@@ -95,7 +95,7 @@ def measured_section(summary: Summary) -> str:
     for gpu in summary["accuracy"]:
         parts += [f"<p>{escape(accuracy_line(summary, gpu))}</p>", _parity(summary, gpu)]
     parts += [f"<p>{escape(line)}</p>" for line in (ORDER, PRIOR_AND_SCORE)]
-    parts += [_frame(table), *(f"<p>{escape(x)}</p>" for x in _left_out(summary))]
+    parts += [_frame(table), *(f"<p>{escape(x)}</p>" for x in _remarks(summary))]
     parts += [f"<p>{escape(line)}</p>" for line in failures(summary)]
     if summary["hypervolume"]:
         parts += [
@@ -108,19 +108,17 @@ def measured_section(summary: Summary) -> str:
 
 def _pairs(summary: Summary) -> list[list[str]]:
     """Header and a row a shape: by GPU measured latency, its standard error, what is predicted; peaks."""
-    gpus, shapes = list(summary["accuracy"]), summary["shapes"]
-    disturbed = any(row["taint"] for row in shapes)
+    gpus = list(summary["accuracy"])
     header = ["", "shape", "params"]
     for gpu in gpus:
         header += [f"{gpu} ms", "+-", "predicted", "ratio", "peak MiB", "predicted"]
-    rows = [header + ["disturbed by"] * disturbed]
-    for number, row in enumerate(shapes[: ROWS_SHOWN + 1]):
+    rows = [header]
+    for number, row in enumerate(summary["shapes"][: ROWS_SHOWN + 1]):
         label = "reference" if row["is_reference"] else str(number)
         cells = [label + ("*" if row["on_front"] else ""), row["shape"], f"{row['parameters'] / 1e6:.1f}M"]
         for gpu in gpus:
             cells += _on_gpu(row, gpu)
-        taints = [f"{gpu}: {taint}" for gpu, taint in row["taint"].items()]
-        rows.append(cells + ["; ".join(taints)] * disturbed)
+        rows.append(cells)
     return rows
 
 
@@ -131,7 +129,7 @@ def _on_gpu(row: dict[str, Any], gpu: str) -> list[str]:
     peak = row["measured_bytes"][gpu]
     return [
         f"{measured:.2f}",
-        f"{100 * row['error'][gpu]:.1f}%",
+        f"{100 * row['error'][gpu]:.1f}%{'!' if gpu in row['taint'] else ''}",
         f"{predicted:.2f}",
         f"{measured / predicted:.3f}",
         "" if peak is None else f"{peak / 2**20:.0f}",
@@ -139,10 +137,19 @@ def _on_gpu(row: dict[str, Any], gpu: str) -> list[str]:
     ]
 
 
-def _left_out(summary: Summary) -> list[str]:
-    more = len(summary["shapes"]) - ROWS_SHOWN - 1
-    notes = ["* on the measured front; ratio: measured / predicted; +-: standard error."]
-    return [*notes, f"{more:,} more shapes are in measured.csv."] if more > 0 else notes
+def _remarks(summary: Summary) -> list[str]:
+    """What the marks of the table mean, and what it leaves out."""
+    shapes = summary["shapes"]
+    remarks = ["* on the measured front; +-: standard error; ratio: measured / predicted; peak: of tensors."]
+    if disturbed := [row for row in shapes if row["taint"]]:
+        first = next(iter(disturbed[0]["taint"].values()))
+        remarks.append(
+            f"! disturbed as it was measured, three times over: {len(disturbed)} of {len(shapes)}; the first:"
+            f" {first}. All are in measured.csv."
+        )
+    if len(shapes) > ROWS_SHOWN + 1:
+        remarks.append(f"{len(shapes) - ROWS_SHOWN - 1:,} more shapes are in measured.csv.")
+    return remarks
 
 
 def _frame(rows: list[list[str]]) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import ndtri
 
 from hwsearch.regression.covariance import Features, Floats
@@ -27,6 +28,7 @@ SHORTLIST = 2048  # candidates followed between two fits
 OPTIMISM = 2.0  # deviations below its mean that a time is imagined at for the shortlist
 REFIT = 1.25  # the regression is fitted anew when there are this many times as many measurements
 LARGEST_PRODUCT = 40_000_000  # candidates x draws x boxes of one proposal
+MOST_FITTED = 250  # measurements, the first ones, that the regression's constants are fitted to
 # A gain below this share of what a front can dominate is none.
 NO_GAIN = 1e-9
 
@@ -51,29 +53,25 @@ class Ladder:
         self._draws = _draws(len(predicted_s))
         self._known = Residuals.of(predicted_s, features, _nothing(len(predicted_s)))
         self._shortlist: Rows = np.empty(0, dtype=np.int64)
-        self._listed_at = -1
+        self._listed_at = -1  # measurements at which the shortlist was made
 
     def next_row(
         self, measured: Measured, pending: Collection[int] = (), failed: Collection[int] = ()
     ) -> int | None:
         """The row to measure next, not measured, pending or failed; None where none promises a gain."""
-        residuals = self.learn(measured)
-        taken = np.zeros(self._predicted_s.shape[1], dtype=bool)
-        taken[[*measured.rows.tolist(), *pending, *failed]] = True
-        if self._listed_at != residuals.fitted_to or taken[self._shortlist].all():
-            self._shortlist = self._promising(residuals, np.flatnonzero(~taken))
-            self._listed_at = residuals.fitted_to
-        candidates = self._shortlist[~taken[self._shortlist]]
-        if not len(candidates):
+        free = np.ones(self._predicted_s.shape[1], dtype=bool)
+        free[[*measured.rows.tolist(), *pending, *failed]] = False
+        if not free.any():
             return None
+        candidates = self._followed(measured, free)
         counted = np.r_[measured.rows, np.array(sorted(pending), dtype=np.int64)]
-        gains = self._gains(residuals, candidates, counted) / self._cost_s[candidates]
+        gains = self._gains(self.learn(measured), candidates, counted) / self._cost_s[candidates]
         best = int(gains.argmax())
         return int(candidates[best]) if gains[best] > 0 else None
 
     def learn(self, measured: Measured) -> Residuals:
         """What the measurements say of all predictions."""
-        self._known = self._known.learn(measured, _fitted_to(len(measured)))
+        self._known = self._known.learn(measured, min(_milestone(len(measured)), MOST_FITTED))
         return self._known
 
     def front(self, measured: Measured) -> Rows:
@@ -86,11 +84,24 @@ class Ladder:
         mean, _ = residuals.at(rows)
         return self._losses_of(self._predicted_s[:, rows] * np.exp(mean), rows)
 
-    def _promising(self, residuals: Residuals, rows: Rows) -> Rows:
-        """Of the rows those that best the believed front by most when times are good to them."""
+    def _followed(self, measured: Measured, free: NDArray[np.bool_]) -> Rows:
+        """The shortlist's free rows; it is made anew at every milestone, and when it is used up."""
+        if self._listed_at != (milestone := _milestone(len(measured))):
+            # From what was known at the milestone, so that a search that starts again lists the same.
+            known = measured.first(milestone)
+            unmeasured = np.ones(len(free), dtype=bool)
+            unmeasured[known.rows] = False
+            self._shortlist, self._listed_at = self._promising(known, unmeasured), milestone
+        if not free[self._shortlist].any():
+            self._shortlist = self._promising(measured, free)
+        return self._shortlist[free[self._shortlist]]
+
+    def _promising(self, measured: Measured, among: NDArray[np.bool_]) -> Rows:
+        """The rows that best the believed front by most when times are good to them."""
+        rows = np.flatnonzero(among)
         if len(rows) <= SHORTLIST:
             return rows
-        mean, deviation = residuals.at(rows)
+        mean, deviation = self.learn(measured).at(rows)
         predicted = self._predicted_s[:, rows]
         scale = Scale.of(self._losses_of(predicted * np.exp(mean), rows))
         optimistic = scale.unit(self._losses_of(predicted * np.exp(mean - OPTIMISM * deviation), rows))
@@ -149,8 +160,8 @@ def _nothing(gpus: int) -> Measured:
     return Measured(np.empty(0, dtype=np.int64), np.empty((gpus, 0)), np.empty((gpus, 0)))
 
 
-def _fitted_to(count: int) -> int:
-    """The measurements that the constants are fitted to when there are so many."""
+def _milestone(count: int) -> int:
+    """The last count of measurements, up to this one, at which the regression was fitted anew."""
     last = FEWEST_FITTED
     if count < last:
         return 0

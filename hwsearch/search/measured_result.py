@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from hwsearch.cost.memory import CONTEXT_BYTES
 from hwsearch.files import write_whole
 from hwsearch.search.accuracy import accuracy
 from hwsearch.search.candidates import Candidates
@@ -200,7 +201,10 @@ def _shape_row(
         "predicted_ms": {gpu: 1e3 * float(priced.latency[row, column]) for row, gpu in enumerate(gpus)},
         "measured_ms": {gpu: 1e3 * found.measured_s for gpu, found in measured.on.items()},
         "error": {gpu: found.measured_error for gpu, found in measured.on.items()},
-        "predicted_bytes": {gpu: float(priced.memory[row, column]) for row, gpu in enumerate(gpus)},
+        # Of tensors: a CUDA context, which predictions count, is nobody's to measure.
+        "predicted_bytes": {
+            gpu: float(priced.memory[row, column]) - CONTEXT_BYTES for row, gpu in enumerate(gpus)
+        },
         "measured_bytes": {gpu: found.peak_bytes for gpu, found in measured.on.items()},
         "taint": {gpu: found.taint for gpu, found in measured.on.items() if found.taint},
         "source": MEASURED,

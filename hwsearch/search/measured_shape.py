@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from optuna.trial import FrozenTrial
 
+from hwsearch.cost.memory import CONTEXT_BYTES
 from hwsearch.measure.row import Row
 from hwsearch.search.candidates import Candidates, shares, with_latency
 from hwsearch.search.samplers import MEASURED_ERROR, MEASURED_S
@@ -30,7 +31,7 @@ class OnGpu:
         measured_s: of a batch, weighted geometric mean of the medians over the workloads.
         measured_error: its standard error, relative.
         slowest_s: of the slowest workload.
-        peak_bytes: of the workload that needs most; None where a device does not tell.
+        peak_bytes: of the tensors in the workload that needs most; None where a device does not tell.
         taint: what disturbed the device; None for clean measurements.
         device: its product, and the versions of what ran there; times of two are not compared.
     """
@@ -86,7 +87,7 @@ class MeasuredShape:
 def device_of(row: Row) -> str:
     """What two rows of one GPU must share to be compared."""
     versions = [f"{name} {row['versions'].get(name)}" for name in DECISIVE]
-    threads = [f"{row['threads']} threads"] if row.get("threads") else []
+    threads = [f"threads {row['threads']}"] if row.get("threads") else []
     return ", ".join([str(row["device"]), *threads, *versions])
 
 
@@ -122,5 +123,5 @@ def as_measured(
             if (found := shape.on.get(gpu.name)) is not None:
                 latency[row, column], slowest[row, column] = found.measured_s, found.slowest_s
                 if found.peak_bytes is not None:
-                    memory[row, column] = found.peak_bytes
+                    memory[row, column] = CONTEXT_BYTES + found.peak_bytes
     return replace(with_latency(space, priced, latency), slowest=slowest, memory=memory)

@@ -21,8 +21,8 @@ Rows = NDArray[np.int64]
 
 # Predictions err by about so much once their common offset is known; the unit of the regression.
 SPREAD = 0.1
-# What is a shape's own, as the logarithm of a variance in these units: some 2 %; mean and deviation.
-LOG_OWN_PRIOR = (2 * np.log(0.02 / SPREAD), 1.5)
+# What is a shape's own, as the logarithm of a variance in these units: some 1 %; mean and deviation.
+LOG_OWN_PRIOR = (2 * np.log(0.01 / SPREAD), 1.5)
 FEWEST_FITTED = 5  # measurements from which the constants are fitted rather than expected
 ROWS_AT_ONCE = 16_384
 

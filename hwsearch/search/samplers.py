@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -185,7 +186,10 @@ class MeasuredSampler(_WholeShapeSampler):
         seconds: dict[int, list[float]] = {}
         errors: dict[int, list[float]] = {}
         pending, failed = [], []
-        for trial in study.get_trials(deepcopy=False):
+        trials = study.get_trials(deepcopy=False)
+        # In the order in which they ended, since the ladder learns as measurements come in.
+        trials = sorted(trials, key=lambda trial: trial.datetime_complete or datetime.max)
+        for trial in trials:
             key = key_of(trial.params, self._values)  # None for a reference that the space does not hold
             row = None if key is None else self._rows.get(key)
             if row is None or trial.number == besides:

@@ -20,8 +20,11 @@ class Bench:
     def __init__(self, device: str, index: int) -> None:
         self.where = device, index
 
-    def open(self, job: Job) -> str | None:
-        return None
+    def open(self, job: Job) -> None:
+        pass
+
+    def capture(self) -> None:
+        pass
 
     def time(self, precision: float, energy: bool) -> dict[str, Any]:
         return {**FOUND, "process": os.getpid(), "asked": [*self.where, precision, energy]}
@@ -34,7 +37,7 @@ class Bench:
 
 
 class Aborts(Bench):
-    def open(self, job: Job) -> str | None:
+    def open(self, job: Job) -> None:
         print("about to abort", flush=True)
         os.abort()
 
@@ -72,18 +75,19 @@ class ReadsOutside(Bench):
 class Uncapturable(Bench):
     """As an attention that looks at the lengths on the host."""
 
-    def __init__(self, device: str, index: int) -> None:
-        super().__init__(device, index)
-        self.spoiled = False
+    spoiled = False
 
-    def open(self, job: Job) -> str | None:
-        if job.runtime == "graph":
-            self.spoiled = True
-            return "RuntimeError: CUDA error: operation not permitted when stream is capturing"
-        return None
+    def capture(self) -> None:
+        self.spoiled = True
+        raise RuntimeError("CUDA error: operation not permitted when stream is capturing")
 
     def time(self, precision: float, energy: bool) -> dict[str, Any]:
         return {**super().time(precision, energy), "spoiled": self.spoiled}
+
+
+class TooLargeToCapture(Bench):
+    def capture(self) -> None:
+        raise RuntimeError("CUDA out of memory.")
 
 
 class Refuses(Bench):
