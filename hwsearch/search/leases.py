@@ -90,7 +90,7 @@ class Leases:
         trial_id = self._study._storage.create_new_trial(self._study._study_id, template)
         trial = Trial(self._study, trial_id)
         for earlier in self._study.get_trials(deepcopy=False):
-            if earlier.number < trial.number and is_settled(earlier) and _same_shape(earlier, template):
+            if _same_shape(earlier, template) and earlier.number < trial.number and is_settled(earlier):
                 self._fail(trial_id, DUPLICATE_OF, earlier.number)
                 return None
         self._mine.add(trial.number)

@@ -24,8 +24,11 @@ def is_one_file(url: str) -> bool:
 
 
 def without_password(text: str) -> str:
-    """A URL, or a message that quotes one, without its secrets; whatever stands before the last @ is one."""
-    return _PASSWORD_PARAMETER.sub(r"\1***", re.sub(r"(://[^:/@\s]*):.*@", r"\1:***@", text))
+    """A URL, or a message that quotes one, without its secrets: whatever stands between the user and the last
+    @, and, where there is no @, what is no port."""
+    text = re.sub(r"(://[^:/@\s]*):.*@", r"\1:***@", text)
+    text = re.sub(r"(://[^:/@\s]*):(?!\*|\d+\b)[^/@\s]+", r"\1:***", text)
+    return _PASSWORD_PARAMETER.sub(r"\1***", text)
 
 
 def without_password_of(url: str, message: str) -> str:

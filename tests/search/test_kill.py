@@ -10,12 +10,12 @@ from postgres_server import Postgres
 
 
 def test_four_coordinators_of_one_study_in_postgresql_survive_kills(postgres: Postgres) -> None:
-    """Of a coordinator twice, of a worker twice, and of the database."""
-    found = survive("postgresql", kills=5, coordinators=4, seed=0)
-    assert found["coordinator"] == found["worker"] == 2 and found["database"] == 1
+    """Of a coordinator, of a worker and of the database."""
+    found = survive("postgresql", kills=3, coordinators=4, seed=0)
+    assert found["coordinator"] == found["worker"] == found["database"] == 1
     assert found["shapes"] > 4
 
 
 def test_a_run_with_a_journal_survives_kills() -> None:
-    found = survive("journal", kills=3, coordinators=1, seed=0)
-    assert found["coordinator"] == 2 and found["worker"] == 1
+    found = survive("journal", kills=2, coordinators=1, seed=0)
+    assert found["coordinator"] == found["worker"] == 1
