@@ -13,8 +13,11 @@ What ran stands in the cache and does not run again, the ladder's as long as its
 from __future__ import annotations
 
 import argparse
+import functools
 import hashlib
+import itertools
 import json
+import statistics
 import sys
 import time
 import warnings
@@ -41,6 +44,10 @@ REPORTED = [
 TUNED_ON = ["hwgpt-m-a100", "hwgpt-m-v100"]
 OURS = ("ladder",)
 WORTH = 30
+PRINTED = (10, 25, 50, 100)
+HEAD = """# Measured search: the ladder against Optuna's samplers
+
+"""
 LEARNING = (
     hwsearch.regression.covariance,
     hwsearch.search.hypervolume,
@@ -58,6 +65,7 @@ def problem_of(name: str, data: Path) -> Problem:
     return {"cpu": cpu_problem, "synthetic": synthetic_problem}[kind]()
 
 
+@functools.cache
 def version_of(method: str) -> str:
     """Of what a cached run came from: ours changes with its code, Optuna's with its release."""
     if method in OURS:
@@ -92,31 +100,25 @@ class Cache:
 
 
 def run_all(cache: Cache, names: list[str], methods: list[str], seeds: int, count: int, data: Path) -> None:
-    for name in names:
-        missing = [
-            (method, seed)
-            for method in methods
-            for seed in range(seeds)
-            if cache.measured(name, method, seed) < count
-        ]
-        if not missing:
+    """Seed by seed, so that whenever it is stopped all have about as many."""
+    problem = functools.cache(functools.partial(problem_of, data=data))
+    for seed, name, method in itertools.product(range(seeds), names, methods):
+        if cache.measured(name, method, seed) >= count:
             continue
-        problem = problem_of(name, data)
-        most = min(count, len(problem.true_s))
-        for method, seed in missing:
-            start = time.perf_counter()
-            scores = [asdict(score) for score in METHODS[method](problem, seed, most)]
-            seconds = time.perf_counter() - start
-            cache.add(
-                problem=name,
-                method=method,
-                seed=seed,
-                measurements=count,
-                version=version_of(method),
-                seconds=round(seconds, 3),
-                scores=scores,
-            )
-            print(f"{name} {method} seed {seed}: {seconds:.1f} s", file=sys.stderr, flush=True)
+        device = problem(name)
+        start = time.process_time()
+        scores = [asdict(score) for score in METHODS[method](device, seed, min(count, len(device.true_s)))]
+        seconds = round(time.process_time() - start, 3)
+        cache.add(
+            problem=name,
+            method=method,
+            seed=seed,
+            measurements=count,
+            version=version_of(method),
+            seconds=seconds,
+            scores=scores,
+        )
+        print(f"{name} {method} seed {seed}: {seconds:.1f} s of CPU", file=sys.stderr, flush=True)
 
 
 def main() -> None:
@@ -128,13 +130,73 @@ def main() -> None:
     parser.add_argument("--methods", default="ladder,prediction alone,tpe,nsga2,random")
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--measurements", type=int, default=100)
+    parser.add_argument("--print", action="store_true", help="run nothing")
     parser.add_argument("--cache", type=Path, default=Path("results/ladder.jsonl"))
     arguments = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.simplefilter("ignore")
     cache = Cache(arguments.cache)
     names, methods = arguments.problems.split(","), arguments.methods.split(",")
-    run_all(cache, names, methods, arguments.seeds, arguments.measurements, arguments.data)
+    if not arguments.print:
+        run_all(cache, names, methods, arguments.seeds, arguments.measurements, arguments.data)
+    print_report(cache, [name for name in names if any(run["problem"] == name for run in cache.runs)])
+
+
+def print_report(cache: Cache, names: list[str]) -> None:
+    """Markdown tables of what the cache holds."""
+    print(HEAD)
+    for title, count in (
+        ("Believed to be the front, of what was measured", "believed"),
+        ("All that was measured", "measured"),
+    ):
+        print(f"## {title}\n")
+        print("| device | method | seeds | " + " | ".join(map(str, PRINTED)) + " | CPU ms a proposal |")
+        print("|---" * (4 + len(PRINTED)) + "|")
+        for name in names:
+            for method in METHODS:
+                print_method(cache, name, method, count)
+        print()
+    print(f"## What {WORTH} measurements of the ladder are worth\n")
+    print("Measurements after which a method's mean first is at least the ladder's; believed fronts.\n")
+    peers = [method for method in METHODS if method not in OURS]
+    print("| device | ladder | " + " | ".join(peers) + " |")
+    print("|---" * (2 + len(peers)) + "|")
+    for name in names:
+        goal = shares(cache, name, "ladder", "believed").get(WORTH)
+        if goal:
+            found = [reached(shares(cache, name, peer, "believed"), statistics.mean(goal)) for peer in peers]
+            print(f"| {name} | {statistics.mean(goal):.3f} | " + " | ".join(found) + " |")
+
+
+def print_method(cache: Cache, name: str, method: str, count: str) -> None:
+    found = shares(cache, name, method, count)
+    if not found:
+        return
+    cells = [spread(found[n]) if n in found else "" for n in PRINTED]
+    seeds = max(len(values) for values in found.values())
+    runs = [run for run in cache.runs if run["problem"] == name and run["method"] == method]
+    each = statistics.mean(1e3 * run["seconds"] / run["scores"][-1]["measurements"] for run in runs)
+    print(f"| {name} | {method} | {seeds} | " + " | ".join(cells) + f" | {each:.0f} |")
+
+
+def shares(cache: Cache, name: str, method: str, count: str) -> dict[int, list[float]]:
+    """One share a seed, by the number of measurements."""
+    found: dict[int, list[float]] = {}
+    seeds = {run["seed"] for run in cache.runs if run["problem"] == name and run["method"] == method}
+    for seed in sorted(seeds):
+        for score in cache.scores(name, method, seed):
+            found.setdefault(score.measurements, []).append(getattr(score, count))
+    return found
+
+
+def spread(values: list[float]) -> str:
+    deviation = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.3f}{deviation}"
+
+
+def reached(found: dict[int, list[float]], goal: float) -> str:
+    enough = [n for n, values in sorted(found.items()) if statistics.mean(values) >= goal]
+    return str(enough[0]) if enough else f"> {max(found)}" if found else ""
 
 
 if __name__ == "__main__":

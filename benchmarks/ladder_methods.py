@@ -22,7 +22,7 @@ from hwsearch.search.ladder import Ladder
 from hwsearch.search.pareto import front_rows, most_covering_first
 from hwsearch.search.residual import Measured
 
-CHECKPOINTS = (10, 25, 30, 50, 100, 200, 500)
+CHECKPOINTS = (10, 25, 30, 40, 50, 75, 100, 150, 200, 300, 400, 500, 700, 1000)
 
 
 @dataclass(frozen=True)

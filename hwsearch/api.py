@@ -110,15 +110,16 @@ def run_and_measure(
 
     Raises HwsearchError.
     """
-    from hwsearch.search.measured import measure_front
+    from hwsearch.search.measured import check_measurable, measure_front
 
     if count < 1:
         raise HwsearchError(f"--trials: {count}; accepted: 1 or more")
     folder = None if out is None else Path(out)
     loaded = _over_basket(load_space(space), gpus, folder, measures_cpu=True)
+    check_measurable(loaded, backend)
     basket = [gpu.name for gpu in loaded.gpus]
     with closing(_open_engine(engine, basket, ray_address, warn)) as devices:
-        found = _search(loaded, out=folder, storage=storage, report=report, warn=warn, **predicted)
+        found = search(loaded, out=folder, storage=storage, report=report, warn=warn, **predicted)
         result = measure_front(
             found, devices, count=count, backend=backend, storage=storage, report=report, warn=warn
         )

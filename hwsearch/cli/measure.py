@@ -9,6 +9,7 @@ import sys
 from dataclasses import asdict, replace
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from hwsearch.errors import HwsearchError
 from hwsearch.files import require_writable
@@ -18,12 +19,12 @@ from hwsearch.measure.device_at_hand import DeviceAtHand, device_at_hand
 from hwsearch.measure.encoder import measure_job
 from hwsearch.measure.failure import Failure
 from hwsearch.measure.job import Job
-from hwsearch.measure.largest_batch import LargestBatch, largest_batch
+from hwsearch.measure.largest_batch import largest_batch
 from hwsearch.measure.memory import free_bytes
-from hwsearch.measure.row import add_row, failed_row
+from hwsearch.measure.row import Row, add_row, failed_row
 from hwsearch.report.measured import largest_batch_text, measured_text
-from hwsearch.shape import parse_shape
-from hwsearch.workload import DEFAULT_WORKLOAD, parse_workload
+from hwsearch.shape import EncoderShape, parse_shape
+from hwsearch.workload import DEFAULT_WORKLOAD, Workload, parse_workload
 
 # Of what is free on a CPU: the rest of the machine goes on.
 SHARE_OF_FREE = 0.9
@@ -38,18 +39,7 @@ def main(arguments: argparse.Namespace) -> None:
         require_writable(out)
     shape, workload = parse_shape(arguments.shape), parse_workload(arguments.workload or DEFAULT_WORKLOAD)
     here = device_at_hand(arguments.device)
-    if here.device == CUDA and here.gpu is not None and arguments.dtype:
-        here.gpu.check_dtype(arguments.dtype)
-    training = arguments.mode == "training"
-    job = Job(
-        shape=shape,
-        workload=workload,
-        dtype=arguments.dtype or here.dtype,
-        mode=arguments.mode,
-        runtime=arguments.runtime or ("graph" if here.device == CUDA and not training else "eager"),
-        head=arguments.head or ("mlm" if training else "none"),
-        backend=arguments.backend,
-    )
+    job = _job(arguments, shape, workload, here)
     row = measure_job(
         job,
         device=here.device,
@@ -58,30 +48,61 @@ def main(arguments: argparse.Namespace) -> None:
         energy=arguments.energy,
         timeout_s=arguments.timeout,
     )
-    gpu_name = None if here.gpu is None else here.gpu.name
-    if out is not None:
-        add_row(out, failed_row(job, gpu_name, row) if isinstance(row, Failure) else row)
     if isinstance(row, Failure):
+        if out is not None:
+            add_row(out, failed_row(job, None if here.gpu is None else here.gpu.name, row))
         raise HwsearchError(f"{shape} on {here}: {str(row).replace('HwsearchError: ', '')}")
-
-    ran = replace(job, runtime=row["runtime"])
-    prediction, why_none = prediction_of(ran, here.gpu)
-    answer = {
-        "row": row,
-        "prediction": None if prediction is None else asdict(prediction),
-        "ratio": None if prediction is None else row["p50_s"] / prediction.latency_s,
-    }
-    if not arguments.json:
-        print(measured_text(row, here.gpu, prediction, why_none, arguments.precision / 100), flush=True)
+    job = replace(job, runtime=row["runtime"])
+    answer = _compared(arguments, job, row, here)
+    # Behind the table: a disk that is full must not hide what was measured.
+    if out is not None:
+        add_row(out, row)
     if arguments.largest_batch:
-        limit = _memory_limit(arguments, here)
-        found = _largest_batch(arguments, ran, here, limit)
-        predicted = predicted_largest_batch(ran, here.gpu, limit)
-        answer["largest_batch"] = {**asdict(found), "memory_bytes": limit, "predicted": predicted}
-        if not arguments.json:
-            print(f"\n{largest_batch_text(found, limit, predicted)}")
+        answer["largest_batch"] = _largest_batch(arguments, job, here)
     if arguments.json:
         print(json.dumps(answer))
+
+
+def _job(arguments: argparse.Namespace, shape: EncoderShape, workload: Workload, here: DeviceAtHand) -> Job:
+    if here.device == CUDA and here.gpu is not None and arguments.dtype:
+        here.gpu.check_dtype(arguments.dtype)
+    training = arguments.mode == "training"
+    return Job(
+        shape=shape,
+        workload=workload,
+        dtype=arguments.dtype or here.dtype,
+        mode=arguments.mode,
+        runtime=arguments.runtime or ("graph" if here.device == CUDA and not training else "eager"),
+        head=arguments.head or ("mlm" if training else "none"),
+        backend=arguments.backend,
+    )
+
+
+def _compared(arguments: argparse.Namespace, job: Job, row: Row, here: DeviceAtHand) -> dict[str, Any]:
+    prediction, why_none = prediction_of(job, here.gpu)
+    if not arguments.json:
+        precision, energy = arguments.precision / 100, arguments.energy
+        told = measured_text(row, here.gpu, prediction, why_none, precision=precision, energy=energy)
+        print(told, flush=True)
+    if prediction is None:
+        return {"row": row, "prediction": None, "ratio": None}
+    return {"row": row, "prediction": asdict(prediction), "ratio": row["p50_s"] / prediction.latency_s}
+
+
+def _largest_batch(arguments: argparse.Namespace, job: Job, here: DeviceAtHand) -> dict[str, Any]:
+    limit = _memory_limit(arguments, here)
+    found = largest_batch(
+        job,
+        device=here.device,
+        index=here.index,
+        memory_bytes=limit,
+        timeout_s=arguments.timeout,
+        report=lambda line: print(line, file=sys.stderr),
+    )
+    predicted = predicted_largest_batch(job, here.gpu, limit)
+    if not arguments.json:
+        print(f"\n{largest_batch_text(found, limit, predicted)}")
+    return {**asdict(found), "memory_bytes": limit, "predicted": predicted}
 
 
 def _check_numbers(arguments: argparse.Namespace) -> None:
@@ -102,16 +123,3 @@ def _memory_limit(arguments: argparse.Namespace, here: DeviceAtHand) -> int | No
     if (free := free_bytes()) is None:
         raise HwsearchError("--largest-batch: this system does not tell its free memory; say it by --memory")
     return int(SHARE_OF_FREE * free)
-
-
-def _largest_batch(
-    arguments: argparse.Namespace, job: Job, here: DeviceAtHand, memory_bytes: int | None
-) -> LargestBatch:
-    return largest_batch(
-        job,
-        device=here.device,
-        index=here.index,
-        memory_bytes=memory_bytes,
-        timeout_s=arguments.timeout,
-        report=lambda line: print(line, file=sys.stderr),
-    )

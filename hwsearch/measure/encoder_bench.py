@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import accumulate
 
 import torch
@@ -19,13 +20,13 @@ from hwsearch.errors import HwsearchError
 from hwsearch.kernels import tuned_state
 from hwsearch.kernels.attention import default_backend
 from hwsearch.measure.device import CPU, CUDA, synchronize
-from hwsearch.measure.here import profile_name
 from hwsearch.measure.job import Job
 from hwsearch.measure.memory import forget_peak, limit_memory, memory_in_use, peak_bytes, reserved_bytes
 from hwsearch.measure.nvml import watch_cpu, watch_cuda
 from hwsearch.measure.row import Row, versions
 from hwsearch.measure.sample import measure
 from hwsearch.measure.timing import Call, graphed
+from hwsearch.measure.watched_profile import profile_name
 from hwsearch.model import MaskedLanguageModel
 from hwsearch.model.encoder import Attention
 from hwsearch.settings import MASKED_SHARE
@@ -93,17 +94,16 @@ class EncoderBench:
         job = self._job
         # Ahead of timing, whose buffer for the L2 is not the encoder's.
         peak, reserved = peak_bytes(self._device, self._before), reserved_bytes(self._device)
-        gc.collect()
-        gc.freeze()  # no collection while the host's pace is timed
-        found = measure(
-            self._call,
-            self._device,
-            self._watch,
-            precision=precision,
-            energy=energy,
-            # One launch, whose own time is the host's matter; launches that are part of the runtime count.
-            queued=job.runtime == "graph",
-        )
+        with _collector_at_rest():  # the host's pace may be what is timed
+            found = measure(
+                self._call,
+                self._device,
+                self._watch,
+                precision=precision,
+                energy=energy,
+                # A graph is one launch; those of the other runtimes are part of what they cost.
+                queued=job.runtime == "graph",
+            )
         figures = found.row()
         # On a CPU the host is the device; in a step that reads the loss it is busy with waiting.
         waits = self._device == CPU or (job.mode == "training" and job.runtime != "graph")
@@ -234,6 +234,17 @@ class EncoderBench:
         )
         config = None if found.row is None else dict(found.row.config)
         return {"state": found.state, "gpu": found.gpu, "config": config}
+
+
+@contextmanager
+def _collector_at_rest() -> Iterator[None]:
+    """What exists by now is not looked through again, as whenever many objects come and go."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def open_bench(device: str, index: int) -> EncoderBench:

@@ -224,7 +224,7 @@ def taint(before: Reading, after: Reading) -> str | None:
     if before.waited_s is not None and after.waited_s is not None:
         waited, elapsed = after.waited_s - before.waited_s, after.at - before.at
         if waited > LARGEST_WAIT * elapsed:
-            found.append(f"other processes took the cores: threads waited {waited:.2g} s in {elapsed:.2g} s")
+            found.append(f"other processes took the cores: threads waited {waited:.3g} s in {elapsed:.3g} s")
     return "; ".join(found) or None
 
 

@@ -13,7 +13,13 @@ GIB = 2**30
 
 
 def measured_text(
-    row: Row, gpu: Gpu | None, prediction: Prediction | None, why_none: str, precision: float
+    row: Row,
+    gpu: Gpu | None,
+    prediction: Prediction | None,
+    why_none: str,
+    *,
+    precision: float,
+    energy: bool,
 ) -> str:
     """
     Args:
@@ -21,12 +27,13 @@ def measured_text(
         gpu: the device's profile.
         prediction: the cost model's answer to the same question; `why_none` says why there is none.
         precision: what was asked for.
+        energy: whether that was asked for.
     """
     return "\n".join(
         [
             *_asked(row),
             "",
-            *_figures(row, gpu, prediction),
+            *_figures(row, gpu, prediction, energy),
             "",
             *_samples(row, precision),
             *_attention(row),
@@ -43,7 +50,7 @@ def _asked(row: Row) -> list[str]:
     return [f"{row['shape']} on {where}{threads}", f"{row['workload']}: {row['tokens']:,} tokens; {how}"]
 
 
-def _figures(row: Row, gpu: Gpu | None, p: Prediction | None) -> list[str]:
+def _figures(row: Row, gpu: Gpu | None, p: Prediction | None, energy: bool) -> list[str]:
     seconds, tokens, flops = row["p50_s"], row["tokens"], row["flops"]
     dense = gpu.dense_flops_per_s.get(row["dtype"]) if gpu is not None else None
     rows = [["", "measured", "predicted", "measured / predicted"]]
@@ -65,9 +72,10 @@ def _figures(row: Row, gpu: Gpu | None, p: Prediction | None) -> list[str]:
     peak = None if row["peak_bytes"] is None else row["peak_bytes"] / GIB
     # CUDA's context, which predictions count, is none of torch's allocations, and a CPU has none.
     add("peak of tensors", peak, None if p is None else (p.peak_bytes - CONTEXT_BYTES) / GIB, ",.3f", "GiB")
-    if row["joules"] is not None:
-        add("energy", row["joules"], None, ",.4g", "J")
-        add("energy a token", 1e3 * row["joules"] / tokens, None, ",.4g", "mJ")
+    if energy:
+        joules = row["joules"]
+        add("energy", joules, None, ",.4g", "J")
+        add("energy a token", None if joules is None else 1e3 * joules / tokens, None, ",.4g", "mJ")
     return aligned(rows, left=1)
 
 
@@ -107,7 +115,8 @@ def _conditions(row: Row) -> list[str]:
     known = [form.format(row[name]) for name, form in told.items() if row[name] is not None]
     lines = [f"conditions  {', '.join([*known, *([row['watch']] if row['watch'] else [])])}"]
     if row["taint"]:
-        lines.append(f"TAINTED     {row['taint']} ({row['tries']} tries, the last is shown)")
+        tries = f"{row['tries']} tries, the last is shown" if row["tries"] > 1 else "1 try"
+        lines.append(f"TAINTED     {row['taint']} ({tries})")
     return [*lines, *([f"note        {row['note']}"] if row["note"] else [])]
 
 

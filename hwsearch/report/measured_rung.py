@@ -111,7 +111,7 @@ def _pairs(summary: Summary) -> list[list[str]]:
     gpus = list(summary["accuracy"])
     header = ["", "shape", "params"]
     for gpu in gpus:
-        header += [f"{gpu} ms", "+-", "predicted", "ratio", "peak MiB", "predicted"]
+        header += [f"{gpu} ms", "+-", "predicted ms", "ratio", "peak MiB", "predicted MiB"]
     rows = [header]
     for number, row in enumerate(summary["shapes"][: ROWS_SHOWN + 1]):
         label = "reference" if row["is_reference"] else str(number)

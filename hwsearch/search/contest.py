@@ -60,9 +60,10 @@ def hold_contest(
     report: Report = silent,
     warn: Callable[[str], None] = lambda message: None,
 ) -> ContestResult:
-    """Train the reference and `count` shapes of a finished predicted run; its folder gets the answer.
+    """Train the reference and `count` shapes of a finished run's front; its folder gets the answer.
 
     Args:
+        predicted: or what was measured of it, whose latencies and front are then measured ones.
         recipe: of one phase, kept after every eighth of its steps (`contest_recipe`); its learning rate is
             the reference's.
         data, tokenizer: as for `train`.
@@ -120,7 +121,8 @@ def hold_contest(
                 report=report,
             )
             runs = contest.run(field)
-            result = ContestResult(folder, runs, recipe.phases[0].tokens, contest.weight, conditions)
+            shared = {**conditions, "latency_source": predicted.source}
+            result = ContestResult(folder, runs, recipe.phases[0].tokens, contest.weight, shared)
             write_contest(result)
         except OSError as error:
             raise HwsearchError(

@@ -114,7 +114,7 @@ class Coordinator:
             done, others, failures = self._progress()
             self._report("measuring", done, count)
             exhausted = False
-            if failures >= max(count, FEWEST_FAILURES):
+            if failures >= max(count, FEWEST_FAILURES) and count > done:
                 self._warn(f"{failures} shapes cannot be measured, so no more are tried")
                 count = done
             if done + others + len(self._open) < count and self._has_room():

@@ -86,7 +86,7 @@ def _local_upper_bounds(front: Floats, reference: Floats) -> tuple[Floats, Float
         old, old_defining = bounds[above], defining[above]
         kept, kept_defining = [bounds[~above]], [defining[~above]]
         for k in range(size):
-            others = np.delete(old_defining[:, :, k], k, axis=1)
+            others = old_defining[:, np.arange(size) != k, k]
             stays = (point[k] >= others).all(axis=1)
             moved, moved_defining = old[stays].copy(), old_defining[stays].copy()
             moved[:, k] = point[k]

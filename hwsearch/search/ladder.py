@@ -24,13 +24,13 @@ LossesOf = Callable[[Floats, Rows], Floats]
 loss may be inf: such a candidate breaks a limit and adds nothing."""
 
 DRAWS = 16  # possible times of a candidate that its gain is averaged over
-SHORTLIST = 2048  # candidates followed between two fits
-OPTIMISM = 2.0  # deviations below its mean that a time is imagined at for the shortlist
+SHORTLIST = 1024  # candidates followed between two fits
 REFIT = 1.25  # the regression is fitted anew when there are this many times as many measurements
 LARGEST_PRODUCT = 40_000_000  # candidates x draws x boxes of one proposal
 MOST_FITTED = 250  # measurements, the first ones, that the regression's constants are fitted to
 # A gain below this share of what a front can dominate is none.
 NO_GAIN = 1e-9
+TINY = 1e-12  # in place of 0 in a denominator
 
 
 class Ladder:
@@ -97,16 +97,18 @@ class Ladder:
         return self._shortlist[free[self._shortlist]]
 
     def _promising(self, measured: Measured, among: NDArray[np.bool_]) -> Rows:
-        """The rows that best the believed front by most when times are good to them."""
+        """Those first whose times need be the fewest deviations better than believed to reach the front."""
         rows = np.flatnonzero(among)
-        if len(rows) <= SHORTLIST:
-            return rows
         mean, deviation = self.learn(measured).at(rows)
         predicted = self._predicted_s[:, rows]
-        scale = Scale.of(self._losses_of(predicted * np.exp(mean), rows))
-        optimistic = scale.unit(self._losses_of(predicted * np.exp(mean - OPTIMISM * deviation), rows))
-        room = headroom(optimistic, scale.front)
-        return rows[np.sort(np.argpartition(-room, SHORTLIST)[:SHORTLIST])]
+        believed = self._losses_of(predicted * np.exp(mean), rows)
+        better = self._losses_of(predicted * np.exp(mean - deviation), rows)
+        scale = Scale.of(believed)
+        lacking = -headroom(scale.unit(believed), scale.front)
+        with np.errstate(invalid="ignore"):  # infinite losses lack everything and win nothing
+            won = np.nan_to_num(lacking + headroom(scale.unit(better), scale.front))
+        deviations = np.where(lacking > 0, lacking / np.maximum(won, TINY), 0.0)
+        return rows[np.argsort(deviations, kind="stable")[:SHORTLIST]]
 
     def _gains(self, residuals: Residuals, candidates: Rows, counted: Rows) -> Floats:
         """Expected growth of what the counted rows dominate, for each candidate, [M]."""
@@ -116,13 +118,9 @@ class Ladder:
         believed = self._losses_of(predicted * np.exp(mean), candidates)
         scale = Scale.of(np.concatenate([counted_losses, believed]))
         boxes = Boxes.beyond(scale.unit(counted_losses), np.full(believed.shape[1], REFERENCE_POINT))
-        most = max(1, LARGEST_PRODUCT // (len(self._draws) * max(1, len(boxes.lower))))
+        most = LARGEST_PRODUCT // (len(self._draws) * max(1, len(boxes.lower)))
         gains = np.zeros(len(candidates))
-        chosen = np.arange(len(candidates))
-        if len(chosen) > most:
-            optimistic = self._losses_of(predicted * np.exp(mean - OPTIMISM * deviation), candidates)
-            room = headroom(scale.unit(optimistic), scale.unit(counted_losses))
-            chosen = np.sort(np.argpartition(-room, most)[:most])
+        chosen = slice(0, max(1, most))  # the most promising come first
         for draw in self._draws:
             imagined = np.exp(mean[:, chosen] + deviation[:, chosen] * draw[:, None])
             losses = self._losses_of(predicted[:, chosen] * imagined, candidates[chosen])

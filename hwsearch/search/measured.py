@@ -37,6 +37,7 @@ from hwsearch.search.result import RunResult
 from hwsearch.search.run_folder import claim
 from hwsearch.search.storage_url import is_one_file
 from hwsearch.search.study import cannot_be_written, claimed_storage, open_study
+from hwsearch.space.search_space import SearchSpace
 
 OTHER = "another --backend, another version of the encoder or its kernels, or another space"
 
@@ -64,8 +65,6 @@ def measure_front(
     """
     space = predicted.space
     with ExitStack() as held:
-        for gpu in space.gpus:  # refuses what cannot be run before anything is written
-            jobs_of(space, gpu, space.reference, backend)
         folder = held.enter_context(claim(predicted.folder.path, {}))
         store = held.enter_context(claimed_storage(storage or str(folder.journal), warn))
         stop = held.enter_context(StopOnInterrupt())
@@ -100,6 +99,12 @@ def measure_front(
         except OptunaError as error:
             raise cannot_be_written(error, f"what was measured is kept in {folder.measurements}") from error
     return result
+
+
+def check_measurable(space: SearchSpace, backend: str | None) -> None:
+    """Raise HwsearchError where no device could run the space's reference as the space wants it run."""
+    for gpu in space.gpus:
+        jobs_of(space, gpu, space.reference, backend)
 
 
 def _digest(space: str, backend: str | None) -> str:

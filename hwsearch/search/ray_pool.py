@@ -123,7 +123,7 @@ class Pool:
         os.chdir("/")
         import ray
 
-        self._ray = ray
+        self._ray: Any = ray
         try:
             ray.init(
                 address=address, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False
@@ -223,7 +223,7 @@ class Pool:
             self._notices.append(f"{where}: offers {PREFIX}{gpu}, but Ray sees no GPU there; it is not asked")
             self._refused[node["NodeID"], gpu] += 1
             return
-        actor = (
+        actor: Any = (
             self._ray.remote(self._worker)
             .options(
                 num_cpus=0,

@@ -97,6 +97,11 @@ def test_what_spoils_a_measurement_stands_in_the_table(
     assert "TAINTED     thermal slowdown for 3 ms (3 tries, the last is shown)" in text
     assert "note        no CUDA graph, run eagerly: it waits" in text
     assert "NVML failed" in text and "energy" not in text and "host " not in text
+    t4_at_hand({**ROW, "joules": None})
+    assert [line.split() for line in measured(capsys, "--energy").splitlines() if "energy" in line] == [
+        ["energy", "-", "-"],
+        ["energy", "a", "token", "-", "-"],
+    ]
 
 
 def test_training_runs_as_the_training_loop_does(t4_at_hand: Any, capsys: pytest.CaptureFixture[str]) -> None:

@@ -84,6 +84,7 @@ def fake_nvml(card: dict[str, Any], broken: bool = False) -> ModuleType:
         "nvmlSystemGetDriverVersion": lambda: b"580.1",
         "nvmlDeviceGetName": lambda handle: known("name"),
         "nvmlDeviceGetUUID": lambda handle: known("uuid"),
+        "nvmlDeviceGetIndex": lambda handle: known("index"),
         "nvmlDeviceGetClockInfo": lambda handle, kind: known("clocks")[kind],
         "nvmlDeviceGetTemperature": lambda handle, sensor: known("celsius"),
         "nvmlDeviceGetPowerUsage": lambda handle: known("milliwatts"),

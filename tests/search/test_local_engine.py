@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from pathlib import Path
 
 import pytest
 
@@ -130,12 +129,3 @@ def test_a_basket_without_any_device_at_hand_is_one_message(monkeypatch: pytest.
     assert local_devices(["l4", "cpu"]) == [Device("cpu", "cpu")]
     with pytest.raises(HwsearchError, match=r"any GPU of the basket \(h200-sxm, l4\); what is at hand: cpu"):
         local_devices(["h200-sxm", "l4"])
-
-
-def test_a_cpu_measures_for_real(tmp_path: Path) -> None:
-    engine = LocalEngine(local_devices(["cpu"]))
-    engine.submit(7, "cpu", JOB)
-    answer = engine.next(timeout_s=300)
-    engine.close()
-    assert answer is not None and answer.ticket == 7 and answer.row is not None
-    assert answer.row["gpu"] == "cpu" and answer.row["key"] == JOB.key and answer.row["p50_s"] > 0

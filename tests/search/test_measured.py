@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,19 @@ from fake_engine import FakeEngine, Killed, seconds_of
 from optuna.trial import TrialState
 
 from hwsearch.errors import HwsearchError
+from hwsearch.gpu.cpu import measure_cpu
 from hwsearch.measure.failure import CRASH, OUT_OF_MEMORY, Failure
 from hwsearch.measure.job import Job
+from hwsearch.search.contest_score import entrants
 from hwsearch.search.measured import measure_front
 from hwsearch.search.measured_result import MeasuredResult
-from hwsearch.search.measured_study import FAILED_ON
+from hwsearch.search.measured_study import FAILED_ON, measured_so_far
 from hwsearch.search.result import RunResult
 from hwsearch.search.run import run
-from hwsearch.search.run_folder import RunFolder, shape_of_run
+from hwsearch.search.run_folder import RunFolder, kept_cpu, shape_of_run, winners_of_run
 from hwsearch.search.study import open_storage
 from hwsearch.shape import parse_shape
+from hwsearch.shape.notation import shape_yaml
 from hwsearch.space.search_space import load_space
 
 BOTH = ("t4", "l4")
@@ -186,7 +190,7 @@ def test_where_nothing_can_be_measured_the_search_ends(predicted: RunResult) -> 
         warn=warned.append,
     )
     assert result.shapes == [] and len(result.failed) >= 10
-    assert any("no more are tried" in line for line in warned)
+    assert len(warned) == 1 and "no more are tried" in warned[0]
     # All that was measured is the reference, which is one of the space's shapes here.
     assert [winner["shape"] for winner in result.summary()["winners"]] == [str(reference)]
 
@@ -244,6 +248,45 @@ def test_a_study_of_another_backend_is_refused(predicted: RunResult) -> None:
     measure_front(predicted, FakeEngine(BOTH), count=1)
     with pytest.raises(HwsearchError, match="small measured: belongs to another --backend"):
         measure_front(again(predicted), FakeEngine(BOTH), count=1, backend="sdpa")
+
+
+def test_training_goes_on_from_the_measured_front(predicted: RunResult) -> None:
+    assert measured_so_far(again(predicted), None, print) is None
+    result = measure_front(predicted, FakeEngine(BOTH), count=5)
+    found = measured_so_far(again(predicted), None, print)
+    assert found is not None and found.summary() == result.summary()
+    field = entrants(found.answer, 3)
+    measured = {row["shape"]: row for row in result.summary()["shapes"]}
+    assert len(field) == 4 and {str(entrant.shape) for entrant in field} <= set(measured)
+    winner = result.summary()["winners"][0]
+    assert winner["basket_latency_ms"] / 1e3 in [entrant.basket_latency_s for entrant in field]
+
+
+def test_a_cpus_profile_is_kept_by_the_run(small_space: Path, tmp_path: Path) -> None:
+    """So that a process that measures the CPU anew goes on with the same predictions."""
+    cpu, path = measure_cpu(), tmp_path / "run"
+    assert kept_cpu(path) is None
+    space = load_space(str(small_space)).with_gpus(["cpu"], cpu)
+    first = run(space, out=path, trials=3)
+    measure_front(first, FakeEngine(["cpu"]), count=1)
+    kept = kept_cpu(path)
+    assert kept == cpu
+    slower = replace(cpu, bandwidth_bytes_per_s=cpu.bandwidth_bytes_per_s / 2)
+    with pytest.raises(HwsearchError, match="belongs to a run with other GPU profiles"):
+        run(space.with_gpus(["cpu"], slower), out=path, trials=3)
+    idle = FakeEngine(["cpu"])
+    measure_front(run(space.with_gpus(["cpu"], kept), out=path, trials=3), idle, count=1)
+    assert idle.asked == []
+
+
+def test_the_dearest_rung_has_the_winner(predicted: RunResult) -> None:
+    folder, run_path = predicted.folder, str(predicted.folder.path)
+    assert winners_of_run(run_path)[0] == folder.winner(0)
+    measure_front(predicted, FakeEngine(BOTH), count=3)
+    assert winners_of_run(run_path)[0] == folder.measured_winner(0)
+    folder.trained_winner.parent.mkdir()
+    folder.trained_winner.write_text(shape_yaml(parse_shape("L3-h192-a3-i512")))
+    assert shape_of_run(run_path) == parse_shape("L3-h192-a3-i512")
 
 
 def test_a_space_that_is_used_up_ends_early(tmp_path: Path, small_space: Path) -> None:

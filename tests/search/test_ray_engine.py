@@ -301,7 +301,7 @@ TINY_SPACE = """\
 shape:
   num_hidden_layers: {min: 1, max: 4}
   hidden_size: {min: 64, max: 128, step: 64}
-  head_size: 32
+  head_size: 64
   intermediate_size: {min: 64, max: 256, step: 64}
   vocab_size: 512
   max_position_embeddings: 128
@@ -312,7 +312,7 @@ workloads:
 objectives:
   latency: {weight: 1.0}
   quality_prior: {weight: 1.0}
-reference: L2-h64-a2-i128-v512-p128
+reference: L2-h64-a1-i128-v512-p128
 """
 
 
@@ -326,7 +326,7 @@ def test_the_command_measures_the_clusters_cpu(cluster: Any, cli: Cli, tmp_path:
     assert [(row["gpu"], row["source"], row["device"]) for row in rows] == [
         ("cpu", "measured", cpu_name())
     ] * 2
-    assert rows[0]["shape"] == "L2-h64-a2-i128-v512-p128" and all(row["p50_s"] > 0 for row in rows)
+    assert rows[0]["shape"] == "L2-h64-a1-i128-v512-p128" and all(row["p50_s"] > 0 for row in rows)
 
 
 @pytest.mark.parametrize(
