@@ -71,8 +71,9 @@ def _row(rank: int, run: dict[str, Any]) -> list[str]:
 
 def _notes(summary: dict[str, Any], runs: list[dict[str, Any]]) -> list[str]:
     noise, weight = summary["noise"], summary["loss_weight"]
+    source = summary.get("latency_source", "predicted")  # contests of earlier versions say none
     notes = [
-        "loss: trained, nats per hidden token of held-out text (15 % hidden); basket ms: predicted;"
+        f"loss: trained, nats per hidden token of held-out text (15 % hidden); basket ms: {source};"
         " the front: no other whole run has less loss and less latency.",
         "score: against the reference after the same tokens, smaller is better: the space's objectives as in"
         f" a predicted run, with {weight:g} x ln(loss) / 0.076 in place of the quality prior (Kaplan's power"

@@ -22,7 +22,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from optuna.distributions import BaseDistribution
 from optuna.exceptions import OptunaError
 from optuna.pruners import SuccessiveHalvingPruner
 from optuna.samplers import RandomSampler
@@ -38,11 +37,12 @@ from hwsearch.search.contest_result import ContestResult, State, Trained, write_
 from hwsearch.search.contest_score import Entrant, entrants, loss_weight, past_plateau, score
 from hwsearch.search.contest_time import expected_time
 from hwsearch.search.identity import identity
-from hwsearch.search.parameters import NAMES, candidate_values, distributions, keys
+from hwsearch.search.leases import OWNER
+from hwsearch.search.parameters import as_params
 from hwsearch.search.result import RunResult
 from hwsearch.search.run_folder import RunFolder, claim
-from hwsearch.search.study import OWNER, claimed_storage, is_journal, open_study, without_password
-from hwsearch.shape.table import ShapeTable
+from hwsearch.search.storage_url import is_one_file
+from hwsearch.search.study import cannot_be_written, claimed_storage, open_study
 from hwsearch.space.search_space import SearchSpace
 from hwsearch.training import Recipe
 from hwsearch.training.token_cache import token_cache
@@ -65,9 +65,10 @@ def hold_contest(
     say: Callable[[str], None] = lambda line: None,
     warn: Callable[[str], None] = lambda message: None,
 ) -> ContestResult:
-    """Train the reference and `count` shapes of a finished predicted run; its folder gets the answer.
+    """Train the reference and `count` shapes of a finished run's front; its folder gets the answer.
 
     Args:
+        predicted: or what was measured of it, whose latencies and front are then measured ones.
         recipe: of one phase, kept after every eighth of its steps (`contest_recipe`); its learning rate is
             the reference's.
         data, tokenizer: as for `train`.
@@ -123,7 +124,7 @@ def hold_contest(
                 unigram_loss=unigram_loss(text),
                 weight=loss_weight(predicted),
                 owner=f"{platform.node()}:{folder.path.resolve()}",
-                alone=storage is None or is_journal(storage),
+                alone=storage is None or is_one_file(storage),
                 report=report,
                 warn=warn,
             )
@@ -135,7 +136,7 @@ def hold_contest(
                 tokens=recipe.phases[0].tokens,
                 unigram_loss=contest.unigram_loss,
                 weight=contest.weight,
-                conditions=conditions,
+                conditions={**conditions, "latency_source": predicted.source},
             )
             write_contest(result)
         except OSError as error:
@@ -143,8 +144,7 @@ def hold_contest(
                 f"{folder.path}: cannot write: {error.strerror or error}; finished runs are kept"
             ) from error
         except OptunaError as error:
-            reason = without_password(str(error)).partition("\n")[0] or type(error).__name__
-            raise HwsearchError(f"the study cannot be written: {reason}; finished runs are kept") from error
+            raise cannot_be_written(error, "finished runs are kept") from error
     return result
 
 
@@ -223,7 +223,7 @@ class _Contest:
 
     def _begin(self, entrant: Entrant, seed: int) -> FrozenTrial:
         """A running trial, all of it in one write: a kill leaves none without its shape."""
-        params = _params(entrant, self.space)
+        params = as_params(entrant.shape, self.space.file.shape)
         facts = {
             "shape": str(entrant.shape),
             SHAPE_HASH: entrant.shape.hash(),
@@ -341,12 +341,3 @@ def _steps(recipe: Recipe) -> int:
 def _losses(trial: FrozenTrial) -> dict[int, float]:
     """Held-out loss by steps done, as far as the study knows."""
     return {int(step): loss for step, loss in trial.user_attrs.get(LOSSES, {}).items()}
-
-
-def _params(entrant: Entrant, space: SearchSpace) -> dict[str, tuple[int, BaseDistribution]]:
-    """The shape as a trial's parameters; none for a reference that the space does not hold."""
-    values = dict(zip(NAMES, keys(ShapeTable.of([entrant.shape]))[0], strict=True))
-    found = distributions(candidate_values(space.file.shape))
-    if not all(values[name] in all_of for name, all_of in candidate_values(space.file.shape).items()):
-        return {}
-    return {name: (values[name], distribution) for name, distribution in found.items()}

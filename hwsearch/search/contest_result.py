@@ -156,7 +156,7 @@ def write_contest(result: ContestResult) -> None:
     write_whole(folder.trained_table, frame.to_csv(index=False))
     winner = result.winner.entrant.shape
     title = f"# {winner}, the best of {len(result.ranked)} after {result.tokens:,} tokens\n"
-    write_whole(folder.trained / "shape.yaml", title + shape_yaml(winner))
+    write_whole(folder.trained_winner, title + shape_yaml(winner))
     write_whole(folder.trained_summary, json.dumps(summary, indent=1) + "\n")
 
 
