@@ -67,7 +67,8 @@ def accuracy_line(summary: Summary, gpu: str) -> str:
         text += f"; order {found['order']:+.2f}"
     if found["equal_order"] is None:
         return f"{text}; no two are of equal size."
-    return f"{text}, at equal size {found['equal_order']:+.2f} ({found['equal_pairs']} pairs)."
+    pairs = "1 pair" if found["equal_pairs"] == 1 else f"{found['equal_pairs']} pairs"
+    return f"{text}, at equal size {found['equal_order']:+.2f} ({pairs})."
 
 
 def failures(summary: Summary) -> list[str]:
