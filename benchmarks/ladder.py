@@ -59,8 +59,8 @@ HEAD = """# Measured search: the ladder against Optuna's samplers
 
 Shares of the true front's hypervolume, judged by true times; the reference point lies a tenth of the front's
 span beyond its worst values. Two objectives: latency, and parameters outside the embedding (synthetic: the
-quality prior). A measurement has 5 % noise (deviation of ln), of which the ladder is told; on the CPU it is one
-of the shape's own rounds, and the truth their median. Nobody measures a shape twice.
+quality prior). A measurement has 5 % noise (deviation of ln), of which the ladder is told; on the CPU it is
+one of the shape's own rounds, and the truth their median. Nobody measures a shape twice.
 
 - **believed**: of the measured shapes only those count that the method takes for its front: the ladder by the
   times that it believes, the others by what they measured. A shape that noise hides is lost.
@@ -68,8 +68,8 @@ of the shape's own rounds, and the truth their median. Nobody measures a shape t
 
 `oracle` takes the true front, what covers most of it first; `prediction alone` the predicted front in that
 order. Optuna's samplers draw width, depth, heads and the like; the nearest new shape takes the draw's place.
-What was chosen by trying was tried on HW-GPT-Bench's A100 and V100, which are not among the devices below; the
-constants behind the predictions know none of these tables, but for the host time of eager kernels in timm's.
+What was chosen by trying was tried on HW-GPT-Bench's A100 and V100, which are not among the devices below;
+the constants behind the predictions know none of these tables, but for timm's host time of eager kernels.
 """
 LEARNING = (
     hwsearch.regression.covariance,
