@@ -103,14 +103,15 @@ class Cache:
     def __init__(self, path: Path) -> None:
         self.path = path
         lines = path.read_text().splitlines() if path.exists() else []
-        self.runs = [json.loads(line) for line in lines]
+        # A run that was killed may have left half a line.
+        self.runs = [json.loads(line) for line in lines if line.endswith("}")]
 
     def scores(self, problem: str, method: str, seed: int) -> list[Score]:
         """Of the longest run that is there."""
         asked = {"problem": problem, "method": method, "seed": seed, "version": version_of(method)}
         found = [run for run in self.runs if asked.items() <= run.items()]
-        longest = max(found, key=lambda run: run["measurements"], default={"scores": []})
-        return [Score(**score) for score in longest["scores"]]
+        longest = max(found, key=lambda run: int(run["measurements"]), default=None)
+        return [Score(**score) for score in longest["scores"]] if longest else []
 
     def measured(self, problem: str, method: str, seed: int) -> int:
         asked = {"problem": problem, "method": method, "seed": seed, "version": version_of(method)}

@@ -63,7 +63,7 @@ class Problem:
     @cached_property
     def losses(self) -> Floats:
         """The truth, [N, 2]."""
-        return np.c_[self.true_s, self.exact]
+        return np.asarray(np.c_[self.true_s, self.exact])
 
     @cached_property
     def coverage(self) -> Coverage:
