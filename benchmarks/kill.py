@@ -65,7 +65,7 @@ class Runs:
     storage: str
     server: Postgres | None
     chance: random.Random
-    count: int = SHAPES_AT_ONCE
+    count: int
     processes: list[subprocess.Popen[str]] = field(default_factory=list)
     kills: Counter[str] = field(default_factory=Counter)
     refusals: list[str] = field(default_factory=list)
@@ -156,7 +156,8 @@ def survive(storage: str, kills: int, coordinators: int, seed: int) -> dict[str,
         folder = Path(held.enter_context(tempfile.TemporaryDirectory()))
         (folder / "small.yaml").write_text(SPACE)
         server = held.enter_context(postgres_server()) if storage == "postgresql" else None
-        runs = Runs(folder, server.url() if server else "", server, random.Random(seed))
+        count = SHAPES_AT_ONCE + 2 * coordinators
+        runs = Runs(folder, server.url() if server else "", server, random.Random(seed), count)
         begun = time.monotonic()
         runs.processes = [runs.start(place) for place in range(coordinators if server else 1)]
         try:
@@ -175,9 +176,8 @@ def survive(storage: str, kills: int, coordinators: int, seed: int) -> dict[str,
         study = optuna.load_study(study_name="small measured", storage=open_storage(url))
         found = check(study.trials, runs.rows(), (folder / "device.log").read_text().splitlines())
         assert runs.kills["worker"] >= found["failed shapes"]
-        strange = [
-            line for line in runs.refusals if "killed by SIGKILL" not in line and "SIGKILL" not in line
-        ]
+        # A reference whose worker was killed ends its run; the next one measures it again.
+        strange = [line for line in runs.refusals if "SIGKILL" not in line]
         assert not strange, strange
         return {**runs.kills, **found, "refusals": len(runs.refusals), "s": time.monotonic() - begun}
 
@@ -197,9 +197,8 @@ def check(trials: list[FrozenTrial], rows: list[dict[str, Any]], device_log: lis
         seconds.setdefault(row["shape_hash"], {})[row["gpu"]] = row["p50_s"]
     whole = {shape: found for shape, found in seconds.items() if len(found) == 2}
     failed = {trial.user_attrs[SHAPE_HASH] for trial in trials if FAILURE in trial.user_attrs}
-    assert set(shapes) <= set(whole) and set(whole) <= {*shapes, *failed}, (
-        "a finished measurement is not in the study, or one that is not"
-    )
+    assert set(whole) <= {*shapes, *failed}, "a finished measurement is not in the study"
+    assert set(shapes) <= set(whole), "the study holds what was not measured"
     for trial in complete:
         told, found = trial.user_attrs["measured_s"], whole[trial.user_attrs[SHAPE_HASH]]
         assert told.keys() == found.keys() and all(abs(told[g] / found[g] - 1) < 1e-9 for g in found), (

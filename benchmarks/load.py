@@ -78,7 +78,7 @@ def grow(url: str, trials: int) -> None:
 
 def copy_lines(journal: Path, new: range) -> None:
     """Lines such as Optuna writes for a trial, for further ones."""
-    first = []
+    first: list[dict[str, Any]] = []
     for line in journal.read_text().splitlines():
         record = json.loads(line)
         if record.get("trial_id") == 0 or (record["op_code"] == JournalOperation.CREATE_TRIAL and not first):

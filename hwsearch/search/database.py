@@ -115,8 +115,9 @@ class _PatientStorage(RDBStorage):
 
     def _pause(self, error: Exception) -> None:
         """Raise StorageInternalError for what waiting does not mend, or has not mended."""
-        reason, now = reason_of(error), time.monotonic()
-        if not _is_away(error):
+        away = _connection_error(error)
+        reason, now = reason_of(away or error), time.monotonic()
+        if away is None:
             raise StorageInternalError(reason) from error
         if self._away_since is None:
             self._away_since = now
@@ -126,14 +127,12 @@ class _PatientStorage(RDBStorage):
         time.sleep(PAUSE_S)
 
 
-def _is_away(error: BaseException | None) -> bool:
-    """Whether the connection is at the bottom of it, not what was asked; errors that were raised while one
-    was handled count too."""
-    while error is not None:
-        if isinstance(error, (InterfaceError, OperationalError)):
-            return True
+def _connection_error(error: BaseException | None) -> BaseException | None:
+    """What shows that the connection is to blame, not what was asked; errors that were raised while one was
+    handled count too."""
+    while error is not None and not isinstance(error, (InterfaceError, OperationalError)):
         error = error.__cause__ or error.__context__
-    return False
+    return error
 
 
 def _patient(name: str) -> Callable[..., Any]:

@@ -266,7 +266,10 @@ class ValidSampler(_WholeShapeSampler):
         return params_of(self._random_valid(proposed) if key is None else key, search_space)
 
     def _explored(self, study: Study, trial: FrozenTrial, proposed: set[Key]) -> Key | None:
-        params = self._inner.sample_relative(study, trial, self._distributions)
+        try:
+            params = self._inner.sample_relative(study, trial, self._distributions)
+        except (TypeError, ValueError):  # somebody has written what is no shape to the study
+            return None
         # Fewer parameters come back while the inner sampler is in its random start-up phase.
         key = key_of(params, self._values)
         return None if key is None else self._nearest_valid(key, proposed)

@@ -49,8 +49,8 @@ def test_no_driver_tells_a_password(url: str) -> None:
 
 
 def test_what_a_driver_takes_for_a_host_is_hidden() -> None:
-    said = 'could not translate host name "ss@host" or port "w0rd" to an address'
-    assert "ss@" not in without_password_of("postgresql://me:pass@ss@host/db", said).replace("***", "")
+    said = 'could not translate host name "part@host" or port "w0rd" to an address'
+    assert "part@" not in without_password_of("postgresql://me:first@part@host/db", said)
     assert "w0rd" not in without_password_of("postgresql://me:w0rd/db", said)
     assert without_password_of("postgresql://host:5432/db", "port 5432 refused") == "port 5432 refused"
     assert "s p" not in without_password_of("postgresql://me:s%20pace@host/db", "login 's pace' failed")
