@@ -22,16 +22,26 @@ import sys
 import time
 import warnings
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import optuna
 from ladder_methods import METHODS, Score
-from ladder_problems import Problem, cpu_problem, hwgpt_problem, synthetic_problem, timm_problem
+from ladder_problems import (
+    Problem,
+    cpu_problem,
+    hwgpt_problem,
+    synthetic_problem,
+    timm_problem,
+    unexplained,
+)
 
 import hwsearch.regression.covariance
 import hwsearch.search.hypervolume
 import hwsearch.search.ladder
 import hwsearch.search.residual
+from hwsearch.kernels.cpu_name import cpu_name
 
 REPORTED = [
     *(f"hwgpt-{space}-{device}" for device in ("h100", "rtx2080") for space in "sl"),
@@ -40,13 +50,26 @@ REPORTED = [
     "timm-RTX3090",
     "timm-RTXPRO6000-MaxQ",
 ]
-# Everything in the ladder that was chosen by trying was tried on these.
-TUNED_ON = ["hwgpt-m-a100", "hwgpt-m-v100"]
 OURS = ("ladder",)
 WORTH = 30
 PRINTED = (10, 25, 50, 100)
 HEAD = """# Measured search: the ladder against Optuna's samplers
 
+`python benchmarks/ladder.py --data DIR`; runs in `results/ladder.jsonl`. {machine}
+
+Shares of the true front's hypervolume, judged by true times; the reference point lies a tenth of the front's
+span beyond its worst values. Two objectives: latency, and parameters outside the embedding (synthetic: the
+quality prior). A measurement has 5 % noise (deviation of ln), of which the ladder is told; on the CPU it is
+one of the shape's own rounds, and the truth their median. Nobody measures a shape twice.
+
+- **believed**: of the measured shapes only those count that the method takes for its front: the ladder by the
+  times that it believes, the others by what they measured. A shape that noise hides is lost.
+- **measured**: all measured shapes count, as where samplers are compared without noise.
+
+`oracle` takes the true front, what covers most of it first; `prediction alone` the predicted front in that
+order. Optuna's samplers draw width, depth, heads and the like; the nearest new shape takes the draw's place.
+What was chosen by trying was tried on HW-GPT-Bench's A100 and V100, which are not among the devices below;
+the constants behind the predictions know none of these tables, but for timm's host time of eager kernels.
 """
 LEARNING = (
     hwsearch.regression.covariance,
@@ -80,14 +103,15 @@ class Cache:
     def __init__(self, path: Path) -> None:
         self.path = path
         lines = path.read_text().splitlines() if path.exists() else []
-        self.runs = [json.loads(line) for line in lines]
+        # A run that was killed may have left half a line.
+        self.runs = [json.loads(line) for line in lines if line.endswith("}")]
 
     def scores(self, problem: str, method: str, seed: int) -> list[Score]:
         """Of the longest run that is there."""
         asked = {"problem": problem, "method": method, "seed": seed, "version": version_of(method)}
         found = [run for run in self.runs if asked.items() <= run.items()]
-        longest = max(found, key=lambda run: run["measurements"], default={"scores": []})
-        return [Score(**score) for score in longest["scores"]]
+        longest = max(found, key=lambda run: int(run["measurements"]), default=None)
+        return [Score(**score) for score in longest["scores"]] if longest else []
 
     def measured(self, problem: str, method: str, seed: int) -> int:
         asked = {"problem": problem, "method": method, "seed": seed, "version": version_of(method)}
@@ -139,12 +163,14 @@ def main() -> None:
     names, methods = arguments.problems.split(","), arguments.methods.split(",")
     if not arguments.print:
         run_all(cache, names, methods, arguments.seeds, arguments.measurements, arguments.data)
-    print_report(cache, [name for name in names if any(run["problem"] == name for run in cache.runs)])
+    names = [name for name in names if any(run["problem"] == name for run in cache.runs)]
+    print_report(cache, names)
+    print_scatter(names, arguments.data)
 
 
 def print_report(cache: Cache, names: list[str]) -> None:
     """Markdown tables of what the cache holds."""
-    print(HEAD)
+    print(HEAD.format(machine=_machine()))
     for title, count in (
         ("Believed to be the front, of what was measured", "believed"),
         ("All that was measured", "measured"),
@@ -166,6 +192,27 @@ def print_report(cache: Cache, names: list[str]) -> None:
         if goal:
             found = [reached(shares(cache, name, peer, "believed"), statistics.mean(goal)) for peer in peers]
             print(f"| {name} | {statistics.mean(goal):.3f} | " + " | ".join(found) + " |")
+
+
+def print_scatter(names: list[str], data: Path) -> None:
+    """What of HW-GPT-Bench's times nothing explains."""
+    print("\n## How far the tables themselves scatter\n")
+    print(
+        "Deviation of ln(time) that a model fitted to the whole table leaves, its mean on the true front, and"
+    )
+    print("the deviation of ln(measured / predicted) before anything is learned.\n")
+    print("| device | left, all rows | left, mean on the front | prediction |")
+    print("|---|---|---|---|")
+    for name in names:
+        if name.startswith("hwgpt"):
+            _, space, device = name.split("-")
+            every, front, predicted = unexplained(data, space, device)
+            print(f"| {name} | {every:.3f} | {front:+.3f} | {predicted:.3f} |")
+
+
+def _machine() -> str:
+    today = datetime.now(UTC).date()
+    return f"{today}, {cpu_name()}, one thread; numpy {np.__version__}, optuna {optuna.__version__}."
 
 
 def print_method(cache: Cache, name: str, method: str, count: str) -> None:

@@ -93,6 +93,16 @@ def prediction(problem: Problem, seed: int, count: int) -> Iterator[Score]:
     yield from _scores(problem, ((row, problem.measure(row, generator)) for row in order))
 
 
+def oracle(problem: Problem, seed: int, count: int) -> Iterator[Score]:
+    """The true front, what covers most of it first: what nobody can know."""
+    front = front_rows(problem.losses)
+    order = front[most_covering_first(problem.losses[front], count)]
+    for number in CHECKPOINTS:
+        if number <= count:
+            share = problem.share(order[:number])
+            yield Score(number, share, share)
+
+
 def optuna_method(sampler: Callable[[int], BaseSampler]) -> Method:
     def run(problem: Problem, seed: int, count: int) -> Iterator[Score]:
         inner = NearestNew(sampler(seed), problem)
@@ -113,6 +123,7 @@ def optuna_method(sampler: Callable[[int], BaseSampler]) -> Method:
 
 
 METHODS: dict[str, Method] = {
+    "oracle": oracle,
     "ladder": ladder,
     "prediction alone": prediction,
     "tpe": optuna_method(lambda seed: TPESampler(seed=seed, multivariate=True)),

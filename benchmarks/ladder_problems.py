@@ -11,6 +11,7 @@ was fitted, among others. Parameters are those outside the embedding.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -62,7 +63,7 @@ class Problem:
     @cached_property
     def losses(self) -> Floats:
         """The truth, [N, 2]."""
-        return np.c_[self.true_s, self.exact]
+        return np.asarray(np.c_[self.true_s, self.exact])
 
     @cached_property
     def coverage(self) -> Coverage:
@@ -101,6 +102,29 @@ def hwgpt_problem(folder: Path, space: str, device: str) -> Problem:
         table[f"lat_ms_{device}"].to_numpy() / 1e3,
         -table["weights"].to_numpy(dtype=float),
     )
+
+
+def unexplained(folder: Path, space: str, device: str) -> tuple[float, float, float]:
+    """How far the table's times scatter about a model that has every freedom a forward could need.
+
+    Least squares of ln(time) on how many layers have which heads and which ratio, apart for every width,
+    depth and bias. Its deviation over all rows, its mean on the true front, and the prediction's deviation.
+    """
+    table = hwgpt.all_shapes(folder)
+    table = table[table["space"] == space].reset_index(drop=True)
+    heads = table["heads"].str.split("-")
+    kinds = sorted(set(itertools.chain.from_iterable(heads)))
+    counts = [heads.map(lambda row, kind=kind: row.count(kind)) for kind in kinds]
+    counts += [table["mlp_ratio"].str.count(ratio) for ratio in "234"]
+    columns = np.stack([np.ones(len(table)), *counts], axis=1)
+    logs = np.log(table[f"lat_ms_{device}"].to_numpy())
+    left = np.empty(len(table))
+    for rows in table.groupby(["hidden", "layers", "bias"]).indices.values():
+        found = np.linalg.lstsq(columns[rows], logs[rows], rcond=None)[0]
+        left[rows] = logs[rows] - columns[rows] @ found
+    problem = hwgpt_problem(folder, space, device)
+    error = np.log(problem.true_s / problem.predicted_s)
+    return float(left.std()), float(left[front_rows(problem.losses)].mean()), float(error.std())
 
 
 def timm_problem(folder: Path, device: str) -> Problem:

@@ -50,6 +50,11 @@ def origins(summary: Summary) -> list[str]:
     lines = [f"Measured on {gpu}: {device}." for gpu, device in summary["devices"].items()]
     if predicted := [gpu["name"] for gpu in summary["gpus"] if gpu["source"] != "measured"]:
         lines.append(f"No device measured {', '.join(predicted)}: predicted there.")
+    if disturbed := sum(bool(row["taint"]) for row in summary["shapes"]):
+        lines.append(
+            f"{disturbed} of {len(summary['shapes'])} shapes (!) were disturbed as they were measured, three"
+            " times over: do not trust a gain that they show."
+        )
     if summary["exhausted"]:
         lines.append("No shape that is left promises anything more.")
     return [*lines, "x is the reference's latency over the shape's."]
@@ -67,7 +72,8 @@ def accuracy_line(summary: Summary, gpu: str) -> str:
         text += f"; order {found['order']:+.2f}"
     if found["equal_order"] is None:
         return f"{text}; no two are of equal size."
-    return f"{text}, at equal size {found['equal_order']:+.2f} ({found['equal_pairs']} pairs)."
+    pairs = "1 pair" if found["equal_pairs"] == 1 else f"{found['equal_pairs']} pairs"
+    return f"{text}, at equal size {found['equal_order']:+.2f} ({pairs})."
 
 
 def failures(summary: Summary) -> list[str]:
@@ -144,8 +150,7 @@ def _remarks(summary: Summary) -> list[str]:
     if disturbed := [row for row in shapes if row["taint"]]:
         first = next(iter(disturbed[0]["taint"].values()))
         remarks.append(
-            f"! disturbed as it was measured, three times over: {len(disturbed)} of {len(shapes)}; the first:"
-            f" {first}. All are in measured.csv."
+            f"! disturbed as it was measured; the first: {first}. All {len(disturbed)} are in measured.csv."
         )
     if len(shapes) > ROWS_SHOWN + 1:
         remarks.append(f"{len(shapes) - ROWS_SHOWN - 1:,} more shapes are in measured.csv.")

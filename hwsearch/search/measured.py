@@ -30,7 +30,7 @@ from hwsearch.search.engine import Engine
 from hwsearch.search.identity import identity, sources
 from hwsearch.search.leases import Leases
 from hwsearch.search.measured_result import MeasuredResult, write_measured
-from hwsearch.search.measured_study import study_name
+from hwsearch.search.measured_study import study_name, with_all_shapes
 from hwsearch.search.measurements import Measurements
 from hwsearch.search.objectives import objectives
 from hwsearch.search.result import RunResult
@@ -63,6 +63,7 @@ def measure_front(
     Raises HwsearchError for a study of other conditions, where the reference cannot be measured, where no
     device is left, and for a full disk; KeyboardInterrupt after Ctrl-C. What was measured is kept.
     """
+    predicted = with_all_shapes(predicted)
     space = predicted.space
     with ExitStack() as held:
         folder = held.enter_context(claim(predicted.folder.path, {}))

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import optuna
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from hwsearch.search.candidates import price
 from hwsearch.search.leases import FAILURE, SHAPE_HASH
 from hwsearch.search.measured_result import FailedShape, MeasuredResult
 from hwsearch.search.measured_shape import MeasuredShape
+from hwsearch.search.objectives import limits
 from hwsearch.search.parameters import Key, candidate_values, key_of, keys
 from hwsearch.search.result import RunResult
 from hwsearch.search.study import claimed_storage
 from hwsearch.shape import EncoderShape
 from hwsearch.shape.table import ShapeTable
+from hwsearch.space.search_space import LARGEST_GRID, valid_shapes
 
 FAILED_ON = "failed_on"
 
@@ -48,6 +52,18 @@ class Shapes:
     def _row_of(self, shape: EncoderShape) -> int | None:
         row = self._rows.get(keys(ShapeTable.of([shape]))[0])
         return row if row is not None and self._candidates.shape(row) == shape else None
+
+
+def with_all_shapes(predicted: RunResult) -> RunResult:
+    """The run with every valid shape among its candidates, those too that are predicted to break a limit:
+    what is measured decides. Unchanged where the space is too large to be enumerated."""
+    space = predicted.space
+    limited = limits(space, predicted.reference, predicted.reference)
+    removed = any(each.removed for each in predicted.removals if each.constraint in limited)
+    if space.size > LARGEST_GRID or not removed:
+        return predicted
+    shapes, _ = valid_shapes(space)
+    return replace(predicted, candidates=price(space, shapes))
 
 
 def study_name(space: str) -> str:
@@ -91,4 +107,5 @@ def measured_so_far(
     with claimed_storage(storage or str(predicted.folder.journal), warn) as store:
         if name not in optuna.get_all_study_names(store):
             return None
-        return read_study(predicted, Shapes(predicted), optuna.load_study(study_name=name, storage=store))
+        found = with_all_shapes(predicted)
+        return read_study(found, Shapes(found), optuna.load_study(study_name=name, storage=store))

@@ -16,6 +16,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from hwsearch.errors import HwsearchError
+from hwsearch.gpu.visible import PREFIX
 from hwsearch.measure.child import Child
 from hwsearch.measure.failure import Failure
 from hwsearch.measure.job import Job
@@ -127,7 +128,9 @@ class RayEngine:
 
     def _why_none(self, where: str, gpus: Sequence[str]) -> str:
         offered: Any = self._child.call("offered", timeout=SLACK_SECONDS)
-        counts = ", ".join(f"hw:{gpu} x{count}" for gpu, count in offered.items()) if offered else ""
+        if isinstance(offered, Failure):
+            return f"--ray-address {where}: the Ray cluster fails: {offered}"
+        counts = ", ".join(f"{PREFIX}{gpu} x{count}" for gpu, count in offered.items())
         return (
             f"--ray-address {where}: the cluster can measure none of {', '.join(gpus)};"
             f" its nodes offer {counts or 'nothing that hwsearch knows'}. Start a node with"

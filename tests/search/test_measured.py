@@ -289,6 +289,20 @@ def test_the_dearest_rung_has_the_winner(predicted: RunResult) -> None:
     assert shape_of_run(run_path) == parse_shape("L3-h192-a3-i512")
 
 
+def test_a_measurement_decides_about_a_limit(small_space: Path, tmp_path: Path) -> None:
+    """The devices are some four times as fast as predicted; the limit leaves little of the prediction."""
+    path = tmp_path / "limited.yaml"
+    path.write_text(f"{small_space.read_text()}limits: {{latency_ms: {{t4: 0.9}}}}\n")
+    predicted = run(load_space(str(path)), out=tmp_path / "limited")
+    result = measure_front(predicted, FakeEngine(BOTH), count=12)
+    assert len(result.shapes) == 12 > len(predicted.candidates)
+    limited = {str(shape.shape) for shape in result.shapes if 1e3 * shape.on["t4"].slowest_s > 0.9}
+    assert not limited & {winner["shape"] for winner in result.summary()["winners"]}
+    assert len(result.answer.front) > 2
+    found = measured_so_far(predicted, None, print)
+    assert found is not None and found.summary() == result.summary()
+
+
 def test_a_space_that_is_used_up_ends_early(tmp_path: Path, small_space: Path) -> None:
     text = (
         small_space.read_text().replace("max: 9", "max: 4").replace("{min: 128, max: 320, step: 64}", "[192]")
