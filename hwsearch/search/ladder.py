@@ -30,7 +30,7 @@ LARGEST_PRODUCT = 40_000_000  # candidates x draws x boxes of one proposal
 MOST_FITTED = 250  # measurements, the first ones, that the regression's constants are fitted to
 # A gain below this share of what a front can dominate is none.
 NO_GAIN = 1e-9
-TINY = 1e-12  # in place of 0 in a denominator
+DEVIATIONS = (0.25, 0.5, 1.0, 2.0, 4.0)  # steps in which a time is imagined better than believed
 
 
 class Ladder:
@@ -102,13 +102,18 @@ class Ladder:
         mean, deviation = self.learn(measured).at(rows)
         predicted = self._predicted_s[:, rows]
         believed = self._losses_of(predicted * np.exp(mean), rows)
-        better = self._losses_of(predicted * np.exp(mean - deviation), rows)
         scale = Scale.of(believed)
-        lacking = -headroom(scale.unit(believed), scale.front)
-        with np.errstate(invalid="ignore"):  # infinite losses lack everything and win nothing
-            won = np.nan_to_num(lacking + headroom(scale.unit(better), scale.front))
-        deviations = np.where(lacking > 0, lacking / np.maximum(won, TINY), 0.0)
-        return rows[np.argsort(deviations, kind="stable")[:SHORTLIST]]
+        steps = np.full(len(rows), len(DEVIATIONS))
+        within = np.arange(len(rows))
+        for step in reversed(range(len(DEVIATIONS))):
+            better = predicted[:, within] * np.exp(mean[:, within] - DEVIATIONS[step] * deviation[:, within])
+            reached = headroom(scale.unit(self._losses_of(better, rows[within])), scale.front) > 0
+            within = within[reached]
+            steps[within] = step
+        steps[front_rows(believed)] = -1
+        # Of equals whichever: in the order of their rows they would all lie on one end of the front.
+        order = np.lexsort((np.random.default_rng(0).permutation(len(rows)), steps))
+        return rows[order[:SHORTLIST]]
 
     def _gains(self, residuals: Residuals, candidates: Rows, counted: Rows) -> Floats:
         """Expected growth of what the counted rows dominate, for each candidate, [M]."""
