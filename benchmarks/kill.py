@@ -30,8 +30,8 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 from postgres_server import Postgres, postgres_server
 
-from hwsearch.search.leases import FAILURE, LOST_BY, SHAPE_HASH
-from hwsearch.search.study import open_storage
+from hwsearch.search.storage.leases import FAILURE, LOST_BY, SHAPE_HASH
+from hwsearch.search.storage.study import open_storage
 
 HERE = Path(__file__).parent
 SPACE = """\

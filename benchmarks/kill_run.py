@@ -15,8 +15,8 @@ from hwsearch.measure.child import Child
 from hwsearch.measure.failure import Failure
 from hwsearch.measure.job import Job
 from hwsearch.measure.row import Row
-from hwsearch.search.local_engine import Device, LocalEngine
-from hwsearch.search.measured import measure_front
+from hwsearch.search.measured.local_engine import Device, LocalEngine
+from hwsearch.search.measured.rung import measure_front
 from hwsearch.search.run import run
 from hwsearch.space.search_space import load_space
 

@@ -38,9 +38,9 @@ from ladder_problems import (
 )
 
 import hwsearch.regression.covariance
-import hwsearch.search.hypervolume
-import hwsearch.search.ladder
-import hwsearch.search.residual
+import hwsearch.search.measured.hypervolume
+import hwsearch.search.measured.ladder
+import hwsearch.search.measured.residual
 from hwsearch.kernels.cpu_name import cpu_name
 
 REPORTED = [
@@ -73,9 +73,9 @@ the constants behind the predictions know none of these tables, but for timm's h
 """
 LEARNING = (
     hwsearch.regression.covariance,
-    hwsearch.search.hypervolume,
-    hwsearch.search.ladder,
-    hwsearch.search.residual,
+    hwsearch.search.measured.hypervolume,
+    hwsearch.search.measured.ladder,
+    hwsearch.search.measured.residual,
 )
 
 

@@ -18,9 +18,9 @@ from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from hwsearch.search.ladder import Ladder
+from hwsearch.search.measured.ladder import Ladder
+from hwsearch.search.measured.residual import Measured
 from hwsearch.search.pareto import front_rows, most_covering_first
-from hwsearch.search.residual import Measured
 
 CHECKPOINTS = (10, 25, 30, 40, 50, 75, 100, 150, 200, 300, 400, 500, 700, 1000)
 

@@ -27,8 +27,8 @@ from hwsearch.cost.distinct import DistinctLayers
 from hwsearch.cost.encoder import encoder_time
 from hwsearch.gpu.catalog import load_gpu
 from hwsearch.regression.covariance import Features
+from hwsearch.search.measured.residual import shape_features, unit_features
 from hwsearch.search.pareto import Coverage, front_rows
-from hwsearch.search.residual import shape_features, unit_features
 from hwsearch.settings import Settings
 from hwsearch.shape.quality_prior import effective_parameters
 from hwsearch.shape.table import ShapeTable

@@ -32,10 +32,10 @@ from optuna.storages.journal._storage import JournalOperation
 from optuna.study import Study
 from postgres_server import postgres_server
 
-from hwsearch.search.leases import Leases
 from hwsearch.search.parameters import NAMES
-from hwsearch.search.storage_url import is_journal, is_one_file
-from hwsearch.search.study import claimed_storage, complete_trials, open_study, tell
+from hwsearch.search.storage.leases import Leases
+from hwsearch.search.storage.study import claimed_storage, complete_trials, open_study, tell
+from hwsearch.search.storage.url import is_journal, is_one_file
 
 STORAGES = ("journal", "sqlite", "postgresql")
 TIMED = 50

@@ -27,8 +27,8 @@ import torch
 from scipy.stats import kendalltau
 
 from hwsearch.kernels.cpu_name import cpu_name
-from hwsearch.search.contest_recipe import STAGES, contest_recipe
-from hwsearch.search.contest_score import spread
+from hwsearch.search.contest.recipe import STAGES, contest_recipe
+from hwsearch.search.contest.score import spread
 from hwsearch.shape import parse_shape
 from hwsearch.shape.parameters import body_parameters
 from hwsearch.training import train

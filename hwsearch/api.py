@@ -26,9 +26,9 @@ from hwsearch.space.search_space import SearchSpace, load_space
 from hwsearch.workload import DEFAULT_WORKLOAD, parse_workload
 
 if TYPE_CHECKING:  # what trains need not be installed
-    from hwsearch.search.contest_result import ContestResult
-    from hwsearch.search.engine import Engine
-    from hwsearch.search.measured_result import MeasuredResult
+    from hwsearch.search.contest.result import ContestResult
+    from hwsearch.search.measured.engine import Engine
+    from hwsearch.search.measured.result import MeasuredResult
 
 EngineName = Literal["local", "ray"]
 
@@ -110,7 +110,7 @@ def run_and_measure(
 
     Raises HwsearchError.
     """
-    from hwsearch.search.measured import check_measurable, measure_front
+    from hwsearch.search.measured.rung import check_measurable, measure_front
 
     if count < 1:
         raise HwsearchError(f"--trials: {count}; accepted: 1 or more")
@@ -131,14 +131,14 @@ def _open_engine(
     name: str, basket: Sequence[str], ray_address: str | None, warn: Callable[[str], None]
 ) -> Engine:
     if name == "ray":
-        from hwsearch.search.ray_engine import RayEngine
+        from hwsearch.search.measured.ray_engine import RayEngine
 
         return RayEngine(basket, ray_address, warn)
     if name != "local":
         raise HwsearchError(f"--engine: {name!r}; accepted: local, ray")
     if ray_address is not None:
         raise HwsearchError("--ray-address: needs --engine ray")
-    from hwsearch.search.local_engine import LocalEngine, local_devices
+    from hwsearch.search.measured.local_engine import LocalEngine, local_devices
 
     return LocalEngine(local_devices(basket))
 
@@ -169,9 +169,9 @@ def run_and_train(
     Raises HwsearchError.
     """
     try:
-        from hwsearch.search.contest import hold_contest
-        from hwsearch.search.contest_recipe import contest_recipe
-        from hwsearch.search.measured_study import measured_so_far
+        from hwsearch.search.contest.contest import hold_contest
+        from hwsearch.search.contest.recipe import contest_recipe
+        from hwsearch.search.measured.study import measured_so_far
     except ModuleNotFoundError as error:
         raise HwsearchError(
             f"--rung train needs the package {error.name}; install it with: pip install 'hwsearch[train]'"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hwsearch.search.candidates import Candidates, Floats
-from hwsearch.search.study import Direction
+from hwsearch.search.storage.study import Direction
 from hwsearch.space.constraints import MEASURES
 from hwsearch.space.schema import Bound
 from hwsearch.space.search_space import SearchSpace

@@ -11,7 +11,6 @@ from optuna.study import Study
 from hwsearch.errors import HwsearchError
 from hwsearch.interrupt import StopOnInterrupt
 from hwsearch.search.candidates import Candidates, Report, price
-from hwsearch.search.leases import Leases
 from hwsearch.search.objectives import Objective, limits, losses, objectives, scores
 from hwsearch.search.parameters import (
     Key,
@@ -24,7 +23,8 @@ from hwsearch.search.parameters import (
 )
 from hwsearch.search.pareto import MOST_HYPERVOLUME_OBJECTIVES, front_rows, most_covering_first
 from hwsearch.search.samplers import FrontSampler, ValidSampler
-from hwsearch.search.study import complete_trials, tell
+from hwsearch.search.storage.leases import Leases
+from hwsearch.search.storage.study import complete_trials, tell
 from hwsearch.space.search_space import Removal, SearchSpace, filter_shapes, valid_shapes
 
 

@@ -17,14 +17,20 @@ from hwsearch.gpu.profile import CPU
 from hwsearch.interrupt import StopOnInterrupt
 from hwsearch.search.candidates import Report, price, silent
 from hwsearch.search.identity import identity
-from hwsearch.search.leases import Leases
 from hwsearch.search.objectives import objectives
 from hwsearch.search.plans import ExplorationPlan, FrontPlan, Session
 from hwsearch.search.result import RunResult
 from hwsearch.search.run_files import write_run
 from hwsearch.search.run_folder import claim, default_path
-from hwsearch.search.storage_url import is_one_file, without_password
-from hwsearch.search.study import cannot_be_written, check_study, claimed_storage, complete_trials, open_study
+from hwsearch.search.storage.leases import Leases
+from hwsearch.search.storage.study import (
+    cannot_be_written,
+    check_study,
+    claimed_storage,
+    complete_trials,
+    open_study,
+)
+from hwsearch.search.storage.url import is_one_file, without_password
 from hwsearch.search.tables_used import tables_used
 from hwsearch.shape.table import ShapeTable
 from hwsearch.space.search_space import LARGEST_GRID, SearchSpace

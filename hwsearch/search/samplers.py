@@ -15,8 +15,8 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from hwsearch.errors import HwsearchError
 from hwsearch.search.candidates import Candidates, Floats, with_latency
-from hwsearch.search.ladder import Ladder
-from hwsearch.search.leases import FAILURE, is_settled
+from hwsearch.search.measured.ladder import Ladder
+from hwsearch.search.measured.residual import Measured, Rows, shape_features
 from hwsearch.search.objectives import limits, objectives
 from hwsearch.search.parameters import (
     Key,
@@ -27,7 +27,7 @@ from hwsearch.search.parameters import (
     params_of,
     shapes_of,
 )
-from hwsearch.search.residual import Measured, Rows, shape_features
+from hwsearch.search.storage.leases import FAILURE, is_settled
 from hwsearch.space.grid import intermediate_sizes, random_shapes
 from hwsearch.space.search_space import SearchSpace, describe_removals, filter_shapes
 

@@ -22,9 +22,9 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from hwsearch.errors import HwsearchError
 from hwsearch.files import make_folder
 from hwsearch.measure.race import FASTER
-from hwsearch.search.journal import claim_journal
-from hwsearch.search.leases import Leases
-from hwsearch.search.study import open_storage
+from hwsearch.search.storage.journal import claim_journal
+from hwsearch.search.storage.leases import Leases
+from hwsearch.search.storage.study import open_storage
 from hwsearch.tuning.kernel import Config
 from hwsearch.tuning.sampler import FAILURE, MEASURED, KernelSampler
 from hwsearch.tuning.tuning_space import TuningSpace

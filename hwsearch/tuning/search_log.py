@@ -9,7 +9,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hwsearch.errors import HwsearchError
 from hwsearch.kernels.tuned import Key
-from hwsearch.search.study import open_storage
+from hwsearch.search.storage.study import open_storage
 from hwsearch.tuning.kernel_study import CHECK_S, COMPILE_S, JOULES, SECONDS, TRIAL_S
 from hwsearch.tuning.sampler import FAILURE
 from hwsearch.tuning.t4_file import Evaluation

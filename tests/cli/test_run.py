@@ -17,7 +17,7 @@ import optuna
 import pandas as pd
 import pytest
 
-from hwsearch.search.study import open_storage
+from hwsearch.search.storage.study import open_storage
 from tests.conftest import SMALL_SPACE, Cli
 
 # Ten aliases a line, seven lines: ten million values.

@@ -9,8 +9,8 @@ import pytest
 
 from hwsearch.errors import HwsearchError
 from hwsearch.report.contest import contest_html, contest_table, read_contest
-from hwsearch.search.contest_result import ContestResult, State, Trained, write_contest
-from hwsearch.search.contest_score import Entrant
+from hwsearch.search.contest.result import ContestResult, State, Trained, write_contest
+from hwsearch.search.contest.score import Entrant
 from hwsearch.search.run_folder import RunFolder
 from hwsearch.shape import parse_shape
 

@@ -14,7 +14,7 @@ from hwsearch.measure.job import Job
 from hwsearch.report.html import write_report
 from hwsearch.report.measured_rung import accuracy_line, failures, measured_table
 from hwsearch.report.summary import Summary, read_measured
-from hwsearch.search.measured import measure_front
+from hwsearch.search.measured.rung import measure_front
 from hwsearch.search.run import run
 from hwsearch.search.run_folder import RunFolder
 from hwsearch.space.search_space import load_space

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection
 from hwsearch.measure.failure import Failure
 from hwsearch.measure.job import Job
 from hwsearch.measure.row import Row, measured_row
-from hwsearch.search.engine import DEVICE_GONE, Answer
+from hwsearch.search.measured.engine import DEVICE_GONE, Answer
 from hwsearch.shape.flops import count_flops
 
 Fails = Callable[[str, Job], Failure | None]

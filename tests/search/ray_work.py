@@ -11,7 +11,7 @@ from fake_engine import row_of
 from hwsearch.measure.failure import CRASH, Failure
 from hwsearch.measure.job import Job
 from hwsearch.measure.row import Row
-from hwsearch.search.ray_worker import Worker
+from hwsearch.search.measured.ray_worker import Worker
 
 # What a fake job does is told by its shape's depth; any other depth answers after a moment.
 DIE_ONCE, DIE, HANG_ONCE, RAISE, FAIL, SLOW = 101, 102, 103, 104, 105, 106

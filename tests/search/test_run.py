@@ -12,9 +12,9 @@ import pytest
 
 import hwsearch
 from hwsearch.errors import HwsearchError
-from hwsearch.search.journal import claim_journal
 from hwsearch.search.run import run
-from hwsearch.search.study import open_storage
+from hwsearch.search.storage.journal import claim_journal
+from hwsearch.search.storage.study import open_storage
 from hwsearch.shape import parse_shape
 from hwsearch.shape.parameters import masked_lm_parameters
 from hwsearch.shape.quality_prior import effective_parameters

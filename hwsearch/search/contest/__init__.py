@@ -1,0 +1,1 @@
+"""The third rung: short training runs as a judge of shapes."""

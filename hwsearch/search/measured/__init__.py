@@ -1,0 +1,1 @@
+"""The measured rung: what to measure next, what measures it, what was found."""
