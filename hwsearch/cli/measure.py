@@ -34,10 +34,11 @@ def main(arguments: argparse.Namespace) -> None:
     _check_numbers(arguments)
     if find_spec("torch") is None:
         raise HwsearchError("measure needs the package torch; install it with: pip install 'hwsearch[train]'")
-    out = Path(arguments.out) if arguments.out else None
+    out = None if arguments.out is None else Path(arguments.out)
     if out is not None:
         require_writable(out)
-    shape, workload = parse_shape(arguments.shape), parse_workload(arguments.workload or DEFAULT_WORKLOAD)
+    asked = DEFAULT_WORKLOAD if arguments.workload is None else arguments.workload
+    shape, workload = parse_shape(arguments.shape), parse_workload(asked)
     here = device_at_hand(arguments.device)
     job = _job(arguments, shape, workload, here)
     limit = _memory_limit(arguments, here) if arguments.largest_batch else None

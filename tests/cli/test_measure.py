@@ -193,6 +193,8 @@ def test_ctrl_c_in_the_search_for_the_largest_batch_keeps_what_was_measured(
         (["--memory", "1"], "--memory is for --largest-batch"),
         (["--workload", "fixed:0x4"], "length 0; accepted: 1 to"),
         (["--out", "."], "cannot write: is a folder"),
+        (["--out", ""], "cannot write: is a folder"),  # of a variable that is not set
+        (["--workload", ""], "workload"),
         (
             ["--device", "cpu", "--backend", "flash3"],
             "backend: 'flash3' cannot be measured; accepted: triton",
