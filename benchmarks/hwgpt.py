@@ -29,22 +29,28 @@ SAME_SIZE = 1.03
 FEWEST, MOST = 5, 200
 
 
-def shapes(folder: Path) -> pd.DataFrame:
-    """A model table, with the group of each shape, its FLOPs, and measured milliseconds by GPU."""
+def all_shapes(folder: Path) -> pd.DataFrame:
+    """A model table, with the parameters outside the embedding and measured milliseconds by GPU."""
     table = pd.read_csv(folder / "hwgptbench" / "latency_30k_archs.csv.gz", dtype={"mlp_ratio": str})
     table = table.rename(columns={"n_layer": "layers", "n_embd": "hidden", "n_head": "heads"})
     ratios = [[int(digit) for digit in text] for text in table["mlp_ratio"]]
     widths = table["hidden"]
     table["ffn"] = ["-".join(str(r * width) for r in row) for row, width in zip(ratios, widths, strict=True)]
-    heads = table["heads"].str.split("-").map(lambda row: sum(map(int, row)))
-    weights = 4 * widths * HEAD_SIZE * heads + 3 * widths**2 * [sum(row) for row in ratios]
+    table["all_heads"] = table["heads"].str.split("-").map(lambda row: sum(map(int, row)))
+    table["all_ratios"] = [sum(row) for row in ratios]
+    table["weights"] = 4 * widths * HEAD_SIZE * table["all_heads"] + 3 * widths**2 * table["all_ratios"]
+    return table.assign(head_dim=HEAD_SIZE, glu=1, causal=1, vocab=VOCABULARY, runtime="graph")
+
+
+def shapes(folder: Path) -> pd.DataFrame:
+    """Those that have others of their size, with the group of each and its FLOPs."""
+    table = all_shapes(folder)
     tokens = table["batch"] * table["seq"]
-    scores = 2 * tokens * table["seq"] * HEAD_SIZE * heads  # causal: half of the pairs
-    table["flops"] = 2 * tokens * (weights + VOCABULARY * widths) + scores
+    scores = 2 * tokens * table["seq"] * HEAD_SIZE * table["all_heads"]  # causal: half of the pairs
+    table["flops"] = 2 * tokens * (table["weights"] + VOCABULARY * table["hidden"]) + scores
     # Sizes that differ by less than 3 % from the group's smallest; borders are powers of 1.03.
     size = np.floor(np.log(table["params"]) / np.log(SAME_SIZE)).astype(int)
     table["group"] = table.groupby(["space", "hidden", size]).ngroup()
-    table = table.assign(head_dim=HEAD_SIZE, glu=1, causal=1, vocab=VOCABULARY, runtime="graph")
     return table[table.groupby("group")["group"].transform("size") >= FEWEST]
 
 

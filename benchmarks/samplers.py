@@ -68,7 +68,9 @@ def shares(problem: Problem, sampler: BaseSampler, trials: int) -> Iterator[tupl
     seen: list[int] = []
     for number in range(1, trials + 1):
         trial = study.ask(distributions(values))
-        row = problem.rows[key_of(trial.params, values)]
+        key = key_of(trial.params, values)
+        assert key is not None
+        row = problem.rows[key]
         seen.append(row)
         study.tell(trial, problem.values[row].tolist())
         if number in CHECKPOINTS:

@@ -1,11 +1,11 @@
 """Do short runs rank shapes as runs of eight times the tokens do? With and without CompleteP.
 
-    python benchmarks/short_runs.py --out DIR [--seeds 2] [--tokens 1048576] [--part 0/2]
+    python benchmarks/short_runs.py --out DIR [--seeds 2] [--tokens 4194304] [--part 0/2]
 
-Trains small shapes on Python's standard library, each for the whole budget and, as a run of its own with its
-own decay, for an eighth of it. Kendall's tau between the ranks by held-out loss, four ways: an eighth into
-the whole run (what pruning sees), a quarter and half way in it, and the eighth as its own run. Beside it the
-same between two seeds of whole runs: no judge agrees with the truth better than the truth with itself.
+Trains small shapes of equal body parameters on Python's standard library, each for the whole budget and, as a
+run of its own with a schedule of its own, for an eighth of it. Kendall's tau between the ranks by held-out
+loss, four ways: the eighth as its own run, and an eighth (what pruning sees), a quarter and half way into the
+whole one. Beside it the same between two seeds: no judge agrees with the truth better than the truth itself.
 
 What is trained stands in DIR/runs.jsonl and is not trained again; a run that was killed goes on from its last
 checkpoint. The tables are of whatever is there. One thread; processes with --part 0/2 and 1/2 share a DIR.
@@ -18,6 +18,7 @@ import itertools
 import json
 import math
 import shutil
+import statistics
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,20 +28,36 @@ from scipy.stats import kendalltau
 
 from hwsearch.kernels.cpu_name import cpu_name
 from hwsearch.search.contest_recipe import STAGES, contest_recipe
+from hwsearch.search.contest_score import spread
 from hwsearch.shape import parse_shape
 from hwsearch.shape.parameters import body_parameters
 from hwsearch.training import train
+from hwsearch.training.token_cache import token_cache
+from hwsearch.training.unigram import unigram_loss
 
-# The first three have the same parameters at depth over width 1:64, 1:24 and 1:8; so have the next three.
+# Chosen before any of them was trained: the same body parameters within 2 %, from wide to deep.
 SHAPES = (
-    "L2-h128-a4-i256", "L4-h96-a3-i160", "L8-h64-a2-i128",
-    "L3-h128-a4-i256", "L6-h96-a3-i160", "L12-h64-a2-i128",
-    "L2-h64-a2-i128", "L4-h64-a2-i128",
+    "L2-h64-a4-i128", "L4-h48-a3-i80", "L1-h96-a6-i160", "L3-h48-a3-i128",
+    "L6-h32-a2-i100", "L2-h48-a3-i224", "L8-h32-a2-i64",
 )  # fmt: skip
-SUFFIX = "-v320-p128"  # with more words so short a run learns their frequencies and nothing else
-BASE = "L4-h64-a2-i128"  # the learning rate was chosen at this one
+SUFFIX = "-v320-p64"  # with more words a run of minutes learns their frequencies and little else
+BASE = "L3-h48-a3-i128"  # the learning rate was chosen at this one
 LEARNING_RATE = 4e-3
-TOKENS_PER_STEP, SEQUENCE_LENGTH = 512, 128
+TOKENS_PER_STEP, SEQUENCE_LENGTH = 512, 64
+
+Way = tuple[bool, int, int]  # CompleteP or not, share of the tokens, eighths of that run
+WAYS: tuple[Way, ...] = tuple(
+    (completep, share, STAGES) for completep in (True, False) for share in (1, STAGES)
+)
+TO_JUDGE = (
+    (1, 1, "1/8x, inside the 1x run"),
+    (1, 2, "1/4x, inside the 1x run"),
+    (1, 4, "1/2x, inside the 1x run"),
+    (1, STAGES, "1x, a run of its own"),
+    (STAGES, 1, "1x, inside the 8x run"),
+    (STAGES, 2, "2x, inside the 8x run"),
+    (STAGES, 4, "4x, inside the 8x run"),
+)
 
 
 @dataclass(frozen=True)
@@ -71,7 +88,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--tokens", type=int, default=1 << 20, help="of a whole run")
+    parser.add_argument("--tokens", type=int, default=1 << 22, help="of a whole run")
     parser.add_argument("--part", default="0/1", metavar="I/N", help="train every N-th case, from I on")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -89,8 +106,8 @@ def main() -> None:
 
 def cases(seeds: int) -> list[Case]:
     """What decides most first, so that a run which is stopped early has it."""
-    order = itertools.product(range(seeds), (STAGES, 1), (True, False), SHAPES)
-    return [Case(shape, completep, seed, share) for seed, share, completep, shape in order]
+    order = itertools.product((True, False), range(seeds), (1, STAGES), SHAPES)
+    return [Case(shape, completep, seed, share) for completep, seed, share, shape in order]
 
 
 def read(path: Path, tokens: int) -> dict[Case, Trained]:
@@ -135,66 +152,112 @@ def run(case: Case, out: Path, tokens: int) -> Trained:
 
 
 def report(done: dict[Case, Trained], tokens: int) -> str:
-    short = tokens // STAGES
-    lines = [
-        f"{datetime.now(UTC):%Y-%m-%d}, {cpu_name()}, 1 thread, torch {torch.__version__}, float32;"
-        f" {len(SHAPES)} shapes, 8x = {tokens:,} tokens ({tokens // TOKENS_PER_STEP} steps), 1x = {short:,},"
-        f" peak rate {LEARNING_RATE:g} chosen at {BASE}",
-        "",
-    ]
-    seeds = sorted({case.seed for case in done})
-    lines += [*losses_table(done, seeds), ""]
-    lines += [
-        "| learning rates | ranks by | against ranks by | tau | n | seed |",
-        "|---|---|---|---|---|---|",
-    ]
+    text = token_cache([], vocab_size=parse_shape(BASE + SUFFIX).vocab_size, tokens=tokens)
+    unigram = unigram_loss(text)
+    ways = [way for way in WAYS if any(column(done, *way, seed) for seed in seeds_of(done))]
+    rows = []
+    for seed, completep in itertools.product(seeds_of(done), (True, False)):
+        whole = column(done, completep, STAGES, STAGES, seed)
+        for share, stage, name in TO_JUDGE:
+            rows.append(
+                (completep, name, column(done, completep, share, stage, seed), "8x", whole, str(seed))
+            )
     for completep in (True, False):
-        for seed in seeds:
-            whole = column(done, completep, seed, STAGES, STAGES)
-            ways = {
-                "1x, inside the 8x run": column(done, completep, seed, STAGES, 1),
-                "2x, inside the 8x run": column(done, completep, seed, STAGES, 2),
-                "4x, inside the 8x run": column(done, completep, seed, STAGES, STAGES // 2),
-                "1x, a run of its own": column(done, completep, seed, 1, STAGES),
-            }
-            for name, losses in ways.items():
-                lines.append(tau_row(completep, name, losses, "8x", whole, str(seed)))
-        if len(seeds) > 1:
-            first, second = (column(done, completep, seed, STAGES, STAGES) for seed in seeds[:2])
-            lines.append(tau_row(completep, "8x", first, "8x", second, "0 against 1"))
-    for seed in seeds:
-        both = [column(done, completep, seed, STAGES, STAGES) for completep in (True, False)]
-        lines.append(tau_row(True, "8x", both[0], "8x, plain", both[1], str(seed)))
-    return "\n".join(lines)
+        whole = column(done, completep, STAGES, STAGES, seeds_of(done)[0])
+        rows.append(
+            (completep, "1x, the mean of both seeds", mean_column(done, completep, 1), "8x", whole, "0")
+        )
+    for seed in seeds_of(done):
+        both = [column(done, completep, STAGES, STAGES, seed) for completep in (True, False)]
+        rows.append((True, "8x", both[0], "8x, plain", both[1], str(seed)))
+    for completep, share, stage in ways:
+        losses = [column(done, completep, share, stage, seed) for seed in seeds_of(done)]
+        for first, second in itertools.combinations(losses, 2):
+            rows.append((completep, f"{share}x", first, f"{share}x", second, "two"))
+    return "\n".join(
+        [
+            f"{datetime.now(UTC):%Y-%m-%d}, {cpu_name()}, 1 thread, torch {torch.__version__}, float32;"
+            f" 8x = {tokens:,} tokens ({tokens // TOKENS_PER_STEP} steps), 1x = {tokens // STAGES:,},"
+            f" peak rate {LEARNING_RATE:g} at {BASE}, the reference; word frequencies alone give"
+            f" {unigram:.3f} nats",
+            "",
+            *losses_table(done, ways),
+            "",
+            "| learning rates | ranks by | reference / frequencies | against | tau | p | n | seed |",
+            "|---" * 8 + "|",
+            *(line for row in rows for line in tau_row(*row, unigram)),
+            "",
+            *noise_lines(done, ways),
+        ]
+    )
 
 
-def losses_table(done: dict[Case, Trained], seeds: list[int]) -> list[str]:
-    heads = [f"{way} s{seed}" for seed in seeds for way in ("CompleteP 1x", "8x", "plain 1x", "8x")]
+def seeds_of(done: dict[Case, Trained]) -> list[int]:
+    return sorted({case.seed for case in done})
+
+
+def losses_table(done: dict[Case, Trained], ways: list[Way]) -> list[str]:
+    columns = [(way, seed) for way in ways for seed in seeds_of(done)]
+    heads = [f"{rates(way[0])} {way[1]}x s{seed}" for way, seed in columns]
     lines = [f"| shape | body | {' | '.join(heads)} |", "|---" * (len(heads) + 2) + "|"]
     for shape in SHAPES:
-        cells = []
-        for seed, completep, stage in itertools.product(seeds, (True, False), (1, STAGES)):
-            loss = column(done, completep, seed, STAGES, stage).get(shape)
-            cells.append("" if loss is None else f"{loss:.4f}")
-        lines.append(f"| {shape} | {body_parameters(parse_shape(shape + SUFFIX)):,} | {' | '.join(cells)} |")
+        found = [column(done, *way, seed).get(shape) for way, seed in columns]
+        cells = " | ".join("" if loss is None else f"{loss:.4f}" for loss in found)
+        lines.append(f"| {shape} | {body_parameters(parse_shape(shape + SUFFIX)):,} | {cells} |")
     return lines
 
 
-def column(done: dict[Case, Trained], completep: bool, seed: int, share: int, stage: int) -> dict[str, float]:
+def noise_lines(done: dict[Case, Trained], ways: list[Way]) -> list[str]:
+    """Standard deviations: of one run by its two seeds, and of the shapes."""
+    lines = []
+    for way in ways:
+        first, *others = (column(done, *way, seed) for seed in seeds_of(done))
+        pairs = [(first[shape], other[shape]) for other in others for shape in other if shape in first]
+        noise, shapes = spread(pairs), statistics.stdev(first.values()) if len(first) > 1 else math.nan
+        found = "unknown" if noise is None else f"{noise:.4f} ({len(pairs)} shapes twice)"
+        lines.append(
+            f"{rates(way[0])}, {way[1]}x: noise of one run {found}, spread of {len(first)} shapes"
+            f" {shapes:.4f} nats (standard deviations)"
+        )
+    return lines
+
+
+def column(done: dict[Case, Trained], completep: bool, share: int, stage: int, seed: int) -> dict[str, float]:
     """Held-out loss by shape after `stage` eighths of the runs of that share."""
     found = {shape: done.get(Case(shape, completep, seed, share)) for shape in SHAPES}
     return {shape: trained.losses[stage - 1] for shape, trained in found.items() if trained}
 
 
+def mean_column(done: dict[Case, Trained], completep: bool, share: int) -> dict[str, float]:
+    """Of all seeds at the end of those runs, for shapes that have more than one."""
+    losses = [column(done, completep, share, STAGES, seed) for seed in seeds_of(done)]
+    both = set.intersection(*map(set, losses)) if len(losses) > 1 else set()
+    return {shape: statistics.fmean(of[shape] for of in losses) for shape in SHAPES if shape in both}
+
+
 def tau_row(
-    completep: bool, name: str, losses: dict[str, float], against: str, truth: dict[str, float], seed: str
-) -> str:
+    completep: bool,
+    name: str,
+    losses: dict[str, float],
+    against: str,
+    truth: dict[str, float],
+    seed: str,
+    unigram: float,
+) -> list[str]:
+    """None for less than three shapes; p is of ranks that have nothing to do with each other."""
     both = [shape for shape in losses if shape in truth]
-    tau = math.nan
-    if len(both) > 2:
-        tau = kendalltau([losses[shape] for shape in both], [truth[shape] for shape in both]).statistic
-    rates = "CompleteP" if completep else "plain"
-    return f"| {rates} | {name} | {against} | {tau:.2f} | {len(both)} | {seed} |"
+    if len(both) < 3:
+        return []
+    tau = kendalltau([losses[shape] for shape in both], [truth[shape] for shape in both])
+    learned = f"{losses[BASE] / unigram:.2f}" if BASE in losses else ""
+    return [
+        f"| {rates(completep)} | {name} | {learned} | {against} | {tau.statistic:.2f} | {tau.pvalue:.3f}"
+        f" | {len(both)} | {seed} |"
+    ]
+
+
+def rates(completep: bool) -> str:
+    return "CompleteP" if completep else "plain"
 
 
 if __name__ == "__main__":

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import json
+import sys
 
 from hwsearch.gpu.catalog import gpu_names, load_gpu
 from hwsearch.gpu.facts import gpu_evidence, gpu_facts
@@ -15,6 +17,8 @@ from hwsearch.report.evidence import evidence_lines
 def main(arguments: argparse.Namespace) -> None:
     if arguments.action == "show":
         print(_describe(load_gpu(arguments.gpu)))
+    elif arguments.action == "detect" and arguments.ray:
+        _resources()
     elif arguments.action == "detect":
         _detect()
     else:
@@ -51,6 +55,16 @@ def _describe(gpu: Gpu) -> str:
     for name, evidence in gpu_evidence(gpu):
         lines += [f"  {line}" for line in evidence_lines(name, evidence)]
     return "\n".join(lines)
+
+
+def _resources() -> None:
+    from hwsearch.gpu.visible import resources, visible
+
+    devices = visible()
+    for device in devices:
+        if device.gpu is None:
+            print(f"hwsearch: GPU {device.index} is left out: {device.note}", file=sys.stderr)
+    print(json.dumps(resources(devices)))
 
 
 def _detect() -> None:

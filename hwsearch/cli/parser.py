@@ -70,9 +70,29 @@ def _run(commands: _Commands[argparse.ArgumentParser]) -> None:
     command.add_argument("--json", action="store_true", help="print the summary as one JSON object")
     command.add_argument(
         "--rung",
-        choices=("predict", "train"),
+        choices=("predict", "measure", "train"),
         default="predict",
-        help="predict prices shapes (default); train goes on from there and trains the best of the front",
+        help="predict prices shapes (default); measure goes on from there and times shapes on the devices at"
+        " hand; train goes on from either and trains the best of the front",
+    )
+    measured = command.add_argument_group(
+        "with --rung measure, where --trials counts measured shapes besides the reference (default 30), and"
+        " --gpus may name cpu"
+    )
+    measured.add_argument(
+        "--backend",
+        metavar="B",
+        help="force the attention's, as for `hwsearch measure` (default: what dispatch chooses)",
+    )
+    measured.add_argument(
+        "--engine",
+        choices=("local", "ray"),
+        help="measure on this machine's devices (local, the default), or on those of a Ray cluster",
+    )
+    measured.add_argument(
+        "--ray-address",
+        metavar="HOST:PORT",
+        help="of the cluster's head (default: the cluster that this machine is a node of)",
     )
     trained = command.add_argument_group("with --rung train, where --trials counts shapes (default 8)")
     trained.add_argument(
@@ -277,7 +297,8 @@ def _gpus(commands: _Commands[argparse.ArgumentParser]) -> None:
     actions = command.add_subparsers(dest="action", metavar="show G | detect")
     show = actions.add_parser("show", help="facts and constants of one GPU, each with its source")
     show.add_argument("gpu", metavar="G", help="a name from `hwsearch gpus`, or cpu")
-    actions.add_parser("detect", help="the GPUs of this machine, or its CPU where there are none")
+    detect = actions.add_parser("detect", help="the GPUs of this machine, or its CPU where there are none")
+    detect.add_argument("--ray", action="store_true", help="print them as `ray start --resources` takes them")
 
 
 def _export(commands: _Commands[argparse.ArgumentParser]) -> None:

@@ -27,6 +27,7 @@ class Detected:
         gpu: the profile that fits, with the memory that NVML reports; None if no profile fits.
         facts: what NVML says, as text, by name.
         note: why no profile fits, or how the device differs from its profile; empty if it does not.
+        uuid: NVML's name of this one card; empty where it tells none, and for the CPU.
     """
 
     index: int
@@ -34,6 +35,7 @@ class Detected:
     gpu: Gpu | None
     facts: dict[str, str]
     note: str = ""
+    uuid: str = ""
 
 
 def detect() -> list[Detected]:
@@ -65,8 +67,8 @@ def _cpu(reason: str) -> Detected:
 
 def _detect_one(nvml: Any, index: int, profiles: list[Gpu]) -> Detected:
     handle = nvml.nvmlDeviceGetHandleByIndex(index)
-    name = nvml.nvmlDeviceGetName(handle)
-    name = name.decode() if isinstance(name, bytes) else str(name)  # bytes before nvidia-ml-py 11.5
+    name = _text(nvml.nvmlDeviceGetName(handle))
+    uuid = _text(_ask(nvml, nvml.nvmlDeviceGetUUID, handle) or "")
     memory = int(nvml.nvmlDeviceGetMemoryInfo(handle).total)
     capability = _ask(nvml, nvml.nvmlDeviceGetCudaComputeCapability, handle)
     cores = _ask(nvml, nvml.nvmlDeviceGetNumGpuCores, handle)
@@ -86,7 +88,11 @@ def _detect_one(nvml: Any, index: int, profiles: list[Gpu]) -> Detected:
         note = f"power limit {limit / 1e3:.0f} W is below the profile's {gpu.tdp_w:.0f} W; {note}".rstrip(
             "; "
         )
-    return Detected(index, name, gpu, facts, note)
+    return Detected(index, name, gpu, facts, note, uuid)
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value  # bytes before nvidia-ml-py 11.5
 
 
 def _ask(nvml: Any, question: Any, *arguments: Any) -> Any:

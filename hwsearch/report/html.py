@@ -8,8 +8,10 @@ import pandas as pd
 
 from hwsearch.errors import HwsearchError
 from hwsearch.files import write_whole
+from hwsearch.report.contest import contest_html, read_contest
+from hwsearch.report.measured_rung import measured_section
 from hwsearch.report.page import html_page
-from hwsearch.report.summary import Summary, read_summary
+from hwsearch.report.summary import Summary, read_measured, read_summary
 from hwsearch.report.table import footnotes, mark, shown, verdicts
 from hwsearch.search.run_folder import RunFolder
 
@@ -19,35 +21,43 @@ ROWS_SHOWN = 50
 
 def write_report(folder: RunFolder) -> None:
     """Write report.html from the run's own files. Raises HwsearchError for an unfinished run."""
-    summary = read_summary(folder)
+    summary, measured, contest = read_summary(folder), read_measured(folder), read_contest(folder)
     try:
         front = pd.read_csv(folder.front)
     except (OSError, ValueError) as error:
         raise HwsearchError(f"{folder.front}: cannot be read: {error}") from error
     try:
-        page = report_html(summary, front)
+        page = report_html(summary, front, measured, contest)
     except (KeyError, TypeError, ValueError, IndexError, StopIteration) as error:
         raise HwsearchError(
-            f"{folder.path}: {folder.summary.name} and {folder.front.name} do not fit together ({error!r});"
-            " the same `hwsearch run` writes them again"
+            f"{folder.path}: {folder.summary.name}, {folder.front.name} and {folder.measured_summary.name}"
+            f" do not fit together ({error!r}); the same `hwsearch run` writes them again"
         ) from error
     write_whole(folder.report, page)
 
 
-def report_html(summary: Summary, front: pd.DataFrame) -> str:
+def report_html(
+    summary: Summary,
+    front: pd.DataFrame,
+    measured: Summary | None = None,
+    trained: Summary | None = None,
+) -> str:
     title = f"hwsearch: {summary['space']}"
     counts = summary["counts"]
     parts = [
         f"<h1>{escape(title)}</h1>",
         f"<p>{counts['grid']:,} shapes in the grid, {counts['candidates']:,} candidates,"
-        f" {counts['front']:,} on the front. Every latency here is <b>{escape(summary['source'])}</b>:"
+        f" {counts['front']:,} on the front. Every latency here is <b>{escape(summary['source'])}</b>"
+        f"{', but for those of the section Measured' if measured else ''}:"
         f" {escape(summary['mode'])}, {escape(summary['runtime'])},"
         f" {escape(', '.join(summary['workloads']))}.</p>",
-        "<h2>Winners against the reference</h2>",
+        measured_section(measured) if measured else "",
+        f"<h2>{'Predicted winners' if measured else 'Winners'} against the reference</h2>",
         _winners(summary).to_html(index=False, border=0),
         *(f"<p>{escape(line)}</p>" for line in verdicts(summary)),
         "<p>x is the reference's latency over the shape's.</p>",
         *(f"<p>{escape(line)}</p>" for line in footnotes(summary)),
+        contest_html(trained) if trained else "",
     ]
     upward = [o["name"] for o in summary["objectives"] if o["direction"] == "maximize"]
     for name in upward:

@@ -7,10 +7,15 @@ from typing import Any
 from hwsearch.report.columns import aligned
 from hwsearch.report.summary import Summary
 
+PRIOR_AND_SCORE = (
+    "prior: quality prior over the reference's, not an accuracy; score: the objectives' weighted sum of"
+    " logarithms against the reference, smaller is better."
+)
+
 
 def answer_table(summary: Summary) -> str:
     """The reference, the winners and what beats the reference, each with its speedup on every GPU."""
-    counts, gpus = summary["counts"], summary["gpus"]
+    counts = summary["counts"]
     workloads = ", ".join(summary["workloads"])
     lines = [
         f"{summary['space']}: {counts['grid']:,} shapes in the grid, {counts['candidates']:,} candidates,"
@@ -18,20 +23,19 @@ def answer_table(summary: Summary) -> str:
         f"{summary['mode']}, {summary['runtime']}; {workloads}",
         "Latency is predicted, one batch, geometric mean; x is the reference's latency over the shape's.",
         "",
-    ]
-    reference = summary["reference"]
-    header = [
+        *aligned(winner_rows(summary)),
         "",
-        "shape",
-        "params",
-        "prior",
-        "score",
-        "basket ms",
-        *(gpu["name"] + mark(gpu) for gpu in gpus),
+        *verdicts(summary),
+        *footnotes(summary),
     ]
-    rows = [_row(label, shape, reference) for label, shape in shown(summary)]
-    lines += [*aligned([header, *rows]), "", *verdicts(summary), *footnotes(summary)]
     return "\n".join(lines)
+
+
+def winner_rows(summary: Summary) -> list[list[str]]:
+    """A header, and a row for each shape worth showing."""
+    gpus = [gpu["name"] + mark(gpu) for gpu in summary["gpus"]]
+    header = ["", "shape", "params", "prior", "score", "basket ms", *gpus]
+    return [header, *(_row(label, shape, summary["reference"]) for label, shape in shown(summary))]
 
 
 def shown(summary: Summary) -> list[tuple[str, dict[str, Any]]]:
@@ -45,8 +49,7 @@ def shown(summary: Summary) -> list[tuple[str, dict[str, Any]]]:
 def footnotes(summary: Summary) -> list[str]:
     """What the numbers are, and how far they have been off."""
     notes = [
-        "prior: quality prior over the reference's, not an accuracy; score: the objectives' weighted sum of"
-        " logarithms against the reference, smaller is better.",
+        PRIOR_AND_SCORE,
         f"Whole encoders with runtime {summary['runtime']} were predicted"
         f" {summary['end_to_end_error_percent']:.0f} % off (median) on public end-to-end tables;"
         " differences of a few percent between shapes are not proven.",
@@ -82,6 +85,7 @@ def _range(factors: list[float]) -> str:
 def verdicts(summary: Summary) -> list[str]:
     """Where the reference lands against the front, and whether a shape beats it like for like."""
     name, front, like = summary["reference"]["shape"], summary["fastest_no_worse"], summary["like_for_like"]
+    found = "measured to be" if summary["source"] == "measured" else "predicted"
     if front is None:
         first = f"No candidate dominates the reference {name}: none is faster and no worse in any objective."
     else:
@@ -90,7 +94,7 @@ def verdicts(summary: Summary) -> list[str]:
     if like is None:
         second = (
             "like for like: no candidate with the reference's parameters (within 1 %), at least its depth and"
-            " no more local attention is predicted faster on every GPU."
+            f" no more local attention is {found} faster on every GPU."
         )
     else:
         gains = [100 * (speedup - 1) for speedup in like["speedup"]]
@@ -103,8 +107,10 @@ def verdicts(summary: Summary) -> list[str]:
 
 
 def mark(gpu: dict[str, Any]) -> str:
-    """A star where not all constants were fitted to operator timings of this very GPU."""
-    return "" if gpu["calibration"] == "fitted" else "*"
+    """A star where not all constants were fitted to operator timings of this very GPU, which matters where
+    it is predicted."""
+    fitted = gpu["calibration"] == "fitted" or gpu.get("source") == "measured"
+    return "" if fitted else "*"
 
 
 def _row(label: str, shape: dict[str, Any], reference: dict[str, Any]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,6 +55,12 @@ class Candidates:
         )
 
 
+def with_latency(space: SearchSpace, candidates: Candidates, latency: Floats) -> Candidates:
+    """The same shapes with other seconds [G, N]; the slowest workload changes by as much as they all do."""
+    slowest = candidates.slowest * latency / candidates.latency
+    return replace(candidates, latency=latency, slowest=slowest, basket_latency=_over_basket(space, latency))
+
+
 def settings_of(space: SearchSpace) -> Settings:
     file = space.file
     return Settings(mode=file.mode, runtime=file.runtime, head=space.head, attention_times=file.attention)
@@ -63,7 +69,7 @@ def settings_of(space: SearchSpace) -> Settings:
 def price(space: SearchSpace, shapes: ShapeTable, report: Report = silent) -> Candidates:
     """Predict every shape on every GPU and workload of the space."""
     layers, settings = DistinctLayers(shapes), settings_of(space)
-    workload_shares = _shares(space.workload_weights)
+    workload_shares = shares(space.workload_weights)
 
     @functools.cache
     def peak_memory(dtype: str) -> Floats:
@@ -80,9 +86,14 @@ def price(space: SearchSpace, shapes: ShapeTable, report: Report = silent) -> Ca
             np.maximum(slowest[row], seconds, out=slowest[row])
         memory[row] = peak_memory(settings.dtype_on(gpu))
     report("predicting", len(space.gpus), len(space.gpus))
-    basket = np.exp(_shares(space.weights) @ latency)
-    return Candidates(shapes, np.exp(latency), slowest, memory, basket)
+    latency = np.exp(latency)
+    return Candidates(shapes, latency, slowest, memory, _over_basket(space, latency))
 
 
-def _shares(weights: tuple[float, ...]) -> Floats:
+def _over_basket(space: SearchSpace, latency: Floats) -> Floats:
+    return np.asarray(np.exp(shares(space.weights) @ np.log(latency)))
+
+
+def shares(weights: tuple[float, ...]) -> Floats:
+    """Weights that add up to 1."""
     return np.asarray(weights) / sum(weights)

@@ -2,9 +2,10 @@
 
 Every shape sees the same text in the same order, with learning rates carried over from the space's reference
 (CompleteP). Optuna's asynchronous successive halving ends a run after an eighth, a quarter or half of the
-tokens where its score is in the worse half of those that came as far. The reference is trained first and
-whole, so that every score can be against it. A second seed of the reference and of the two best tells the
-noise.
+tokens where its score is in the worse half of those that came as far, but not while the reference has learned
+little more than how often each word comes. The reference is trained first and whole, so that every score can
+be against it. A second seed of the reference and of the two best tells the noise. Every run has a process of
+its own.
 
 The study "SPACE trained" holds it all. A run that was killed stands there as running and goes on from its
 checkpoint.
@@ -21,7 +22,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from optuna.distributions import BaseDistribution
 from optuna.exceptions import OptunaError
 from optuna.pruners import SuccessiveHalvingPruner
 from optuna.samplers import RandomSampler
@@ -30,19 +30,23 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from hwsearch.errors import HwsearchError
 from hwsearch.model.scaling import parameter_scales
+from hwsearch.search.apart import train_apart
 from hwsearch.search.candidates import Report, silent
 from hwsearch.search.contest_recipe import STAGES
 from hwsearch.search.contest_result import ContestResult, State, Trained, write_contest
-from hwsearch.search.contest_score import Entrant, entrants, loss_weight, score
+from hwsearch.search.contest_score import Entrant, entrants, loss_weight, past_plateau, score
+from hwsearch.search.contest_time import expected_time
 from hwsearch.search.identity import identity
-from hwsearch.search.parameters import NAMES, candidate_values, distributions, keys
+from hwsearch.search.leases import OWNER
+from hwsearch.search.parameters import as_params
 from hwsearch.search.result import RunResult
 from hwsearch.search.run_folder import RunFolder, claim
-from hwsearch.search.study import OWNER, claimed_storage, is_journal, open_study, without_password
-from hwsearch.shape.table import ShapeTable
+from hwsearch.search.storage_url import is_one_file
+from hwsearch.search.study import cannot_be_written, claimed_storage, open_study
 from hwsearch.space.search_space import SearchSpace
-from hwsearch.training import Recipe, train
+from hwsearch.training import Recipe
 from hwsearch.training.token_cache import token_cache
+from hwsearch.training.unigram import unigram_loss
 
 SEEDED_TWICE = 2  # besides the reference
 STATES: dict[TrialState, State] = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned"}
@@ -58,18 +62,21 @@ def hold_contest(
     count: int = 8,
     storage: str | None = None,
     report: Report = silent,
+    say: Callable[[str], None] = lambda line: None,
     warn: Callable[[str], None] = lambda message: None,
 ) -> ContestResult:
-    """Train the reference and `count` shapes of a finished predicted run; its folder gets the answer.
+    """Train the reference and `count` shapes of a finished run's front; its folder gets the answer.
 
     Args:
+        predicted: or what was measured of it, whose latencies and front are then measured ones.
         recipe: of one phase, kept after every eighth of its steps (`contest_recipe`); its learning rate is
             the reference's.
         data, tokenizer: as for `train`.
         storage: the predicted run's.
+        say: takes a line about the time that all of it needs.
 
     Raises HwsearchError for a space whose losses cannot be compared, a study of other conditions, and where
-    the reference cannot be trained; KeyboardInterrupt after the step in progress.
+    the reference cannot be trained. After Ctrl-C the same call goes on from the last checkpoint.
     """
     space = predicted.space
     _check_comparable(space, recipe)
@@ -114,21 +121,30 @@ def hold_contest(
                 recipe=recipe,
                 data=data,
                 tokenizer=tokenizer,
+                unigram_loss=unigram_loss(text),
                 weight=loss_weight(predicted),
                 owner=f"{platform.node()}:{folder.path.resolve()}",
-                alone=storage is None or is_journal(storage),
+                alone=storage is None or is_one_file(storage),
                 report=report,
+                warn=warn,
             )
-            runs = contest.run(field)
-            result = ContestResult(folder, runs, recipe.phases[0].tokens, contest.weight, conditions)
+            if left := contest.left(field):
+                say(expected_time(field, left, SEEDED_TWICE, recipe, text))
+            result = ContestResult(
+                folder=folder,
+                trained=contest.run(field),
+                tokens=recipe.phases[0].tokens,
+                unigram_loss=contest.unigram_loss,
+                weight=contest.weight,
+                conditions={**conditions, "latency_source": predicted.source},
+            )
             write_contest(result)
         except OSError as error:
             raise HwsearchError(
                 f"{folder.path}: cannot write: {error.strerror or error}; finished runs are kept"
             ) from error
         except OptunaError as error:
-            reason = without_password(str(error)).partition("\n")[0] or type(error).__name__
-            raise HwsearchError(f"the study cannot be written: {reason}; finished runs are kept") from error
+            raise cannot_be_written(error, "finished runs are kept") from error
     return result
 
 
@@ -142,15 +158,28 @@ class _Contest:
     recipe: Recipe
     data: Sequence[Path]
     tokenizer: Path | None
+    unigram_loss: float
     weight: float
     owner: str
     alone: bool
     report: Report
+    warn: Callable[[str], None]
+
+    def left(self, field: list[Entrant]) -> list[Entrant]:
+        """Those whose run with the recipe's seed has no end yet."""
+        trials = [self._find(entrant, self.recipe.seed) for entrant in field]
+        return [
+            entrant
+            for entrant, trial in zip(field, trials, strict=True)
+            if trial is None or trial.state not in STATES
+        ]
 
     def run(self, field: list[Entrant]) -> list[Trained]:
         """Every entrant with the recipe's seed, then the reference and the best with the next one."""
         seed = self.recipe.seed
-        first = [self._settle(entrant, seed, may_end=not entrant.is_reference) for entrant in field]
+        first = [self._settle(field[0], seed, may_end=False)]
+        self._warn_of_plateau(first[0])
+        first += [self._settle(entrant, seed, may_end=True) for entrant in field[1:]]
         whole = [run for run in first if run.state == "complete" and not run.entrant.is_reference]
         best = sorted(whole, key=lambda run: run.score or 0.0)[:SEEDED_TWICE]
         again = [field[0], *(run.entrant for run in best)]
@@ -194,7 +223,7 @@ class _Contest:
 
     def _begin(self, entrant: Entrant, seed: int) -> FrozenTrial:
         """A running trial, all of it in one write: a kill leaves none without its shape."""
-        params = _params(entrant, self.space)
+        params = as_params(entrant.shape, self.space.file.shape)
         facts = {
             "shape": str(entrant.shape),
             SHAPE_HASH: entrant.shape.hash(),
@@ -232,7 +261,8 @@ class _Contest:
             if step not in reported:
                 trial.report(found, step)
             # Asked of the reference too: the others compete with it. Second seeds compete with nobody.
-            ends = first_seed and step < steps and trial.should_prune() and may_end
+            competes = first_seed and step < steps and self._past_plateau(entrant, losses, step)
+            ends = competes and trial.should_prune() and may_end
             # Last: what a kill leaves undecided is asked again.
             trial.set_user_attr(LOSSES, {str(at): each for at, each in losses.items()})
             return ends
@@ -240,23 +270,19 @@ class _Contest:
         self.report(f"training {entrant.shape}, seed {seed}", max(losses, default=0), steps)
         out = self.folder.trained / f"{entrant.shape}-seed{seed}"
         try:
-            result = train(
+            result = train_apart(
                 entrant.shape,
                 self.data,
                 out,
                 self.recipe.model_copy(update={"seed": seed}),
                 tokenizer=self.tokenizer,
-                resume=True,
                 rates_of=self.space.reference,
                 judge=judge,
-                report=lambda line: None,
             )
         except HwsearchError as error:
             trial.set_user_attr(FAILURE, str(error))
             self.study.tell(trial, state=TrialState.FAIL)
             return
-        if result.interrupted:
-            raise KeyboardInterrupt
         if result.judged:
             self.study.tell(trial, state=TrialState.PRUNED)
         else:
@@ -270,9 +296,26 @@ class _Contest:
         step = max(losses)
         if entrant.is_reference:
             return 0.0
+        return score(entrant, losses[step], self._reference_losses(seed)[step], self.weight)
+
+    def _reference_losses(self, seed: int) -> dict[int, float]:
         reference = self._find(Entrant(self.space.reference, 0.0, 0.0, is_reference=True), seed)
         assert reference is not None  # it is trained first
-        return score(entrant, losses[step], _losses(reference)[step], self.weight)
+        return _losses(reference)
+
+    def _past_plateau(self, entrant: Entrant, losses: dict[int, float], step: int) -> bool:
+        """Of the reference after `step` steps; before that, ranks decide nothing."""
+        of_reference = losses if entrant.is_reference else self._reference_losses(self.recipe.seed)
+        return past_plateau(of_reference[step], self.unigram_loss)
+
+    def _warn_of_plateau(self, reference: Trained) -> None:
+        assert reference.loss is not None
+        if not past_plateau(reference.loss, self.unigram_loss):
+            self.warn(
+                f"after {reference.tokens:,} tokens the reference's loss of {reference.loss:.2f} is not"
+                f" clearly below {self.unigram_loss:.2f}, what the words' frequencies alone give: nobody is"
+                " ended early, and the ranks say little; accepted: more --train-tokens"
+            )
 
 
 def _check_comparable(space: SearchSpace, recipe: Recipe) -> None:
@@ -298,12 +341,3 @@ def _steps(recipe: Recipe) -> int:
 def _losses(trial: FrozenTrial) -> dict[int, float]:
     """Held-out loss by steps done, as far as the study knows."""
     return {int(step): loss for step, loss in trial.user_attrs.get(LOSSES, {}).items()}
-
-
-def _params(entrant: Entrant, space: SearchSpace) -> dict[str, tuple[int, BaseDistribution]]:
-    """The shape as a trial's parameters; none for a reference that the space does not hold."""
-    values = dict(zip(NAMES, keys(ShapeTable.of([entrant.shape]))[0], strict=True))
-    found = distributions(candidate_values(space.file.shape))
-    if not all(values[name] in all_of for name, all_of in candidate_values(space.file.shape).items()):
-        return {}
-    return {name: (values[name], distribution) for name, distribution in found.items()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from hwsearch.errors import HwsearchError
 from hwsearch.training import Recipe, recipe_of, short_recipe
 
+SECONDS_BETWEEN_CHECKPOINTS = 120.0  # Ctrl-C costs at most this
 STAGES = 8
 """A whole run is eight times the shortest one that may end a candidate."""
 
@@ -35,4 +36,5 @@ def contest_recipe(
         seed=seed,
     ).model_dump()
     recipe["phases"][0]["keep_every"] = steps // STAGES
+    recipe["save_every_seconds"] = SECONDS_BETWEEN_CHECKPOINTS
     return recipe_of(recipe)

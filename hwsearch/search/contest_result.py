@@ -10,7 +10,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from hwsearch.files import write_whole
-from hwsearch.search.contest_score import Entrant, on_front, spread
+from hwsearch.search.contest_score import Entrant, on_front, past_plateau, spread
 from hwsearch.search.run_folder import RunFolder
 from hwsearch.shape import EncoderShape
 from hwsearch.shape.notation import shape_yaml
@@ -55,6 +55,7 @@ class ContestResult:
     Attributes:
         trained: every run; those of the first seed are compared, the others tell the noise.
         tokens: of a whole run.
+        unigram_loss: nats per token of held-out text by the words' frequencies alone.
         weight: of the loss in the score.
         conditions: what all runs share, plain data.
     """
@@ -62,6 +63,7 @@ class ContestResult:
     folder: RunFolder
     trained: list[Trained]
     tokens: int
+    unigram_loss: float
     weight: float
     conditions: dict[str, Any]
 
@@ -76,6 +78,13 @@ class ContestResult:
     @property
     def winner(self) -> Trained:
         return self.ranked[0]
+
+    @property
+    def judged_from(self) -> int | None:
+        """The tokens after which the reference was clearly past the frequencies of words; None if never."""
+        reference = next(run for run in self.ranked if run.entrant.is_reference)
+        past = (at for at, loss in reference.losses.items() if past_plateau(loss, self.unigram_loss))
+        return min(past, default=None)
 
     @property
     def loss_pairs(self) -> list[tuple[float, float]]:
@@ -119,6 +128,8 @@ class ContestResult:
             "source": "trained",
             **self.conditions,
             "tokens": self.tokens,
+            "unigram_loss": self.unigram_loss,
+            "judged_from_tokens": self.judged_from,
             "loss_weight": self.weight,
             "noise": {
                 "loss": spread(self.loss_pairs),
@@ -145,7 +156,7 @@ def write_contest(result: ContestResult) -> None:
     write_whole(folder.trained_table, frame.to_csv(index=False))
     winner = result.winner.entrant.shape
     title = f"# {winner}, the best of {len(result.ranked)} after {result.tokens:,} tokens\n"
-    write_whole(folder.trained / "shape.yaml", title + shape_yaml(winner))
+    write_whole(folder.trained_winner, title + shape_yaml(winner))
     write_whole(folder.trained_summary, json.dumps(summary, indent=1) + "\n")
 
 

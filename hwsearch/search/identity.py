@@ -22,12 +22,13 @@ def identity(space: SearchSpace) -> str:
         repr([(gpu, gpu.calibration) for gpu in space.gpus]),
         repr([(workload.lengths, workload.padded_length) for workload in space.workloads]),
         repr(tables_used(space)),
-        *_sources(hwsearch.cost.__path__[0]),
-        *_sources(hwsearch.gpu.__path__[0]),
-        *_sources(hwsearch.shape.__path__[0]),
+        *sources(hwsearch.cost.__path__[0]),
+        *sources(hwsearch.gpu.__path__[0]),
+        *sources(hwsearch.shape.__path__[0]),
     ]
     return hashlib.sha256("\0".join(content).encode()).hexdigest()[:16]
 
 
-def _sources(folder: str) -> list[str]:
+def sources(folder: str) -> list[str]:
+    """The text of all code in a package's folder."""
     return [path.read_text(encoding="utf-8") for path in sorted(Path(folder).glob("**/*.py"))]

@@ -92,6 +92,11 @@ def objectives(space: SearchSpace, candidates: Candidates, reference: Candidates
     return [objective for objective in found if objective.weight > 0]
 
 
+def losses(found: list[Objective]) -> Floats:
+    """Objectives side by side, smaller is better, [N, K]."""
+    return np.stack([objective.losses for objective in found], axis=1)
+
+
 def scores(found: list[Objective]) -> Floats:
     """Weighted log-distance from the reference, [N]; smaller is better, the reference itself has 0.
 

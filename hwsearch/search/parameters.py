@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 
+from hwsearch.shape import EncoderShape
 from hwsearch.shape.table import ShapeTable
 from hwsearch.space.grid import INTERMEDIATE_STEP, intermediate_sizes, shape_table
 from hwsearch.space.schema import ShapeSection
@@ -60,9 +61,25 @@ def keys(shapes: ShapeTable) -> list[Key]:
     return [tuple(row) for row in columns.tolist()]
 
 
-def key_of(params: Mapping[str, Any], values: Mapping[str, Sequence[int]]) -> Key:
-    """A trial's shape; parameters that do not vary take their only value."""
-    return tuple(int(params.get(name, values[name][0])) for name in NAMES)
+def key_of(params: Mapping[str, Any], values: Mapping[str, Sequence[int]]) -> Key | None:
+    """A trial's shape; parameters that do not vary take their only value. None where it is none of these
+    values: whoever may write to a study must not choose what is built."""
+    key = tuple(params.get(name, values[name][0] if len(values[name]) == 1 else None) for name in NAMES)
+    return key if all(value in values[name] for name, value in zip(NAMES, key, strict=True)) else None
+
+
+def params_of(key: Key, varying: Mapping[str, BaseDistribution]) -> dict[str, int]:
+    """A shape as the parameters of a trial."""
+    return {name: value for name, value in zip(NAMES, key, strict=True) if name in varying}
+
+
+def as_params(shape: EncoderShape, section: ShapeSection) -> dict[str, tuple[int, BaseDistribution]]:
+    """A shape as a trial's parameters with their distributions; none for one that the space does not hold."""
+    key, accepted = keys(ShapeTable.of([shape]))[0], candidate_values(section)
+    values = dict(zip(NAMES, key, strict=True))
+    if shapes_of([key], section).shape(0) != shape or any(values[n] not in accepted[n] for n in NAMES):
+        return {}
+    return {name: (values[name], distribution) for name, distribution in distributions(accepted).items()}
 
 
 def shapes_of(found: Sequence[Key], section: ShapeSection) -> ShapeTable:

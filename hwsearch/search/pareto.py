@@ -19,6 +19,8 @@ REFERENCE_POINT = 1.1
 
 def front_rows(losses: Floats) -> NDArray[np.int64]:
     """Rows of `losses` [N, K] (smaller is better) that no other row dominates; of equal rows the first."""
+    if not len(losses):
+        return np.zeros(0, dtype=np.int64)
     return np.flatnonzero(moocore.is_nondominated(losses))
 
 

@@ -10,13 +10,22 @@ from optuna.study import Study
 
 from hwsearch.errors import HwsearchError
 from hwsearch.interrupt import StopOnInterrupt
-from hwsearch.search.candidates import Candidates, Floats, Report, price
-from hwsearch.search.objectives import Objective, limits, objectives, scores
-from hwsearch.search.parameters import Key, candidate_values, distributions, key_of, keys, shapes_of
+from hwsearch.search.candidates import Candidates, Report, price
+from hwsearch.search.leases import Leases
+from hwsearch.search.objectives import Objective, limits, losses, objectives, scores
+from hwsearch.search.parameters import (
+    Key,
+    candidate_values,
+    distributions,
+    key_of,
+    keys,
+    params_of,
+    shapes_of,
+)
 from hwsearch.search.pareto import MOST_HYPERVOLUME_OBJECTIVES, front_rows, most_covering_first
 from hwsearch.search.samplers import FrontSampler, ValidSampler
-from hwsearch.search.study import ask, complete_trials, tell
-from hwsearch.space.search_space import Removal, SearchSpace, valid_shapes
+from hwsearch.search.study import complete_trials, tell
+from hwsearch.space.search_space import Removal, SearchSpace, filter_shapes, valid_shapes
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,9 +33,18 @@ class Session:
     """The study that is being filled, by whom, and who listens."""
 
     study: Study
-    owner: str
+    leases: Leases
     report: Report
     stop: StopOnInterrupt
+
+    def answer(self, space: SearchSpace, key: Key, candidate: Candidates, reference: Candidates) -> None:
+        """Tell what a shape costs, unless another process has it already."""
+        varying = distributions(candidate_values(space.file.shape))
+        values, excess, facts = _answer(space, candidate, reference)
+        trial = self.leases.begin(params_of(key, varying), varying, facts)
+        if trial is not None:
+            tell(self.study, trial, values, excess, {})
+        self.stop.check()
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,14 +74,11 @@ class FrontPlan:
 
     def record(self, session: Session) -> tuple[Candidates, list[Removal]]:
         """Tell the study what it lacks of the front; all candidates, and what removed the others."""
-        values, total = candidate_values(self.space.file.shape), len(self.rows)
+        total = len(self.rows)
         while left := self.sampler.remaining(session.study):
-            session.report("recording the front", total - left, total)
-            trial = ask(session.study, distributions(values), session.owner)
-            row = self.rows[key_of(trial.params, values)]
-            candidate = self.candidates.take(np.array([row]))
-            tell(session.study, trial, *_answer(self.space, candidate, self.reference))
-            session.stop.check()
+            session.report("recording the front", total - len(left), total)
+            candidate = self.candidates.take(np.array([self.rows[left[0]]]))
+            session.answer(self.space, left[0], candidate, self.reference)
         session.report("recording the front", total, total)
         return self.candidates, self.removals
 
@@ -80,7 +95,8 @@ class ExplorationPlan:
     @classmethod
     def of(cls, space: SearchSpace, reference: Candidates, goal: int, seed: int) -> ExplorationPlan:
         """Raises HwsearchError where random draws find no valid shape."""
-        sampler = ValidSampler(TPESampler(seed=seed, multivariate=True), space, seed)
+        # It sees no running trials: there is one at a time, and what others run is not proposed again.
+        sampler = ValidSampler(TPESampler(seed=seed, multivariate=True, constant_liar=False), space, seed)
         sampler.require_valid_shapes()
         return cls(space, reference, goal, sampler)
 
@@ -89,21 +105,17 @@ class ExplorationPlan:
         section = self.space.file.shape
         values = candidate_values(section)
         while (done := len(complete_trials(session.study))) < self.goal:
-            if not self.sampler.has_new_shape(session.study):
+            key = self.sampler.propose(session.study)
+            if key is None:
                 break
             session.report("exploring", done, self.goal)
-            trial = ask(session.study, distributions(values), session.owner)
-            candidate = price(self.space, shapes_of([key_of(trial.params, values)], section))
-            tell(session.study, trial, *_answer(self.space, candidate, self.reference))
-            session.stop.check()
+            candidate = price(self.space, shapes_of([key], section))
+            session.answer(self.space, key, candidate, self.reference)
         session.report("exploring", done, done)
         found = [key_of(trial.params, values) for trial in complete_trials(session.study)]
-        return within_limits(self.space, price(self.space, shapes_of(found, section)), self.reference)
-
-
-def losses(found: list[Objective]) -> Floats:
-    """Objectives side by side, smaller is better, [N, K]."""
-    return np.stack([objective.losses for objective in found], axis=1)
+        explored = shapes_of([key for key in dict.fromkeys(found) if key is not None], section)
+        valid, _ = filter_shapes(explored, self.space.constraints)
+        return within_limits(self.space, price(self.space, valid), self.reference)
 
 
 def within_limits(

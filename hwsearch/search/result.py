@@ -10,8 +10,10 @@ import numpy as np
 from hwsearch.cost.runtime import RUNTIMES
 from hwsearch.cost.tuned_attention import AttentionTime
 from hwsearch.search.candidates import Candidates
-from hwsearch.search.objectives import Objective, scores
+from hwsearch.search.objectives import Objective, losses, objectives, scores
+from hwsearch.search.pareto import front_rows
 from hwsearch.search.run_folder import RunFolder
+from hwsearch.search.winners import best_by_weight, fastest_no_worse, like_for_like
 from hwsearch.shape import EncoderShape
 from hwsearch.shape.parameters import body_parameters, masked_lm_parameters
 from hwsearch.shape.quality_prior import effective_parameters
@@ -31,6 +33,7 @@ class RunResult:
         removals: what each constraint and limit removed; limits alone where the space was explored.
         recorded: complete trials in the study.
         attention: the kinds of attention layers that tuned tables priced, see `search/tables_used.py`.
+        source: where the costs come from, "predicted" or "measured".
     """
 
     space: SearchSpace
@@ -45,6 +48,39 @@ class RunResult:
     removals: list[Removal]
     recorded: int
     attention: dict[str, AttentionTime]
+    source: str = "predicted"
+
+    @classmethod
+    def of(
+        cls,
+        space: SearchSpace,
+        folder: RunFolder,
+        candidates: Candidates,
+        reference: Candidates,
+        removals: list[Removal],
+        recorded: int,
+        attention: dict[str, AttentionTime],
+        source: str = "predicted",
+    ) -> RunResult:
+        """The front of these candidates and its winners."""
+        all_objectives = objectives(space, candidates, reference)
+        front = candidates.take(front_rows(losses(all_objectives)))
+        found = objectives(space, front, reference)
+        return cls(
+            space=space,
+            folder=folder,
+            candidates=candidates,
+            front=front,
+            objectives=found,
+            reference=reference,
+            winner_rows=best_by_weight(front, found, space.file.winners),
+            fastest_no_worse_row=fastest_no_worse(candidates, all_objectives, reference),
+            like_for_like_row=like_for_like(candidates, reference),
+            removals=removals,
+            recorded=recorded,
+            attention=attention,
+            source=source,
+        )
 
     @property
     def winners(self) -> list[EncoderShape]:
@@ -61,7 +97,7 @@ class RunResult:
 
         return {
             "space": space.name,
-            "source": "predicted",
+            "source": self.source,
             "gpus": [
                 {"name": gpu.name, "weight": weight, "calibration": gpu.calibration.kind}
                 for gpu, weight in zip(space.gpus, space.weights, strict=True)

@@ -12,28 +12,22 @@ from optuna.exceptions import OptunaError
 
 from hwsearch.cost.tuned_attention import AttentionTime
 from hwsearch.errors import HwsearchError
+from hwsearch.gpu.plain import plain_gpu
+from hwsearch.gpu.profile import CPU
 from hwsearch.interrupt import StopOnInterrupt
-from hwsearch.search.candidates import Candidates, Report, price, silent
+from hwsearch.search.candidates import Report, price, silent
 from hwsearch.search.identity import identity
+from hwsearch.search.leases import Leases
 from hwsearch.search.objectives import objectives
-from hwsearch.search.pareto import front_rows
-from hwsearch.search.plans import ExplorationPlan, FrontPlan, Session, losses
+from hwsearch.search.plans import ExplorationPlan, FrontPlan, Session
 from hwsearch.search.result import RunResult
 from hwsearch.search.run_files import write_run
-from hwsearch.search.run_folder import RunFolder, claim
-from hwsearch.search.study import (
-    check_study,
-    claimed_storage,
-    complete_trials,
-    fail_stale_trials,
-    is_journal,
-    open_study,
-    without_password,
-)
+from hwsearch.search.run_folder import claim, default_path
+from hwsearch.search.storage_url import is_one_file, without_password
+from hwsearch.search.study import cannot_be_written, check_study, claimed_storage, complete_trials, open_study
 from hwsearch.search.tables_used import tables_used
-from hwsearch.search.winners import best_by_weight, fastest_no_worse, like_for_like
 from hwsearch.shape.table import ShapeTable
-from hwsearch.space.search_space import LARGEST_GRID, Removal, SearchSpace
+from hwsearch.space.search_space import LARGEST_GRID, SearchSpace
 
 SamplerName = Literal["front", "tpe"]
 # A front is recorded whole up to this many shapes; front.csv always holds all of it.
@@ -86,55 +80,26 @@ def run(
         if storage is not None:
             store = held.enter_context(claimed_storage(storage, warn))
             check_study(store, space.name, digest)
-        folder = held.enter_context(claim(out or Path("runs") / space.name, inputs))
+        folder = held.enter_context(claim(out or default_path(space), inputs))
         if storage is None:
             store = held.enter_context(claimed_storage(str(folder.journal), warn))
         try:
             directions = {o.name: o.direction for o in objectives(space, reference, reference)}
             study = open_study(store, space.name, digest, directions, plan.sampler)
             owner = f"{platform.node()}:{folder.path.resolve()}"
-            claimed = storage is None or is_journal(storage)
-            fail_stale_trials(study, None if claimed else owner)
-            candidates, removals = plan.record(Session(study, owner, report, stop))
+            leases = Leases(study, owner, alone=storage is None or is_one_file(storage))
+            leases.recover()
+            candidates, removals = plan.record(Session(study, leases, report, stop))
             recorded = len(complete_trials(study))
-            result = _result(space, folder, candidates, reference, removals, recorded, attention)
+            result = RunResult.of(space, folder, candidates, reference, removals, recorded, attention)
             write_run(result, report)
         except OSError as error:
             raise HwsearchError(
                 f"{folder.path}: cannot write: {error.strerror or error}; finished trials are kept"
             ) from error
         except OptunaError as error:
-            reason = without_password(str(error)).partition("\n")[0] or type(error).__name__
-            raise HwsearchError(f"the study cannot be written: {reason}; finished trials are kept") from error
+            raise cannot_be_written(error, "finished trials are kept") from error
     return result
-
-
-def _result(
-    space: SearchSpace,
-    folder: RunFolder,
-    candidates: Candidates,
-    reference: Candidates,
-    removals: list[Removal],
-    recorded: int,
-    attention: dict[str, AttentionTime],
-) -> RunResult:
-    all_objectives = objectives(space, candidates, reference)
-    front = candidates.take(front_rows(losses(all_objectives)))
-    found = objectives(space, front, reference)
-    return RunResult(
-        space=space,
-        folder=folder,
-        candidates=candidates,
-        front=front,
-        objectives=found,
-        reference=reference,
-        winner_rows=best_by_weight(front, found, space.file.winners),
-        fastest_no_worse_row=fastest_no_worse(candidates, all_objectives, reference),
-        like_for_like_row=like_for_like(candidates, reference),
-        removals=removals,
-        recorded=recorded,
-        attention=attention,
-    )
 
 
 def _inputs(
@@ -154,4 +119,6 @@ def _inputs(
         "storage": without_password(storage or "study.log"),
         "attention": {name: str(time) for name, time in attention.items()},
         "identity": digest,
+        # No file describes it, and every process would measure another one.
+        **{gpu.name: plain_gpu(gpu) for gpu in space.gpus if gpu.name == CPU},
     }

@@ -16,8 +16,11 @@ import yaml
 
 from hwsearch.errors import HwsearchError
 from hwsearch.files import hold, is_temporary, make_folder, read_yaml, write_whole
+from hwsearch.gpu.plain import gpu_of_plain
+from hwsearch.gpu.profile import CPU, Gpu
 from hwsearch.shape import EncoderShape, parse_shape
 from hwsearch.shape.notation import read_shape_yaml
+from hwsearch.space.search_space import SearchSpace
 
 PACKAGES = ("hwsearch", "optuna", "numpy", "pandas", "moocore", "torch", "triton")
 
@@ -53,6 +56,18 @@ class RunFolder:
         return self.path / "report.html"
 
     @property
+    def measurements(self) -> Path:
+        return self.path / "measurements.jsonl"
+
+    @property
+    def measured_table(self) -> Path:
+        return self.path / "measured.csv"
+
+    @property
+    def measured_summary(self) -> Path:
+        return self.path / "measured.json"
+
+    @property
     def trained(self) -> Path:
         return self.path / "trained"
 
@@ -66,6 +81,32 @@ class RunFolder:
 
     def winner(self, name: int | str) -> Path:
         return self.path / "winners" / str(name) / "shape.yaml"
+
+    def measured_winner(self, name: int | str) -> Path:
+        return self.path / "measured" / str(name) / "shape.yaml"
+
+    @property
+    def trained_winner(self) -> Path:
+        return self.trained / "shape.yaml"
+
+
+def default_path(space: SearchSpace) -> Path:
+    return Path("runs") / space.name
+
+
+def kept_cpu(path: Path) -> Gpu | None:
+    """The CPU's profile that the run in this folder was started with; None where it was started without.
+
+    Raises HwsearchError for a run.yaml that cannot be read.
+    """
+    folder = RunFolder(path)
+    if not folder.run_yaml.is_file():
+        return None
+    found = read_yaml(folder.run_yaml).data
+    inputs = found.get("inputs") if isinstance(found, dict) else None
+    if not isinstance(inputs, dict) or CPU not in inputs:
+        return None
+    return gpu_of_plain(inputs[CPU], f"{folder.run_yaml}: inputs: {CPU}")
 
 
 @contextmanager
@@ -81,7 +122,7 @@ def claim(path: Path, inputs: dict[str, Any]) -> Iterator[RunFolder]:
     make_folder(path)
     with hold(path / ".lock", f"{path}: another hwsearch run is using this folder"):
         _check_owner(folder, inputs)
-        for entry in (*path.iterdir(), *path.glob("winners/*/*")):
+        for entry in (*path.iterdir(), *path.glob("winners/*/*"), *path.glob("measured/*/*")):
             if is_temporary(entry):
                 entry.unlink()
         if not folder.run_yaml.exists():
@@ -155,22 +196,29 @@ def _git_revision() -> str | None:
 
 
 def winners_of_run(text: str) -> list[Path]:
-    """The ranked winners' files, best first; none where `text` is not a run's folder."""
-    ranked = Path(text).glob("winners/[0-9]*/shape.yaml")
+    """The winners' files, best first, of the dearest rung that the run has come to: trained, measured,
+    predicted. None where `text` is not a run's folder."""
+    folder = RunFolder(Path(text))
+    if folder.trained_winner.is_file():
+        return [folder.trained_winner]
+    return _ranked(folder, "measured") or _ranked(folder, "winners")
+
+
+def _ranked(folder: RunFolder, name: str) -> list[Path]:
+    ranked = folder.path.glob(f"{name}/[0-9]*/shape.yaml")
     return sorted(ranked, key=lambda path: (len(path.parent.name), path.parent.name))
 
 
 def shape_of_run(text: str) -> EncoderShape:
-    """A SHAPE as typed, or a run folder's first winner.
+    """A SHAPE as typed, or the first winner of a run's folder, see `winners_of_run`.
 
     Raises HwsearchError for a run that has no winners yet, and for whatever `parse_shape` refuses.
     """
     folder = RunFolder(Path(text))
     if not folder.run_yaml.is_file():
         return parse_shape(text)
-    winner = folder.winner(0)
-    if not winner.is_file():
+    if not (winners := winners_of_run(text)):
         raise HwsearchError(
             f"{folder.path}: this run has no winners yet; the same `hwsearch run` goes on with it"
         )
-    return read_shape_yaml(winner)
+    return read_shape_yaml(winners[0])

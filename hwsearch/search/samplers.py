@@ -3,27 +3,51 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import numpy as np
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.study import Study
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from hwsearch.errors import HwsearchError
-from hwsearch.search.parameters import NAMES, Key, candidate_values, distributions, key_of, keys, shapes_of
+from hwsearch.search.candidates import Candidates, Floats, with_latency
+from hwsearch.search.ladder import Ladder
+from hwsearch.search.leases import FAILURE, is_settled
+from hwsearch.search.objectives import limits, objectives
+from hwsearch.search.parameters import (
+    Key,
+    candidate_values,
+    distributions,
+    key_of,
+    keys,
+    params_of,
+    shapes_of,
+)
+from hwsearch.search.residual import Measured, Rows, shape_features
 from hwsearch.space.grid import intermediate_sizes, random_shapes
 from hwsearch.space.search_space import SearchSpace, describe_removals, filter_shapes
 
+MEASURED_S = "measured_s"
+"""Attribute of a measured trial: seconds by GPU, weighted geometric mean over the workloads."""
+
+MEASURED_ERROR = "measured_error"
+"""Attribute of a measured trial: standard error by GPU, relative."""
+
+# What one measurement costs on a device: a process that starts and builds the model, and passes to be timed.
+START_S, PASSES = 10.0, 100
+# Timing a shape again, in another process, differs by so much whatever the samples say.
+LEAST_ERROR = 0.01
 RANDOM_BATCH = 4096
 SIBLINGS = 20_000
 RANDOM_BATCHES = 50
 
 
 class ProposedShapes:
-    """The shapes a study has proposed so far; failed trials may be proposed again.
+    """The shapes that need no other trial of a study; those of lost trials may be proposed again.
 
     Trials are append-only, so each is looked at until it has left the state RUNNING.
     """
@@ -34,19 +58,23 @@ class ProposedShapes:
         self._first_open = 0
 
     def of(self, study: Study, besides: int | None = None) -> set[Key]:
-        """Keys of all complete and running trials, without trial number `besides`."""
+        """Their keys, without trial number `besides`."""
         trials = study.get_trials(deepcopy=False)
         while self._first_open < len(trials) and trials[self._first_open].state.is_finished():
             trial = trials[self._first_open]
-            if trial.state == TrialState.COMPLETE:
-                self._settled.add(key_of(trial.params, self._values))
+            self._settled |= self._shape_of(trial)
             self._first_open += 1
         still_open = {
-            key_of(trial.params, self._values)
+            key
             for trial in trials[self._first_open :]
-            if trial.state != TrialState.FAIL and trial.number != besides
+            if trial.number != besides
+            for key in self._shape_of(trial)
         }
         return self._settled | still_open if still_open else self._settled
+
+    def _shape_of(self, trial: FrozenTrial) -> set[Key]:
+        key = key_of(trial.params, self._values) if is_settled(trial) else None
+        return set() if key is None else {key}
 
 
 class _WholeShapeSampler(BaseSampler):
@@ -69,25 +97,130 @@ class _WholeShapeSampler(BaseSampler):
 class FrontSampler(_WholeShapeSampler):
     """Proposes the shapes of a known front in their order, skipping those already in the study.
 
-    `remaining` tells how many are left; asking for more raises HwsearchError.
+    Asking for more than `remaining` raises HwsearchError.
     """
 
     def __init__(self, order: Sequence[Key], values: Mapping[str, Sequence[int]]) -> None:
         super().__init__(values)
         self._order = order
 
-    def remaining(self, study: Study) -> int:
-        proposed = self._proposed.of(study)
-        return sum(key not in proposed for key in self._order)
+    def remaining(self, study: Study, besides: int | None = None) -> list[Key]:
+        """What the study lacks of the front, in order, as if trial number `besides` were not there."""
+        proposed = self._proposed.of(study, besides)
+        return [key for key in self._order if key not in proposed]
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        proposed = self._proposed.of(study, besides=trial.number)
-        for key in self._order:
-            if key not in proposed:
-                return _varying(key, search_space)
-        raise HwsearchError("the whole front has been proposed already")
+        left = self.remaining(study, besides=trial.number)
+        if not left:
+            raise HwsearchError("the whole front has been proposed already")
+        return params_of(left[0], search_space)
+
+
+class MeasuredSampler(_WholeShapeSampler):
+    """Proposes what is worth measuring next, given what the study's trials have measured.
+
+    A trial is read by how it ended:
+
+        COMPLETE                 measured: its attributes MEASURED_S and MEASURED_ERROR hold seconds and
+                                 relative error by GPU; not proposed again, whatever it holds
+        FAIL with FAILURE set    cannot be measured; not proposed again
+        FAIL without             nothing is known of it; it may be proposed again
+        RUNNING                  under way; not proposed, and counted as if it were to meet what is believed
+
+    Args:
+        candidates: the whole grid, priced. Those whose corrected times break a limit are worth nothing.
+        gpus: names of the basket's GPUs that are measured; the others keep their predicted times.
+    """
+
+    def __init__(
+        self, space: SearchSpace, candidates: Candidates, reference: Candidates, gpus: Collection[str]
+    ) -> None:
+        super().__init__(candidate_values(space.file.shape))
+        self._names = [gpu.name for gpu in space.gpus if gpu.name in gpus]
+        self._gpus = [row for row, gpu in enumerate(space.gpus) if gpu.name in gpus]
+        self._keys = keys(candidates.shapes)
+        self._rows = {key: row for row, key in enumerate(self._keys)}
+        self._space, self._candidates, self._reference = space, candidates, reference
+        predicted_s = candidates.latency[self._gpus]
+        passes_s = PASSES * len(space.workloads) * predicted_s.sum(axis=0)
+        self._ladder = Ladder(
+            predicted_s,
+            shape_features(candidates.shapes),
+            self._losses,
+            len(self._gpus) * START_S + passes_s,
+        )
+
+    def propose(self, study: Study, besides: int | None = None) -> Key | None:
+        """The shape to measure next, as if trial number `besides` were not there; None where no shape
+        promises anything any more."""
+        measured, pending, failed = self._read(study, besides)
+        row = self._ladder.next_row(measured, pending, failed)
+        return None if row is None else self._keys[row]
+
+    def believed(self, study: Study) -> tuple[Candidates, Floats]:
+        """All candidates at the times that are believed now, and the deviation of their logarithms on the
+        measured GPUs, [G, N]."""
+        residuals = self._ladder.learn(self._read(study, None)[0])
+        mean, deviation = residuals.at(np.arange(len(self._candidates)))
+        latency = self._candidates.latency.copy()
+        latency[self._gpus] *= np.exp(mean)
+        return with_latency(self._space, self._candidates, latency), deviation
+
+    def front(self, study: Study) -> list[Key]:
+        """The measured shapes that are believed to be on the front."""
+        return [self._keys[row] for row in self._ladder.front(self._read(study, None)[0]).tolist()]
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Raises HwsearchError where no shape promises anything any more."""
+        key = self.propose(study, besides=trial.number)
+        if key is None:
+            raise HwsearchError("no shape that is left promises anything")
+        return params_of(key, search_space)
+
+    def _read(self, study: Study, besides: int | None) -> tuple[Measured, list[int], list[int]]:
+        """What was measured, and rows that are pending and failed."""
+        seconds: dict[int, list[float]] = {}
+        errors: dict[int, list[float]] = {}
+        pending, failed = [], []
+        trials = study.get_trials(deepcopy=False)
+        # In the order in which they ended, since the ladder learns as measurements come in.
+        trials = sorted(trials, key=lambda trial: trial.datetime_complete or datetime.max)
+        for trial in trials:
+            key = key_of(trial.params, self._values)  # None for a reference that the space does not hold
+            row = None if key is None else self._rows.get(key)
+            if row is None or trial.number == besides:
+                continue
+            if trial.state == TrialState.COMPLETE:
+                found, error = trial.user_attrs.get(MEASURED_S, {}), trial.user_attrs.get(MEASURED_ERROR, {})
+                seconds[row] = [found.get(name, np.nan) for name in self._names]
+                errors[row] = [max(error.get(name, 0.0), LEAST_ERROR) for name in self._names]
+            elif not trial.state.is_finished():
+                pending.append(row)
+            elif FAILURE in trial.user_attrs:
+                failed.append(row)
+        shape = (len(seconds), len(self._names))
+        measured = Measured(
+            np.array(list(seconds), dtype=np.int64),
+            np.array(list(seconds.values()), dtype=float).reshape(shape).T,
+            np.array(list(errors.values()), dtype=float).reshape(shape).T,
+        )
+        return measured, pending, failed
+
+    def _losses(self, latency_s: Floats, rows: Rows) -> Floats:
+        """Of candidates that take so many seconds on the measured GPUs; inf where they break a limit."""
+        candidates = self._candidates.take(rows)
+        latency = candidates.latency.copy()
+        latency[self._gpus] = latency_s
+        candidates = with_latency(self._space, candidates, latency)
+        found = objectives(self._space, candidates, self._reference)
+        losses = np.stack([objective.losses for objective in found], axis=1)
+        for excess in limits(self._space, candidates, self._reference).values():
+            losses[excess > 0] = np.inf
+        return losses
 
 
 class ValidSampler(_WholeShapeSampler):
@@ -110,26 +243,36 @@ class ValidSampler(_WholeShapeSampler):
         key = self._random_valid(set())
         self._pool.append(key)
 
-    def has_new_shape(self, study: Study) -> bool:
-        """Whether random draws still find a valid shape that the study does not hold."""
+    def propose(self, study: Study) -> Key | None:
+        """A shape that the study does not hold; None where random draws find none any more."""
+        proposed = self._proposed.of(study)
         try:
-            key = self._random_valid(self._proposed.of(study))
+            spare = self._random_valid(proposed)
         except HwsearchError:
-            return False
-        self._pool.append(key)  # after the draw, which may have begun a new pool
-        return True
+            return None
+        # Of a trial that is not in the study: a shape is chosen before one is begun.
+        key = self._explored(study, create_trial(state=TrialState.RUNNING), proposed)
+        if key is None:
+            return spare
+        self._pool.append(spare)
+        return key
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
+        """Raises HwsearchError where random draws find no new shape any more."""
         proposed = self._proposed.of(study, besides=trial.number)
-        params = self._inner.sample_relative(study, trial, search_space)
+        key = self._explored(study, trial, proposed)
+        return params_of(self._random_valid(proposed) if key is None else key, search_space)
+
+    def _explored(self, study: Study, trial: FrozenTrial, proposed: set[Key]) -> Key | None:
+        try:
+            params = self._inner.sample_relative(study, trial, self._distributions)
+        except (TypeError, ValueError):  # somebody has written what is no shape to the study
+            return None
         # Fewer parameters come back while the inner sampler is in its random start-up phase.
-        if set(params) == set(search_space):
-            key = self._nearest_valid(key_of(params, self._values), proposed)
-            if key is not None:
-                return _varying(key, search_space)
-        return _varying(self._random_valid(proposed), search_space)
+        key = key_of(params, self._values)
+        return None if key is None else self._nearest_valid(key, proposed)
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         self._inner.before_trial(study, trial)
@@ -177,7 +320,3 @@ class ValidSampler(_WholeShapeSampler):
             f"{self._space.name}: none of {RANDOM_BATCH * RANDOM_BATCHES:,} random shapes is both valid and"
             f" new; the last {RANDOM_BATCH:,}:\n{describe_removals(self._space, removals)}"
         )
-
-
-def _varying(key: Key, search_space: Mapping[str, BaseDistribution]) -> dict[str, int]:
-    return {name: value for name, value in zip(NAMES, key, strict=True) if name in search_space}

@@ -2,77 +2,84 @@
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from datetime import datetime
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import optuna
-from optuna.distributions import BaseDistribution
+from optuna.exceptions import OptunaError
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage, JournalStorage
-from optuna.storages.journal import JournalFileBackend, JournalRedisBackend
+from optuna.storages.journal import JournalFileBackend
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from hwsearch.errors import HwsearchError
-from hwsearch.search.journal import claim_journal
+from hwsearch.search.journal import claim_file, claim_journal
+from hwsearch.search.storage_url import (
+    is_journal,
+    is_one_file,
+    reason_of,
+    without_password,
+    without_password_of,
+)
 
 Direction = Literal["minimize", "maximize"]
-JOURNAL_SUFFIX = ".log"
 IDENTITY = "hwsearch identity"
-OWNER = "owner"
-UNMARKED_TRIAL_S = 60.0
 PREDICTED_OF = "another space, other GPU profiles or another version of the cost model"
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 
-def open_storage(url: str) -> BaseStorage:
-    """The storage at `url`: a journal file that ends in .log, a database, or redis.
+def open_storage(url: str, warn: Callable[[str], None] = lambda message: None) -> BaseStorage:
+    """The storage at `url`: a journal file that ends in .log, or a database.
+
+    Args:
+        warn: told when a database's server goes away and is waited for.
 
     Raises HwsearchError without the URL's password where it cannot be opened.
     """
+    shown = f"--storage {without_password(url)}"
     try:
         if is_journal(url):
             # Absolute, since Optuna's lock is a link to this very path.
             return JournalStorage(JournalFileBackend(str(Path(url).resolve())))
         if url.startswith("redis"):
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-                return JournalStorage(JournalRedisBackend(url))
-        return optuna.storages.get_storage(url)
+            raise ValueError("Optuna keeps pickled snapshots there, which run code when they are read")
+        from hwsearch.search.database import PATIENCE_S, open_database  # journals need no SQLAlchemy
+
+        def on_away(reason: str) -> None:
+            warn(f"{shown}: {reason}; waiting up to {PATIENCE_S:.0f} s for it")
+
+        return open_database(url, on_away)
     except Exception as error:  # every driver has exceptions of its own
-        reason = without_password(str(error)).splitlines()[0] if str(error) else type(error).__name__
+        reason = without_password_of(url, reason_of(error))
+        # Without the driver's exception, whose text may quote the password.
         raise HwsearchError(
-            f"--storage {without_password(url)}: cannot be opened: {reason}; accepted: sqlite:///FILE, postgresql://...,"
-            " mysql://..., redis://... or a journal file ending in .log"
-        ) from error
+            f"{shown}: cannot be opened: {reason};"
+            " accepted: sqlite:///FILE, postgresql://..., mysql://... or a journal file ending in .log"
+        ) from None
 
 
 @contextmanager
 def claimed_storage(url: str, warn: Callable[[str], None]) -> Iterator[BaseStorage]:
-    """The storage at `url`; a journal file is held for this process alone and mended first."""
-    if not is_journal(url):
-        yield open_storage(url)
-        return
-    # Resolved as Optuna does, so that two names of one journal are one claim.
-    with claim_journal(Path(url).resolve(), warn):
-        yield open_storage(url)
+    """The storage at `url`; one that is a file is held for this process alone, and a journal mended first."""
+    with ExitStack() as held:
+        if is_journal(url):
+            # Resolved as Optuna does, so that two names of one journal are one claim.
+            held.enter_context(claim_journal(Path(url).resolve(), warn))
+        elif is_one_file(url) and (path := _sqlite_file(url)) is not None:
+            held.enter_context(claim_file(path, "database"))
+        yield open_storage(url, warn)
 
 
-def is_journal(url: str) -> bool:
-    return "://" not in url and url.endswith(JOURNAL_SUFFIX)
+def _sqlite_file(url: str) -> Path | None:
+    from hwsearch.search.database import sqlite_file
 
-
-def without_password(text: str) -> str:
-    """A URL, or a message that quotes one, without its secrets; whatever stands before the last @ is one."""
-    text = re.sub(r"(://[^:/@\s]*):.*@", r"\1:***@", text)
-    return re.sub(r"(?i)(password|passwd|pwd)=[^&\s]*", r"\1=***", text)
+    return sqlite_file(url)
 
 
 def check_study(storage: BaseStorage, name: str, identity: str, of: str = PREDICTED_OF) -> None:
@@ -85,10 +92,8 @@ def check_study(storage: BaseStorage, name: str, identity: str, of: str = PREDIC
         found, trials = study.user_attrs.get(IDENTITY), study.get_trials(deepcopy=False)
     except (KeyError, TypeError, ValueError, AttributeError, AssertionError) as error:
         raise HwsearchError(f"study {name}: its storage cannot be replayed: {error!r}") from error
-    except optuna.exceptions.OptunaError as error:
-        raise HwsearchError(
-            f"study {name}: its storage cannot be read: {without_password(str(error))}"
-        ) from error
+    except OptunaError as error:
+        raise HwsearchError(f"study {name}: its storage cannot be read: {reason_of(error)}") from error
     if found != identity and (found is not None or trials):
         raise HwsearchError(
             f"study {name}: belongs to {of} ({found}, this run is {identity});"
@@ -130,38 +135,16 @@ def open_study(
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             study.set_metric_names(list(objectives))
         study.set_user_attr(IDENTITY, identity)
+        check_study(storage, name, identity, of)  # another process may have made it at the same moment
     return study
+
+
+def cannot_be_written(error: OptunaError, kept: str) -> HwsearchError:
+    return HwsearchError(f"the study cannot be written: {reason_of(error)}; {kept}")
 
 
 def complete_trials(study: Study) -> list[FrozenTrial]:
     return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-
-
-def ask(study: Study, distributions: dict[str, BaseDistribution], owner: str) -> Trial:
-    """A new trial, marked with who runs it; one whose sampler fails is not left running."""
-    try:
-        trial = study.ask(distributions)
-    except BaseException:
-        running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        if running and not running[-1].params and OWNER not in running[-1].user_attrs:
-            study.tell(running[-1].number, state=TrialState.FAIL)
-        raise
-    trial.set_user_attr(OWNER, owner)
-    return trial
-
-
-def fail_stale_trials(study: Study, owner: str | None) -> None:
-    """Fail the trials that an earlier, killed process left running.
-
-    `owner` is the run folder, which one process at a time can hold; None where nobody else can use the
-    storage. A trial that was killed before it was marked belongs to nobody; after a while nobody can be
-    about to mark it.
-    """
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        found = trial.user_attrs.get(OWNER)
-        age_s = (datetime.now() - trial.datetime_start).total_seconds() if trial.datetime_start else 0.0
-        if owner is None or found == owner or (found is None and age_s > UNMARKED_TRIAL_S):
-            study.tell(trial.number, state=TrialState.FAIL)
 
 
 def tell(

@@ -107,7 +107,9 @@ class Budget(Section):
 def load_basket_gpu(name: str) -> Gpu:
     """A profile that a basket may hold; HwsearchError for an unknown name and for `cpu`."""
     if name == CPU:
-        raise HwsearchError("cpu is measured anew by every process, so a predicted basket cannot hold it")
+        raise HwsearchError(
+            "cpu is measured anew by every process, so a basket holds it only as --gpus cpu --rung measure"
+        )
     return load_gpu(name)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hwsearch.errors import HwsearchError
-from hwsearch.gpu.profile import Gpu
+from hwsearch.gpu.profile import CPU, Gpu
 from hwsearch.settings import Head
 from hwsearch.shape import PRESETS, EncoderShape
 from hwsearch.shape.options import wiring_text
@@ -81,8 +81,12 @@ class SearchSpace:
             "reference": self.reference.to_dict(),
         }
 
-    def with_gpus(self, names: Sequence[str]) -> SearchSpace:
-        """The same space over another basket; a GPU keeps its weight, a new one gets 1."""
+    def with_gpus(self, names: Sequence[str], cpu: Gpu | None = None) -> SearchSpace:
+        """The same space over another basket; a GPU keeps its weight, a new one gets 1.
+
+        Args:
+            cpu: the profile that `cpu` stands for; without it a basket takes none.
+        """
         if not names:
             raise HwsearchError("--gpus: no GPU named; accepted: names joined by commas, as in t4,l4")
         if repeated := sorted({name for name in names if names.count(name) > 1}):
@@ -90,7 +94,7 @@ class SearchSpace:
         known = dict(self._basket())
         return replace(
             self,
-            gpus=tuple(load_basket_gpu(name) for name in names),
+            gpus=tuple(cpu if cpu and name == CPU else load_basket_gpu(name) for name in names),
             weights=tuple(known.get(name, 1.0) for name in names),
         )
 

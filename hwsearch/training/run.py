@@ -204,7 +204,7 @@ def _train(
             processes=processes.count,
             runtime="compile" if compile else "eager",
             recompute=recompute,
-            seconds_per_flop=lambda: _seconds_per_flop(module, model, text, schedules[0]),
+            seconds_per_flop=lambda: seconds_per_flop(module, model, text, schedules[0]),
         )
         for line in plan.lines():
             report(line)
@@ -331,10 +331,10 @@ def _to_average(run: Run) -> list[Checkpoint]:
     return [*before[: run.recipe.average], evaluated[-1]]
 
 
-def _seconds_per_flop(
+def seconds_per_flop(
     module: nn.Module, model: MaskedLanguageModel, text: TokenCache, schedule: Schedule
 ) -> float:
-    """Of a row, forward and backward, the second time; every process must call it."""
+    """Of a row, forward and backward, the second time; every process of several must call it."""
     phase = schedule.phase
     hidden = evaluation_rows(
         text, sequence_length=phase.sequence_length, tokens_per_row=phase.tokens_per_row

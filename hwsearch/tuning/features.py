@@ -9,32 +9,15 @@ not tell 64 from 72. Most parameters do not care, so these are expected to have 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from hwsearch.regression.covariance import Features, Floats
 from hwsearch.tuning.tuning_space import Setting, TuningSpace
-
-Floats = NDArray[np.float64]
 
 # A parameter whose largest value is this many times its smallest acts through its ratio, not its difference.
 LOGARITHMIC_FROM = 4.0
 VALUE_LOG_SCALE = 0.0  # expected: about as long as the range of the values
-
-
-@dataclass(frozen=True, eq=False)
-class Features:
-    """
-    Attributes:
-        values: [N, features].
-        scale_of: [features], which length scale a feature has.
-        log_scales: [scales], the length scales to expect.
-    """
-
-    values: NDArray[np.float32]
-    scale_of: NDArray[np.int64]
-    log_scales: Floats
 
 
 def features_of(space: TuningSpace, divisor_log_scale: float | None) -> Features:

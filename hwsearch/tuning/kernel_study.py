@@ -23,7 +23,8 @@ from hwsearch.errors import HwsearchError
 from hwsearch.files import make_folder
 from hwsearch.measure.race import FASTER
 from hwsearch.search.journal import claim_journal
-from hwsearch.search.study import fail_stale_trials, open_storage
+from hwsearch.search.leases import Leases
+from hwsearch.search.study import open_storage
 from hwsearch.tuning.kernel import Config
 from hwsearch.tuning.sampler import FAILURE, MEASURED, KernelSampler
 from hwsearch.tuning.tuning_space import TuningSpace
@@ -165,7 +166,8 @@ def opened(
                 directions=["minimize"] * objectives,
                 load_if_exists=True,
             )
-            fail_stale_trials(study, None)
+            Leases(study, str(journal), alone=True).recover()
+            _refuse_strangers(study, space)
             yield KernelStudy(study, space)
         except OptunaError as error:
             raise HwsearchError(f"{journal}: {error}; finished trials are kept") from error
@@ -174,6 +176,13 @@ def opened(
         except OSError as error:
             reason = error.strerror or error
             raise HwsearchError(f"{journal}: cannot write: {reason}; finished trials are kept") from error
+
+
+def _refuse_strangers(study: Study, space: TuningSpace) -> None:
+    """Whoever may write to the journal must not choose what is compiled: what is not in the space fails."""
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+        if space.row_of(trial.system_attrs.get("fixed_params", {})) is None:
+            study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
 
 
 def _record(trial: FrozenTrial, space: TuningSpace) -> Record | None:

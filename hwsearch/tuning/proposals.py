@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from hwsearch.errors import HwsearchError
-from hwsearch.tuning.covariance import Covariance, Floats, fitted
-from hwsearch.tuning.features import Features, features_of
+from hwsearch.regression.covariance import Covariance, Features, Floats, fitted
+from hwsearch.tuning.features import features_of
 from hwsearch.tuning.surrogate import Rows, Surrogate
 from hwsearch.tuning.tuning_space import TuningSpace
 

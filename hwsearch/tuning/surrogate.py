@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.linalg import cholesky, solve_triangular
 from scipy.special import ndtr
 
-from hwsearch.tuning.covariance import Array, Covariance, Floats
+from hwsearch.regression.covariance import Array, Covariance, Floats
 
 Rows = NDArray[np.int64]
 

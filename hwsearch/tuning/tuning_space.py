@@ -52,7 +52,7 @@ class TuningSpace:
             key = tuple(
                 place[configuration[name]] for name, place in zip(self.names, self._places, strict=True)
             )
-        except KeyError:
+        except (KeyError, TypeError):  # TypeError: a list is no value of any parameter
             return None
         return self._rows.get(key)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -128,3 +129,10 @@ def test_an_unknown_gpu_and_a_broken_profile(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "mine" / "mycard.yaml").write_text("name: mycard\nsms: many\n")
     broken = cli("gpus", "show", "mycard", HWSEARCH_PROFILES=str(tmp_path / "mine"))
     assert broken.returncode == 2 and "mycard.yaml" in broken.stderr and "Traceback" not in broken.stderr
+
+
+def test_detect_prints_what_ray_start_takes(cli: Cli) -> None:
+    done = cli("gpus", "detect", "--ray", CUDA_VISIBLE_DEVICES="")
+    offered = json.loads(done.stdout)
+    # A machine with GPUs hides them all here; one without any has its CPU.
+    assert done.returncode == 0 and offered in ({}, {"hw:cpu": 1})

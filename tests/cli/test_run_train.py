@@ -15,7 +15,7 @@ import pytest
 from tests.conftest import Cli
 from tests.search.test_contest import SPACE
 
-OPTIONS = ("--rung", "train", "--trials", "2", "--train-tokens", "2048", "--tokens-per-step", "128")
+OPTIONS = ("--rung", "train", "--trials", "1", "--train-tokens", "2048", "--tokens-per-step", "128")
 OPTIONS = (*OPTIONS, "--sequence-length", "32", "--data", "text.txt")
 
 
@@ -36,14 +36,18 @@ def test_a_killed_contest_goes_on_and_says_what_it_found(cli: Cli, here: Path) -
         process.send_signal(signal.SIGKILL)
     assert list(here.glob("run/trained/*/model.safetensors"))
 
-    done = cli("run", "--space", "nano.yaml", "--out", "run", *OPTIONS, OMP_NUM_THREADS="1")
+    done = cli("run", "--space", "nano.yaml", "--out", "run", *OPTIONS, "--json", OMP_NUM_THREADS="1")
     assert done.returncode == 0, done.stderr
-    assert "reference" in done.stdout and "ended early" in done.stdout and "noise" in done.stdout
-    summary = json.loads((here / "run" / "trained.json").read_text())
-    assert len([run for run in summary["runs"] if run["seed"] == 0]) == 3
-    again = cli("run", "--space", "nano.yaml", "--out", "run", *OPTIONS, "--json", OMP_NUM_THREADS="1")
-    assert json.loads(again.stdout) == summary
+    assert "to train: 2 shapes, 2,048 tokens each" in done.stderr
+    assert "warning: after 2,048 tokens" in done.stderr  # which teach how often each word comes
+    summary = json.loads(done.stdout)
+    assert len([run for run in summary["runs"] if run["seed"] == 0]) == 2
+    assert json.loads((here / "run" / "trained.json").read_text()) == summary
     assert (here / "run" / "trained" / "shape.yaml").is_file()
+
+    shown = cli("report", "run")
+    assert "Trained:" in shown.stdout and "reference" in shown.stdout and "noise" in shown.stdout
+    assert "<h2>Trained</h2>" in (here / "run" / "report.html").read_text()
 
 
 def test_options_of_training_need_the_rung(cli: Cli, here: Path) -> None:

@@ -38,6 +38,7 @@ def fake_nvml(devices: list[dict[str, Any]], broken: bool = False) -> ModuleType
         "nvmlDeviceGetCount": lambda: len(devices),
         "nvmlDeviceGetHandleByIndex": lambda index: devices[index],
         "nvmlDeviceGetName": answer("name"),
+        "nvmlDeviceGetUUID": answer("uuid"),
         "nvmlDeviceGetMemoryInfo": lambda handle: SimpleNamespace(total=handle["memory"]),
         "nvmlDeviceGetCudaComputeCapability": answer("capability"),
         "nvmlDeviceGetNumGpuCores": answer("cores"),

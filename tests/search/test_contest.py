@@ -8,23 +8,32 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 import pandas as pd
 import pytest
 import torch
 
 from hwsearch.errors import HwsearchError
+from hwsearch.measure.child import Child
+from hwsearch.report.contest import contest_table
+from hwsearch.search import apart as apart_module
 from hwsearch.search import contest as contest_module
+from hwsearch.search import contest_result as contest_result_module
+from hwsearch.search.apart import train_apart
 from hwsearch.search.contest import hold_contest
 from hwsearch.search.contest_recipe import STAGES, contest_recipe
 from hwsearch.search.contest_result import ContestResult, State, Trained
-from hwsearch.search.contest_score import Entrant, entrants, on_front, score, spread
+from hwsearch.search.contest_score import Entrant, entrants, on_front, past_plateau, score, spread
 from hwsearch.search.run import run
 from hwsearch.search.run_folder import RunFolder
 from hwsearch.search.study import open_storage
 from hwsearch.shape import parse_shape
 from hwsearch.space.search_space import load_space
 from hwsearch.training import Recipe, TrainingResult, train
+from hwsearch.training.loop import Judge
+from hwsearch.training.token_cache import token_cache
+from hwsearch.training.unigram import unigram_loss
 
 torch.set_num_threads(1)
 
@@ -60,6 +69,18 @@ def text(tmp_path: Path) -> Path:
     path = tmp_path / "text.txt"
     path.write_text("\n".join(f"line {n}: the square of {n} is {n * n}" for n in range(900)))
     return path
+
+
+def train_here(*arguments: Any, **named: Any) -> TrainingResult:
+    return train(*arguments, **named, resume=True, report=lambda line: None)
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this process, and judged from the first stage on, which so short a run never deserves."""
+    monkeypatch.setattr(contest_module, "train_apart", train_here)
+    for module in (contest_module, contest_result_module):
+        monkeypatch.setattr(module, "past_plateau", lambda reference_loss, unigram: True)
 
 
 def recipe_for(tokens: int = STEPS * TOKENS_PER_STEP) -> Recipe:
@@ -121,7 +142,7 @@ def test_close_scores_are_not_told_apart(tmp_path: Path) -> None:
         trained("L2-h64-a1-i64", 1, 3.0, -0.49),
         trained("L3-h64-a1-i64", 1, 2.9, -0.49),
     ]
-    result = ContestResult(RunFolder(tmp_path), runs, 100, 1.0, {})
+    result = ContestResult(RunFolder(tmp_path), runs, 100, 5.0, 1.0, {})
     assert str(result.winner.entrant.shape).startswith("L2")  # a pruned one never wins
     assert [str(shape)[:2] for shape in result.equals()] == ["L3"]
     noise = result.summary()["noise"]
@@ -153,7 +174,7 @@ def test_a_contest_prunes_and_is_recorded(
     assert not list((tmp_path / "run" / "trained").glob("*/checkpoints"))
 
     # Nothing is trained again, and other conditions are refused.
-    monkeypatch.setattr(contest_module, "train", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr(contest_module, "train_apart", lambda *_, **__: pytest.fail("trained again"))
     assert hold(space, text, tmp_path / "run").summary() == result.summary()
     with pytest.raises(HwsearchError, match="--train-tokens"):
         hold(space, text, tmp_path / "run", 2 * whole)
@@ -169,10 +190,10 @@ def test_a_shape_that_fails_leaves_the_others(
     def fails_for_the_second(shape: Any, *arguments: Any, **named: Any) -> TrainingResult:
         if shape == field[1].shape:
             raise HwsearchError("the GPU's memory is full")
-        return train(shape, *arguments, **named)
+        return train_here(shape, *arguments, **named)
 
     field = entrants(run(load_space(str(space)), out=tmp_path / "run"), 3)
-    monkeypatch.setattr(contest_module, "train", fails_for_the_second)
+    monkeypatch.setattr(contest_module, "train_apart", fails_for_the_second)
     result = hold(space, text, tmp_path / "run")
     failed = [run for run in result.trained if run.state == "failed"]
     assert [run.entrant.shape for run in failed] == [field[1].shape]
@@ -200,11 +221,11 @@ def test_a_killed_contest_ends_as_an_unbroken_one(
                 raise KilledError
             return answer
 
-        return train(shape, data, out, *rest, **{**named, "judge": judge})
+        return train_here(shape, data, out, *rest, **{**named, "judge": judge})
 
     killed: dict[str, list[int]] = {}
     expected = hold(space, text, tmp_path / "unbroken").summary()
-    monkeypatch.setattr(contest_module, "train", killed_half_way)
+    monkeypatch.setattr(contest_module, "train_apart", killed_half_way)
     for _ in range(20):
         try:
             found = hold(space, text, tmp_path / "killed").summary()
@@ -219,3 +240,93 @@ def test_losses_of_several_vocabularies_are_not_compared(space: Path, text: Path
     space.write_text(SPACE.replace("vocab_size: 320", "vocab_size: [320, 384]"))
     with pytest.raises(HwsearchError, match="several vocabularies"):
         hold(space, text, tmp_path / "run")
+
+
+def test_nobody_is_ended_while_the_reference_knows_frequencies_alone(
+    space: Path, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (contest_module, contest_result_module):
+        monkeypatch.setattr(module, "past_plateau", past_plateau)
+    said: list[str] = []
+    warned: list[str] = []
+    predicted = run(load_space(str(space)), out=tmp_path / "run")
+    result = hold_contest(predicted, recipe_for(), [text], count=3, say=said.append, warn=warned.append)
+    assert {run.state for run in result.trained} == {"complete"}
+    assert result.judged_from is None and result.summary()["judged_from_tokens"] is None
+    (warning,) = warned
+    assert f"not clearly below {result.unigram_loss:.2f}" in warning and "--train-tokens" in warning
+    assert "these ranks say little" in contest_table(result.summary())
+    (line,) = said  # the time, before anything is trained
+    assert line.startswith("to train: 4 shapes, 2,048 tokens each, and 3 with a second seed: at most about")
+
+    hold_contest(predicted, recipe_for(), [text], count=3, say=said.append)
+    assert len(said) == 1  # nothing is left to train
+
+
+def test_ranks_count_from_where_the_reference_reads_the_context(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses = {100: 4.4, 200: 2.8, 400: 2.6, 800: 2.0}
+    reference = Entrant(parse_shape("L1-h64-a1-i64"), 0.0, 1.0, is_reference=True)
+    runs = [Trained(reference, 0, "complete", losses, 0.0)]
+    assert past_plateau(2.6, 4.5) and not past_plateau(2.8, 4.5)
+    monkeypatch.setattr(contest_result_module, "past_plateau", past_plateau)
+    assert ContestResult(RunFolder(tmp_path), runs, 800, 4.5, 1.0, {}).judged_from == 400
+
+
+def test_frequencies_alone_give_the_entropy_of_the_text(tmp_path: Path) -> None:
+    path = tmp_path / "coin.txt"
+    path.write_text("".join("ab"[(n * n // 7) % 2] * 3 + "\n" for n in range(40_000)))
+    text = token_cache([path], vocab_size=320, tokens=10_000)
+    held_out = text.held_out.tokens[: text.held_out.offsets[-1]]
+    _, counts = np.unique(held_out, return_counts=True)
+    shares = counts / counts.sum()
+    entropy = -(shares * np.log(shares)).sum()
+    assert entropy <= unigram_loss(text) < entropy + 0.05
+
+
+SHAPE = parse_shape("L1-h64-a1-i64-v320-p64")
+
+
+def test_a_process_of_its_own_trains_the_same(text: Path, tmp_path: Path) -> None:
+    losses: dict[str, list[tuple[int, float]]] = {"apart": [], "here": []}
+    for name, how in (("apart", train_apart), ("here", train_here)):
+        result = how(
+            SHAPE,
+            [text],
+            tmp_path / name,
+            recipe_for(),
+            tokenizer=None,
+            rates_of=SHAPE,
+            judge=lambda step, loss, name=name: losses[name].append((step, loss)) or step == 4,
+        )
+        assert result.judged and result.steps == 4
+    assert losses["apart"] == losses["here"] and len(losses["here"]) == 2
+
+
+def test_a_crash_and_bad_input_cost_one_shape(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class KnownChild(Child):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            children.append(self)
+
+    children: list[Child] = []
+    monkeypatch.setattr(apart_module, "Child", KnownChild)
+
+    def kill_it(step: int, loss: float) -> bool:
+        process = children[-1]._process
+        assert process is not None
+        process.kill()
+        return False
+
+    def apart(data: Path, judge: Judge) -> TrainingResult:
+        return train_apart(
+            SHAPE, [data], tmp_path / "out", recipe_for(), tokenizer=None, rates_of=SHAPE, judge=judge
+        )
+
+    with pytest.raises(HwsearchError, match="killed by SIGKILL, as when the host runs out of memory"):
+        apart(text, kill_it)
+    with pytest.raises(HwsearchError, match=r"nowhere\.txt: no such file"):
+        apart(tmp_path / "nowhere.txt", kill_it)

@@ -14,7 +14,7 @@ import hwsearch
 from hwsearch.errors import HwsearchError
 from hwsearch.search.journal import claim_journal
 from hwsearch.search.run import run
-from hwsearch.search.study import open_storage, without_password
+from hwsearch.search.study import open_storage
 from hwsearch.shape import parse_shape
 from hwsearch.shape.parameters import masked_lm_parameters
 from hwsearch.shape.quality_prior import effective_parameters
@@ -319,20 +319,6 @@ def test_a_read_only_database_is_one_message(small_space: Path, tmp_path: Path) 
     run(space, out=tmp_path / "run", storage=f"sqlite:///{path}", trials=2)
     with pytest.raises(HwsearchError, match="cannot be written"):
         run(space, out=tmp_path / "other", storage=f"sqlite:///file:{path}?mode=ro&uri=true", trials=4)
-
-
-@pytest.mark.parametrize(
-    ("url", "shown"),
-    [
-        ("postgresql://me:p@ss@host/db", "postgresql://me:***@host/db"),
-        ("postgresql://host/db?user=me&password=secret", "postgresql://host/db?user=me&password=***"),
-        ("sqlite:///study.db", "sqlite:///study.db"),
-        ("mysql://me:s3cr/et@localhost/x", "mysql://me:***@localhost/x"),
-        ("postgresql://me:s3 cret@host/x", "postgresql://me:***@host/x"),
-    ],
-)
-def test_passwords_are_not_shown(url: str, shown: str) -> None:
-    assert without_password(url) == shown
 
 
 def test_a_space_too_large_to_enumerate_is_explored(tmp_path: Path) -> None:

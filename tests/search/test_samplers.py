@@ -11,7 +11,7 @@ import pytest
 from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
 
 from hwsearch.errors import HwsearchError
-from hwsearch.search.parameters import candidate_values, distributions, key_of, keys, shapes_of
+from hwsearch.search.parameters import candidate_values, distributions, key_of, keys, params_of, shapes_of
 from hwsearch.search.samplers import FrontSampler, ValidSampler
 from hwsearch.space.search_space import SearchSpace, load_space, valid_shapes
 from tests.conftest import SMALL_SPACE
@@ -36,7 +36,7 @@ def test_the_front_sampler_keeps_its_order_and_goes_on_where_it_stopped(small_sp
                 study.tell(trial, state=optuna.trial.TrialState.FAIL)
             else:
                 study.tell(trial, 1.0)
-        assert sampler.remaining(study) == len(order) - len({k for k in done(study)})
+        assert sampler.remaining(study) == [key for key in order if key not in done(study)]
         return asked
 
     def done(study: optuna.Study) -> list[tuple[int, ...]]:
@@ -112,15 +112,20 @@ def test_a_space_that_is_used_up_says_so(tmp_path: Path) -> None:
         explore(space, RandomSampler(seed=0), 3)
 
 
-def test_a_shape_that_was_found_is_the_one_proposed(small_space: Path) -> None:
-    """In a sparse space every draw counts: what has_new_shape found must not be lost with the old pool."""
+def test_every_shape_of_a_sparse_space_is_proposed(small_space: Path) -> None:
+    """What random draws found must not be lost with the pool they came from."""
+    small_space.write_text(SMALL_SPACE.replace("{min: 1M, max: 4M}", "{min: 1M, max: 1.1M}"))
     space = load_space(str(small_space))
-    sampler = ValidSampler(RandomSampler(seed=0), space, seed=0)
+    valid = keys(valid_shapes(space)[0])
+    values = candidate_values(space.file.shape)
+    varying = distributions(values)
+    inner = TPESampler(seed=0, multivariate=True, constant_liar=False)
+    sampler = ValidSampler(inner, space, seed=0)
     study = optuna.create_study(sampler=sampler, directions=["minimize", "maximize"])
-    for _ in range(3):
-        assert sampler.has_new_shape(study)
-        expected = sampler._pool[-1]
-        values = candidate_values(space.file.shape)
-        trial = study.ask(distributions(values))
-        assert key_of(trial.params, values) == expected
-        study.tell(trial, [1.0, 1.0])
+    while (key := sampler.propose(study)) is not None:
+        study.add_trial(
+            optuna.trial.create_trial(
+                params=params_of(key, varying), distributions=varying, values=[float(key[0]), 1.0]
+            )
+        )
+    assert sorted(key_of(trial.params, values) for trial in study.trials) == sorted(valid)

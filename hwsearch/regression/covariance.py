@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 from scipy.linalg import LinAlgError, cho_solve, cholesky
 from scipy.optimize import minimize
 
-from hwsearch.tuning.features import Features
-
 Floats = NDArray[np.float64]
 Array = NDArray[Any]
 
@@ -30,6 +28,21 @@ LOG_NOISE_PRIOR = (-6.0, 2.0)
 
 
 @dataclass(frozen=True, eq=False)
+class Features:
+    """What a covariance sees of N points.
+
+    Attributes:
+        values: [N, features].
+        scale_of: [features], which length scale a feature has.
+        log_scales: [scales], the length scales to expect.
+    """
+
+    values: NDArray[np.float32]
+    scale_of: NDArray[np.int64]
+    log_scales: Floats
+
+
+@dataclass(frozen=True, eq=False)
 class Covariance:
     """The constants of one covariance.
 
@@ -42,8 +55,8 @@ class Covariance:
     features: Features
 
     @classmethod
-    def prior(cls, features: Features) -> Covariance:
-        return cls(np.r_[features.log_scales, LOG_VARIANCE_PRIOR[0], LOG_NOISE_PRIOR[0]], features)
+    def prior(cls, features: Features, log_noise: float = LOG_NOISE_PRIOR[0]) -> Covariance:
+        return cls(np.r_[features.log_scales, LOG_VARIANCE_PRIOR[0], log_noise], features)
 
     @property
     def variance(self) -> float:
@@ -68,10 +81,17 @@ class Covariance:
         return np.asarray(squares)
 
 
-def fitted(start: Covariance, rows: NDArray[np.int64], targets: Floats) -> Covariance:
+def fitted(
+    start: Covariance,
+    rows: NDArray[np.int64],
+    targets: Floats,
+    known_noise: Floats | float = 0.0,
+    log_noise_prior: tuple[float, float] = LOG_NOISE_PRIOR,
+) -> Covariance:
     """The most probable constants given standardised `targets` [n] at `rows` [n] of the features.
 
-    Gradient ascent from `start`; the posterior has several maxima, so the start matters.
+    Gradient ascent from `start`; the posterior has several maxima, so the start matters. `known_noise` [n]
+    are variances of the targets besides the noise that is fitted.
     """
     features = start.features
     count = len(features.log_scales)
@@ -79,13 +99,13 @@ def fitted(start: Covariance, rows: NDArray[np.int64], targets: Floats) -> Covar
     for column, scale in zip(features.values[rows].astype(float).T, features.scale_of, strict=True):
         squares[scale] += (column[:, None] - column[None]) ** 2
     priors = np.array(
-        [(mean, LOG_SCALE_DEVIATION) for mean in features.log_scales] + [LOG_VARIANCE_PRIOR, LOG_NOISE_PRIOR]
+        [(mean, LOG_SCALE_DEVIATION) for mean in features.log_scales] + [LOG_VARIANCE_PRIOR, log_noise_prior]
     )
     bounds = [LOG_SCALE_BOUNDS] * count + [LOG_VARIANCE_BOUNDS, LOG_NOISE_BOUNDS]
     found = minimize(
         _negative_log_posterior,
         start.log_constants,
-        (squares, targets, priors),
+        (squares, targets, priors, known_noise),
         jac=True,
         method="L-BFGS-B",
         bounds=bounds,
@@ -95,7 +115,7 @@ def fitted(start: Covariance, rows: NDArray[np.int64], targets: Floats) -> Covar
 
 
 def _negative_log_posterior(
-    log_constants: Floats, squares: Floats, targets: Floats, priors: Floats
+    log_constants: Floats, squares: Floats, targets: Floats, priors: Floats, known_noise: Floats | float
 ) -> tuple[float, Floats]:
     """And its gradient.
 
@@ -110,7 +130,8 @@ def _negative_log_posterior(
     decay = variance * np.exp(-ROOT5 * r)
     smooth = (1 + ROOT5 * r + 5 / 3 * r2) * decay
     try:
-        lower = cholesky(smooth + (noise + JITTER) * np.eye(len(targets)), lower=True, check_finite=False)
+        diagonal = np.diag(np.full(len(targets), noise + JITTER) + known_noise)
+        lower = cholesky(smooth + diagonal, lower=True, check_finite=False)
     except LinAlgError:
         return 1e10, np.zeros_like(log_constants)
     weights = cho_solve((lower, True), targets, check_finite=False)

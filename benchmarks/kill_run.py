@@ -1,0 +1,45 @@
+"""A measured run whose devices are made up but whose processes are real: what benchmarks/kill.py kills.
+
+python benchmarks/kill_run.py SPACE OUT STORAGE COUNT DEVICE_LOG
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from functools import partial
+from pathlib import Path
+
+from hwsearch.errors import HwsearchError
+from hwsearch.measure.child import Child
+from hwsearch.measure.failure import Failure
+from hwsearch.measure.job import Job
+from hwsearch.measure.row import Row
+from hwsearch.search.local_engine import Device, LocalEngine
+from hwsearch.search.measured import measure_front
+from hwsearch.search.run import run
+from hwsearch.space.search_space import load_space
+
+
+def measure(log: Path, job: Job, device: Device) -> Row | Failure:
+    """In a process of its own, as a real measurement."""
+    with Child(importlib.import_module, "kill_worker") as child:
+        answer: Row | Failure = child.call("work", job, device.gpu, str(log), timeout=60.0)
+    return answer
+
+
+def main(space: str, out: str, storage: str, count: str, log: str) -> int:
+    try:
+        loaded = load_space(space)
+        predicted = run(loaded, out=Path(out), storage=storage, trials=3)
+        devices = [Device(gpu.name, "made up") for gpu in loaded.gpus]
+        engine = LocalEngine(devices, measure=partial(measure, Path(log)), present=lambda device: True)
+        measure_front(predicted, engine, count=int(count), storage=storage, warn=print)
+    except HwsearchError as error:
+        print(error)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

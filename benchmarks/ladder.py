@@ -1,0 +1,250 @@
+"""How much of the true front is found after how many measurements, against Optuna's samplers.
+
+    python benchmarks/ladder.py --data DIR [--problems NAME,...] [--methods NAME,...] [--seeds 20]
+        [--measurements 100] [--cache results/ladder.jsonl] > results/ladder.md
+
+Devices are recorded tables (`ladder_problems.py`) whose answers come with 5 % noise; on the CPU a measurement
+is one of its own rounds. Figures are shares of the true front's hypervolume, true times and all, with the
+reference point a tenth beyond the front's extremes, mean and standard deviation over seeds.
+
+What ran stands in the cache and does not run again, the ladder's as long as its code is as it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import hashlib
+import itertools
+import json
+import statistics
+import sys
+import time
+import warnings
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import optuna
+from ladder_methods import METHODS, Score
+from ladder_problems import (
+    Problem,
+    cpu_problem,
+    hwgpt_problem,
+    synthetic_problem,
+    timm_problem,
+    unexplained,
+)
+
+import hwsearch.regression.covariance
+import hwsearch.search.hypervolume
+import hwsearch.search.ladder
+import hwsearch.search.residual
+from hwsearch.kernels.cpu_name import cpu_name
+
+REPORTED = [
+    *(f"hwgpt-{space}-{device}" for device in ("h100", "rtx2080") for space in "sl"),
+    "synthetic-t4",
+    "cpu",
+    "timm-RTX3090",
+    "timm-RTXPRO6000-MaxQ",
+]
+OURS = ("ladder",)
+WORTH = 30
+PRINTED = (10, 25, 50, 100)
+HEAD = """# Measured search: the ladder against Optuna's samplers
+
+`python benchmarks/ladder.py --data DIR`; runs in `results/ladder.jsonl`. {machine}
+
+Shares of the true front's hypervolume, judged by true times; the reference point lies a tenth of the front's
+span beyond its worst values. Two objectives: latency, and parameters outside the embedding (synthetic: the
+quality prior). A measurement has 5 % noise (deviation of ln), of which the ladder is told; on the CPU it is
+one of the shape's own rounds, and the truth their median. Nobody measures a shape twice.
+
+- **believed**: of the measured shapes only those count that the method takes for its front: the ladder by the
+  times that it believes, the others by what they measured. A shape that noise hides is lost.
+- **measured**: all measured shapes count, as where samplers are compared without noise.
+
+`oracle` takes the true front, what covers most of it first; `prediction alone` the predicted front in that
+order. Optuna's samplers draw width, depth, heads and the like; the nearest new shape takes the draw's place.
+What was chosen by trying was tried on HW-GPT-Bench's A100 and V100, which are not among the devices below;
+the constants behind the predictions know none of these tables, but for timm's host time of eager kernels.
+"""
+LEARNING = (
+    hwsearch.regression.covariance,
+    hwsearch.search.hypervolume,
+    hwsearch.search.ladder,
+    hwsearch.search.residual,
+)
+
+
+def problem_of(name: str, data: Path) -> Problem:
+    kind, *rest = name.split("-", 2)
+    if kind == "hwgpt":
+        return hwgpt_problem(data, *rest)
+    if kind == "timm":
+        return timm_problem(data, "-".join(rest))
+    return {"cpu": cpu_problem, "synthetic": synthetic_problem}[kind]()
+
+
+@functools.cache
+def version_of(method: str) -> str:
+    """Of what a cached run came from: ours changes with its code, Optuna's with its release."""
+    if method in OURS:
+        sources = [Path(str(module.__file__)).read_bytes() for module in LEARNING]
+        return hashlib.sha256(b"".join(sources)).hexdigest()[:12]
+    return optuna.__version__
+
+
+class Cache:
+    """Runs that are done, a line each."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        lines = path.read_text().splitlines() if path.exists() else []
+        # A run that was killed may have left half a line.
+        self.runs = [json.loads(line) for line in lines if line.endswith("}")]
+
+    def scores(self, problem: str, method: str, seed: int) -> list[Score]:
+        """Of the longest run that is there."""
+        asked = {"problem": problem, "method": method, "seed": seed, "version": version_of(method)}
+        found = [run for run in self.runs if asked.items() <= run.items()]
+        longest = max(found, key=lambda run: int(run["measurements"]), default=None)
+        return [Score(**score) for score in longest["scores"]] if longest else []
+
+    def measured(self, problem: str, method: str, seed: int) -> int:
+        asked = {"problem": problem, "method": method, "seed": seed, "version": version_of(method)}
+        return max((run["measurements"] for run in self.runs if asked.items() <= run.items()), default=0)
+
+    def add(self, **run: object) -> None:
+        self.runs.append(json.loads(json.dumps(run)))
+        with self.path.open("a") as file:
+            file.write(json.dumps(run) + "\n")
+
+
+def run_all(cache: Cache, names: list[str], methods: list[str], seeds: int, count: int, data: Path) -> None:
+    """Seed by seed, so that whenever it is stopped all have about as many."""
+    problem = functools.cache(functools.partial(problem_of, data=data))
+    for seed, name, method in itertools.product(range(seeds), names, methods):
+        if cache.measured(name, method, seed) >= count:
+            continue
+        device = problem(name)
+        start = time.process_time()
+        scores = [asdict(score) for score in METHODS[method](device, seed, min(count, len(device.true_s)))]
+        seconds = round(time.process_time() - start, 3)
+        cache.add(
+            problem=name,
+            method=method,
+            seed=seed,
+            measurements=count,
+            version=version_of(method),
+            seconds=seconds,
+            scores=scores,
+        )
+        print(f"{name} {method} seed {seed}: {seconds:.1f} s of CPU", file=sys.stderr, flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--problems", default=",".join(REPORTED))
+    parser.add_argument("--methods", default="ladder,prediction alone,tpe,nsga2,random")
+    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--measurements", type=int, default=100)
+    parser.add_argument("--print", action="store_true", help="run nothing")
+    parser.add_argument("--cache", type=Path, default=Path("results/ladder.jsonl"))
+    arguments = parser.parse_args()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.simplefilter("ignore")
+    cache = Cache(arguments.cache)
+    names, methods = arguments.problems.split(","), arguments.methods.split(",")
+    if not arguments.print:
+        run_all(cache, names, methods, arguments.seeds, arguments.measurements, arguments.data)
+    names = [name for name in names if any(run["problem"] == name for run in cache.runs)]
+    print_report(cache, names)
+    print_scatter(names, arguments.data)
+
+
+def print_report(cache: Cache, names: list[str]) -> None:
+    """Markdown tables of what the cache holds."""
+    print(HEAD.format(machine=_machine()))
+    for title, count in (
+        ("Believed to be the front, of what was measured", "believed"),
+        ("All that was measured", "measured"),
+    ):
+        print(f"## {title}\n")
+        print("| device | method | seeds | " + " | ".join(map(str, PRINTED)) + " | CPU ms a proposal |")
+        print("|---" * (4 + len(PRINTED)) + "|")
+        for name in names:
+            for method in METHODS:
+                print_method(cache, name, method, count)
+        print()
+    print(f"## What {WORTH} measurements of the ladder are worth\n")
+    print("Measurements after which a method's mean first is at least the ladder's; believed fronts.\n")
+    peers = [method for method in METHODS if method not in OURS]
+    print("| device | ladder | " + " | ".join(peers) + " |")
+    print("|---" * (2 + len(peers)) + "|")
+    for name in names:
+        goal = shares(cache, name, "ladder", "believed").get(WORTH)
+        if goal:
+            found = [reached(shares(cache, name, peer, "believed"), statistics.mean(goal)) for peer in peers]
+            print(f"| {name} | {statistics.mean(goal):.3f} | " + " | ".join(found) + " |")
+
+
+def print_scatter(names: list[str], data: Path) -> None:
+    """What of HW-GPT-Bench's times nothing explains."""
+    print("\n## How far the tables themselves scatter\n")
+    print(
+        "Deviation of ln(time) that a model fitted to the whole table leaves, its mean on the true front, and"
+    )
+    print("the deviation of ln(measured / predicted) before anything is learned.\n")
+    print("| device | left, all rows | left, mean on the front | prediction |")
+    print("|---|---|---|---|")
+    for name in names:
+        if name.startswith("hwgpt"):
+            _, space, device = name.split("-")
+            every, front, predicted = unexplained(data, space, device)
+            print(f"| {name} | {every:.3f} | {front:+.3f} | {predicted:.3f} |")
+
+
+def _machine() -> str:
+    today = datetime.now(UTC).date()
+    return f"{today}, {cpu_name()}, one thread; numpy {np.__version__}, optuna {optuna.__version__}."
+
+
+def print_method(cache: Cache, name: str, method: str, count: str) -> None:
+    found = shares(cache, name, method, count)
+    if not found:
+        return
+    cells = [spread(found[n]) if n in found else "" for n in PRINTED]
+    seeds = max(len(values) for values in found.values())
+    runs = [run for run in cache.runs if run["problem"] == name and run["method"] == method]
+    each = statistics.mean(1e3 * run["seconds"] / run["scores"][-1]["measurements"] for run in runs)
+    print(f"| {name} | {method} | {seeds} | " + " | ".join(cells) + f" | {each:.0f} |")
+
+
+def shares(cache: Cache, name: str, method: str, count: str) -> dict[int, list[float]]:
+    """One share a seed, by the number of measurements."""
+    found: dict[int, list[float]] = {}
+    seeds = {run["seed"] for run in cache.runs if run["problem"] == name and run["method"] == method}
+    for seed in sorted(seeds):
+        for score in cache.scores(name, method, seed):
+            found.setdefault(score.measurements, []).append(getattr(score, count))
+    return found
+
+
+def spread(values: list[float]) -> str:
+    deviation = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.3f}{deviation}"
+
+
+def reached(found: dict[int, list[float]], goal: float) -> str:
+    enough = [n for n, values in sorted(found.items()) if statistics.mean(values) >= goal]
+    return str(enough[0]) if enough else f"> {max(found)}" if found else ""
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Regression that the search over shapes and the tuning of kernels share."""

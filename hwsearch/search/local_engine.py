@@ -1,0 +1,170 @@
+"""The devices of this machine as an engine: a thread for each, which runs one job after the other."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+from hwsearch.errors import HwsearchError
+from hwsearch.gpu.profile import CPU
+from hwsearch.gpu.visible import visible
+from hwsearch.measure import device as kinds
+from hwsearch.measure.encoder import measure_job
+from hwsearch.measure.failure import CRASH, ERROR, Failure, reason
+from hwsearch.measure.job import Job
+from hwsearch.measure.row import Row
+from hwsearch.search.engine import DEVICE_GONE, Answer
+
+# A job whose device goes away is tried on another one of its kind; where that goes too, the job is to blame.
+MOST_LOST = 2
+
+
+@dataclass(frozen=True)
+class Device:
+    """`gpu` is its profile's name, `uuid` NVML's; `kind` and `index` are as `measure_job` takes them."""
+
+    gpu: str
+    kind: str
+    index: int = 0
+    uuid: str = ""
+
+
+Measure = Callable[[Job, Device], "Row | Failure"]
+Present = Callable[[Device], bool]
+
+
+def local_devices(basket: Collection[str]) -> list[Device]:
+    """The devices of this machine that a basket names. Raises HwsearchError where there is none of them."""
+    if find_spec("torch") is None:
+        raise HwsearchError(
+            "--rung measure needs the package torch; install it with: pip install 'hwsearch[train]'"
+        )
+    found = [
+        Device(one.gpu.name, kinds.CUDA, index, one.uuid)
+        for index, one in enumerate(visible())
+        if one.gpu is not None and one.index >= 0
+    ]
+    found.append(Device(CPU, kinds.CPU))
+    if not (asked := [device for device in found if device.gpu in basket]):
+        at_hand = ", ".join(dict.fromkeys(device.gpu for device in found))
+        raise HwsearchError(
+            f"--rung measure: no device here measures any GPU of the basket ({', '.join(basket)}); what is at"
+            f" hand: {at_hand}. Take --gpus with one of these, or --rung predict, which needs no device"
+        )
+    return asked
+
+
+class LocalEngine:
+    """See `Engine`. Each device has a thread of its own and takes the next job of its GPU's queue.
+
+    A device that the machine has no longer after a failed job is gone; others of its kind go on.
+    """
+
+    def __init__(
+        self, devices: Sequence[Device], measure: Measure | None = None, present: Present | None = None
+    ) -> None:
+        """`measure` runs a job, `present` says whether a device is still there; tests give their own."""
+        self._measure, self._present = measure or _measure, present or _present
+        self._answers: queue.SimpleQueue[Answer] = queue.SimpleQueue()
+        self._changed = threading.Condition()  # guards what follows
+        self._jobs: dict[str, deque[tuple[int, Job]]] = {device.gpu: deque() for device in devices}
+        self._slots = Counter(device.gpu for device in devices)
+        self._lost: Counter[int] = Counter()
+        self._closed = False
+        for device in devices:
+            # A daemon: a process that ends does not wait for its measurement, whose own process ends with it.
+            threading.Thread(target=self._serve, args=(device,), daemon=True).start()
+
+    @property
+    def gpus(self) -> frozenset[str]:
+        with self._changed:
+            return frozenset(gpu for gpu, slots in self._slots.items() if slots)
+
+    def slots(self, gpu: str) -> int:
+        with self._changed:
+            return self._slots[gpu]
+
+    def submit(self, ticket: int, gpu: str, job: Job) -> None:
+        with self._changed:
+            if not self._slots[gpu]:
+                self._answers.put(_gone(ticket, gpu))
+                return
+            self._jobs[gpu].append((ticket, job))
+            self._changed.notify_all()
+
+    def next(self, timeout_s: float) -> Answer | None:
+        try:
+            return self._answers.get(timeout=timeout_s)
+        except queue.Empty:
+            return None
+
+    def close(self) -> None:
+        """What runs is not waited for; its answer goes nowhere."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def _serve(self, device: Device) -> None:
+        while (asked := self._take(device.gpu)) is not None:
+            ticket, job = asked
+            try:
+                found = self._measure(job, device)
+            except Exception as error:  # whatever it is, it is this job's
+                found = Failure(ERROR, reason(error))
+            if not isinstance(found, Failure):
+                self._answers.put(Answer(ticket, device.gpu, found, None))
+            elif self._present(device):
+                self._answers.put(Answer(ticket, device.gpu, None, found))
+            else:
+                self._leave(device, ticket, job)
+                return
+
+    def _take(self, gpu: str) -> tuple[int, Job] | None:
+        """The next job of a GPU; None at the end."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or self._jobs[gpu])
+            return None if self._closed else self._jobs[gpu].popleft()
+
+    def _leave(self, device: Device, ticket: int, job: Job) -> None:
+        """Another device of its kind takes the job, or all that wait learn that there is none."""
+        with self._changed:
+            self._slots[device.gpu] -= 1
+            self._lost[ticket] += 1
+            if self._lost[ticket] == MOST_LOST:
+                blamed = Failure(CRASH, f"{MOST_LOST} devices went away while they ran it")
+                self._answers.put(Answer(ticket, device.gpu, None, blamed))
+            else:
+                self._jobs[device.gpu].appendleft((ticket, job))
+            if not self._slots[device.gpu]:
+                while self._jobs[device.gpu]:
+                    waiting, _ = self._jobs[device.gpu].popleft()
+                    self._answers.put(_gone(waiting, device.gpu))
+            self._changed.notify_all()
+
+
+def _measure(job: Job, device: Device) -> Row | Failure:
+    return measure_job(job, device=device.kind, index=device.index)
+
+
+def _present(device: Device) -> bool:
+    """Whether the machine still has the device and it answers."""
+    if not device.uuid:
+        return True
+    import pynvml  # by which the device was found
+
+    try:
+        pynvml.nvmlInit()
+        pynvml.nvmlDeviceGetMemoryInfo(pynvml.nvmlDeviceGetHandleByUUID(device.uuid))
+    except pynvml.NVMLError:
+        return False
+    return True
+
+
+def _gone(ticket: int, gpu: str) -> Answer:
+    return Answer(
+        ticket, gpu, None, Failure(DEVICE_GONE, f"no device of this machine measures {gpu} any more")
+    )

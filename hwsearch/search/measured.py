@@ -1,0 +1,115 @@
+"""The middle rung: shapes of a priced grid are timed on devices, and the search learns from each answer.
+
+The reference is measured first, so that every figure can be against it. Then the ladder says which candidate
+promises most a second; an engine measures it on every GPU of the basket that it has a device for; the others
+keep their predicted latency. The study "SPACE measured" holds it all, one trial a shape.
+
+Every answer is in measurements.jsonl before anything is built on it. A run that was killed goes on from
+there: what a trial that it left running had measured is read, not measured again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+from optuna.exceptions import OptunaError
+from optuna.samplers import RandomSampler
+
+import hwsearch
+import hwsearch.kernels
+from hwsearch.errors import HwsearchError
+from hwsearch.interrupt import StopOnInterrupt
+from hwsearch.search.candidates import Report, silent
+from hwsearch.search.coordinator import Coordinator, jobs_of
+from hwsearch.search.engine import Engine
+from hwsearch.search.identity import identity, sources
+from hwsearch.search.leases import Leases
+from hwsearch.search.measured_result import MeasuredResult, write_measured
+from hwsearch.search.measured_study import study_name, with_all_shapes
+from hwsearch.search.measurements import Measurements
+from hwsearch.search.objectives import objectives
+from hwsearch.search.result import RunResult
+from hwsearch.search.run_folder import claim
+from hwsearch.search.storage_url import is_one_file
+from hwsearch.search.study import cannot_be_written, claimed_storage, open_study
+from hwsearch.space.search_space import SearchSpace
+
+OTHER = "another --backend, another version of the encoder or its kernels, or another space"
+
+
+def measure_front(
+    predicted: RunResult,
+    engine: Engine,
+    *,
+    count: int = 30,
+    backend: str | None = None,
+    storage: str | None = None,
+    report: Report = silent,
+    warn: Callable[[str], None] = lambda message: None,
+) -> MeasuredResult:
+    """Measure the reference and `count` candidates of a finished predicted run; its folder gets the answer.
+
+    Args:
+        engine: has a device for one GPU of the basket at least.
+        count: measured candidates to reach, in total over all that share the study.
+        backend: of the attention, in place of what dispatch chooses.
+        storage: the predicted run's.
+
+    Raises HwsearchError for a study of other conditions, where the reference cannot be measured, where no
+    device is left, and for a full disk; KeyboardInterrupt after Ctrl-C. What was measured is kept.
+    """
+    predicted = with_all_shapes(predicted)
+    space = predicted.space
+    with ExitStack() as held:
+        folder = held.enter_context(claim(predicted.folder.path, {}))
+        store = held.enter_context(claimed_storage(storage or str(folder.journal), warn))
+        stop = held.enter_context(StopOnInterrupt())
+        try:
+            found = objectives(space, predicted.reference, predicted.reference)
+            study = open_study(
+                store,
+                study_name(space.name),
+                _digest(identity(space), backend),
+                {objective.name: objective.direction for objective in found},
+                RandomSampler(),  # never asked: the coordinator asks MeasuredSampler itself
+                of=OTHER,
+            )
+            alone = storage is None or is_one_file(storage)
+            coordinator = Coordinator(
+                predicted,
+                study,
+                engine,
+                Leases(study, f"{platform.node()}:{folder.path.resolve()}", alone=alone),
+                Measurements(folder.measurements, warn),
+                backend=backend,
+                report=report,
+                warn=warn,
+                stop=stop,
+            )
+            result = coordinator.run(count)
+            write_measured(result)
+        except OSError as error:
+            raise HwsearchError(
+                f"{folder.path}: cannot write: {error.strerror or error}; what was measured is kept"
+            ) from error
+        except OptunaError as error:
+            raise cannot_be_written(error, f"what was measured is kept in {folder.measurements}") from error
+    return result
+
+
+def check_measurable(space: SearchSpace, backend: str | None) -> None:
+    """Raise HwsearchError where no device could run the space's reference as the space wants it run."""
+    for gpu in space.gpus:
+        jobs_of(space, gpu, space.reference, backend)
+
+
+def _digest(space: str, backend: str | None) -> str:
+    """Of the space and of the code that is timed."""
+    model = Path(hwsearch.__path__[0]) / "model"  # not imported: that would take torch
+    timed = [*sources(str(model)), *sources(hwsearch.kernels.__path__[0])]
+    return hashlib.sha256(json.dumps([space, backend, timed]).encode()).hexdigest()[:16]

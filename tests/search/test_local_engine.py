@@ -1,0 +1,131 @@
+"""This machine's devices: jobs that fail, devices that leave."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from hwsearch.errors import HwsearchError
+from hwsearch.measure.failure import CRASH, ERROR, Failure
+from hwsearch.measure.job import Job
+from hwsearch.measure.row import Row
+from hwsearch.search import local_engine
+from hwsearch.search.engine import DEVICE_GONE, Answer
+from hwsearch.search.local_engine import Device, LocalEngine, local_devices
+from hwsearch.shape import parse_shape
+from hwsearch.workload import parse_workload
+
+JOB = Job(
+    parse_shape("L1-h64-a1-i64-v64-p64"), parse_workload("fixed:8x1"), "fp32", "inference", "eager", "none"
+)
+FIRST, SECOND = Device("t4", "cuda", 0, "GPU-1"), Device("t4", "cuda", 1, "GPU-2")
+
+
+def answers(engine: LocalEngine, count: int) -> list[Answer]:
+    found = [engine.next(timeout_s=20) for _ in range(count)]
+    assert engine.next(timeout_s=0.01) is None
+    return [answer for answer in found if answer is not None]
+
+
+def ok(job: Job, device: Device) -> Row:
+    return {"uuid": device.uuid}
+
+
+def crash(job: Job, device: Device) -> Failure:
+    return Failure(CRASH, "boom")
+
+
+def test_every_job_is_answered_once_on_some_device_of_its_gpu() -> None:
+    engine = LocalEngine([FIRST, SECOND, Device("cpu", "cpu")], ok)
+    assert engine.gpus == {"t4", "cpu"} and engine.slots("t4") == 2 and engine.slots("l4") == 0
+    for ticket in range(9):
+        engine.submit(ticket, "t4" if ticket % 3 else "cpu", JOB)
+    found = answers(engine, 9)
+    engine.close()
+    assert sorted(answer.ticket for answer in found) == list(range(9))
+    assert all((answer.row == {"uuid": ""}) == (answer.gpu == "cpu") for answer in found)
+
+
+def test_devices_work_at_the_same_time() -> None:
+    both = threading.Barrier(2, timeout=20)
+
+    def wait(job: Job, device: Device) -> Row:
+        both.wait()
+        return {}
+
+    engine = LocalEngine([FIRST, SECOND], wait)
+    engine.submit(0, "t4", JOB)
+    engine.submit(1, "t4", JOB)
+    assert [answer.failure for answer in answers(engine, 2)] == [None, None]
+
+
+def test_a_failure_is_the_jobs_and_the_device_goes_on() -> None:
+    def fails(job: Job, device: Device) -> Row:
+        raise RuntimeError("no such thing")
+
+    engine = LocalEngine([FIRST], fails, present=lambda device: True)
+    for ticket in range(2):
+        engine.submit(ticket, "t4", JOB)
+    assert [answer.failure for answer in answers(engine, 2)] == [
+        Failure(ERROR, "RuntimeError: no such thing")
+    ] * 2
+    assert engine.gpus == {"t4"}
+
+
+def test_the_last_device_that_leaves_takes_its_gpu_along() -> None:
+    engine = LocalEngine([FIRST, Device("cpu", "cpu")], crash, present=lambda device: device.gpu == "cpu")
+    for ticket in range(3):
+        engine.submit(ticket, "t4", JOB)
+    found = answers(engine, 3)
+    assert engine.gpus == {"cpu"} and engine.slots("t4") == 0
+    assert [answer.failure and answer.failure.kind for answer in found] == [DEVICE_GONE] * 3
+    engine.submit(3, "t4", JOB)
+    assert [answer.failure and answer.failure.kind for answer in answers(engine, 1)] == [DEVICE_GONE]
+
+
+def test_another_device_of_the_kind_takes_the_job_over() -> None:
+    def measure(job: Job, device: Device) -> Row | Failure:
+        return Failure(CRASH, "it left") if device == FIRST else {"uuid": device.uuid}
+
+    engine = LocalEngine([FIRST, SECOND], measure, present=lambda device: device != FIRST)
+    for ticket in range(6):
+        engine.submit(ticket, "t4", JOB)
+    assert all(answer.row == {"uuid": "GPU-2"} for answer in answers(engine, 6))
+    assert engine.gpus == {"t4"} and engine.slots("t4") <= 2
+
+
+def test_a_job_that_takes_devices_along_is_not_tried_on_all() -> None:
+    third = Device("t4", "cuda", 2, "GPU-3")
+    engine = LocalEngine([FIRST, SECOND, third], crash, present=lambda device: False)
+    engine.submit(0, "t4", JOB)
+    (found,) = answers(engine, 1)
+    assert found.failure is not None and found.failure.kind == CRASH
+    assert engine.slots("t4") == 1
+
+
+def test_a_closed_engine_starts_nothing_more() -> None:
+    asked: list[int] = []
+    running, go_on = threading.Event(), threading.Event()
+
+    def measure(job: Job, device: Device) -> Row:
+        asked.append(1)
+        running.set()
+        go_on.wait(20)
+        return {}
+
+    engine = LocalEngine([FIRST], measure)
+    engine.submit(0, "t4", JOB)
+    engine.submit(1, "t4", JOB)
+    assert running.wait(20)
+    engine.close()
+    go_on.set()
+    answers(engine, 1)
+    assert asked == [1]
+
+
+def test_a_basket_without_any_device_at_hand_is_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local_engine, "visible", lambda: [])
+    assert local_devices(["l4", "cpu"]) == [Device("cpu", "cpu")]
+    with pytest.raises(HwsearchError, match=r"any GPU of the basket \(h200-sxm, l4\); what is at hand: cpu"):
+        local_devices(["h200-sxm", "l4"])
