@@ -9,7 +9,7 @@ import sys
 from dataclasses import asdict, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from hwsearch.errors import HwsearchError
 from hwsearch.files import require_writable
@@ -19,7 +19,7 @@ from hwsearch.measure.device_at_hand import DeviceAtHand, device_at_hand
 from hwsearch.measure.encoder import measure_job
 from hwsearch.measure.failure import Failure
 from hwsearch.measure.job import Job
-from hwsearch.measure.largest_batch import largest_batch
+from hwsearch.measure.largest_batch import OF_ITS_SIZE, largest_batch
 from hwsearch.measure.memory import free_bytes
 from hwsearch.measure.row import Row, add_row, failed_row
 from hwsearch.report.measured import largest_batch_text, measured_text
@@ -34,12 +34,14 @@ def main(arguments: argparse.Namespace) -> None:
     _check_numbers(arguments)
     if find_spec("torch") is None:
         raise HwsearchError("measure needs the package torch; install it with: pip install 'hwsearch[train]'")
-    out = Path(arguments.out) if arguments.out else None
+    out = None if arguments.out is None else Path(arguments.out)
     if out is not None:
         require_writable(out)
-    shape, workload = parse_shape(arguments.shape), parse_workload(arguments.workload or DEFAULT_WORKLOAD)
+    asked = DEFAULT_WORKLOAD if arguments.workload is None else arguments.workload
+    shape, workload = parse_shape(arguments.shape), parse_workload(asked)
     here = device_at_hand(arguments.device)
     job = _job(arguments, shape, workload, here)
+    limit = _memory_limit(arguments, here) if arguments.largest_batch else None
     row = measure_job(
         job,
         device=here.device,
@@ -49,18 +51,40 @@ def main(arguments: argparse.Namespace) -> None:
         timeout_s=arguments.timeout,
     )
     if isinstance(row, Failure):
-        if out is not None:
-            add_row(out, failed_row(job, None if here.gpu is None else here.gpu.name, row))
-        raise HwsearchError(f"{shape} on {here}: {str(row).replace('HwsearchError: ', '')}")
+        _tell_failure(arguments, job, row, here, out, limit)
     job = replace(job, runtime=row["runtime"])
     answer = _compared(arguments, job, row, here)
-    # Behind the table: a disk that is full must not hide what was measured.
-    if out is not None:
-        add_row(out, row)
-    if arguments.largest_batch:
-        answer["largest_batch"] = _largest_batch(arguments, job, here)
-    if arguments.json:
-        print(json.dumps(answer))
+    try:  # behind the table: neither a full disk nor Ctrl-C must hide what was measured
+        if out is not None:
+            add_row(out, row)
+        if arguments.largest_batch:
+            answer["largest_batch"] = _largest_batch(arguments, job, here, limit)
+    finally:
+        if arguments.json:
+            print(json.dumps(answer))
+
+
+def _tell_failure(
+    arguments: argparse.Namespace,
+    job: Job,
+    failure: Failure,
+    here: DeviceAtHand,
+    out: Path | None,
+    limit: int | None,
+) -> NoReturn:
+    row = failed_row(job, None if here.gpu is None else here.gpu.name, failure)
+    message = f"{job.shape} on {here}: {str(failure).replace('HwsearchError: ', '')}"
+    try:
+        if out is not None:
+            add_row(out, row)
+    except HwsearchError as error:
+        raise HwsearchError(f"{message}; {error}") from error
+    # Too large a batch is what one asks that for.
+    if arguments.largest_batch and failure.kind in OF_ITS_SIZE:
+        found = _largest_batch(arguments, job, here, limit)
+        if arguments.json:
+            print(json.dumps({"row": row, "prediction": None, "ratio": None, "largest_batch": found}))
+    raise HwsearchError(message)
 
 
 def _job(arguments: argparse.Namespace, shape: EncoderShape, workload: Workload, here: DeviceAtHand) -> Job:
@@ -89,8 +113,9 @@ def _compared(arguments: argparse.Namespace, job: Job, row: Row, here: DeviceAtH
     return {"row": row, "prediction": asdict(prediction), "ratio": row["p50_s"] / prediction.latency_s}
 
 
-def _largest_batch(arguments: argparse.Namespace, job: Job, here: DeviceAtHand) -> dict[str, Any]:
-    limit = _memory_limit(arguments, here)
+def _largest_batch(
+    arguments: argparse.Namespace, job: Job, here: DeviceAtHand, limit: int | None
+) -> dict[str, Any]:
     found = largest_batch(
         job,
         device=here.device,

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from hwsearch.measure.child import Child
+from hwsearch.measure.device import CUDA
 from hwsearch.measure.encoder import TIMEOUT_S, OpenBench, open_bench
 from hwsearch.measure.failure import CRASH, OUT_OF_MEMORY, Failure
 from hwsearch.measure.job import Job
@@ -59,6 +60,8 @@ def largest_batch(
     Raises HwsearchError as `Job.check` does.
     """
     job.check()
+    if device != CUDA and job.runtime == "graph":  # as measure_job does
+        job = replace(job, runtime="eager")
     peaks: dict[int, int | None] = {0: None}
     failures: dict[int, Failure] = {}
 

@@ -90,9 +90,18 @@ def free_bytes() -> int | None:
     """What the machine, or the container (cgroup v2), can still give; None where nothing tells."""
     room = [_bytes_in(MACHINE, "MemAvailable")]
     with suppress(OSError, ValueError):  # no container, or one without a limit
-        limit, used = ((GROUP / f"memory.{name}").read_text() for name in ("max", "current"))
-        room.append(int(limit) - int(used))
+        limit, used = (int((GROUP / f"memory.{name}").read_text()) for name in ("max", "current"))
+        room.append(limit - used + _reclaimable())
     return min((each for each in room if each is not None), default=None)
+
+
+def _reclaimable() -> int:
+    """Of what a container uses, files that were read: kept only while nobody else wants the memory."""
+    with suppress(OSError):
+        for name, count in map(str.split, (GROUP / "memory.stat").read_text().splitlines()):
+            if name == "inactive_file":
+                return int(count)
+    return 0
 
 
 def _bytes_in(path: Path, name: str) -> int | None:

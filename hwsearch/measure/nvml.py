@@ -8,7 +8,7 @@
 What spoils a measurement, so that it is taken again:
 - thermal slowdown and power brake: the cooling or the power supply of this moment, not the kernel's doing;
 - another process that computes on the card;
-- a CPU's cores taken by others, for more than LARGEST_WAIT of the time;
+- a CPU's cores taken, by others or by more threads than cores, for more than LARGEST_WAIT of the time;
 - a memory clock that fell, and an SM clock that fell by more than LARGEST_FALL with no power cap at work.
 What is only recorded: the software power cap. A card whose dense work wants more than its power limit is
 always capped under load; the clock that it sustains there is its speed, and a repeat would find the same. So
@@ -224,7 +224,7 @@ def taint(before: Reading, after: Reading) -> str | None:
     if before.waited_s is not None and after.waited_s is not None:
         waited, elapsed = after.waited_s - before.waited_s, after.at - before.at
         if waited > LARGEST_WAIT * elapsed:
-            found.append(f"other processes took the cores: threads waited {waited:.3g} s in {elapsed:.3g} s")
+            found.append(f"no core was free: threads waited {waited:.3g} s in {elapsed:.3g} s")
     return "; ".join(found) or None
 
 

@@ -34,20 +34,30 @@ def failed_row(job: Job, gpu: str | None, failure: Failure) -> Row:
 def add_row(path: Path, row: Row) -> None:
     """Add `row` to a file of such lines, which is made if need be; on disk when this returns.
 
-    Raises HwsearchError where that cannot be.
+    Devices and pipes are written to. Raises HwsearchError where that cannot be.
     """
     line = json.dumps(row, allow_nan=False) + "\n"
     try:
         make_folder(path.parent)
-        with path.open("a+b") as file:
-            # What was cut off by a full disk or a power cut stays a line of its own.
-            if file.tell() and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n":
-                line = "\n" + line
+        is_file = path.is_file() or not path.exists()
+        # What was cut off by a full disk or a power cut stays a line of its own.
+        if is_file and _is_torn(path):
+            line = "\n" + line
+        with path.open("ab") as file:
             file.write(line.encode())
             file.flush()
-            os.fsync(file.fileno())
+            if is_file:
+                os.fsync(file.fileno())
     except OSError as error:
         raise HwsearchError(f"{path}: cannot write: {error.strerror}") from error
+
+
+def _is_torn(path: Path) -> bool:
+    if not path.exists() or path.stat().st_size == 0:
+        return False
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) != b"\n"
 
 
 def versions(cuda: str | None, driver: str | None) -> dict[str, str | None]:

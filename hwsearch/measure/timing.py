@@ -143,11 +143,13 @@ def graphed(call: Call) -> Call:
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        kept = call()
+        out = call()
+    # A graph knows addresses alone: what `call` reads must live as long as the replay.
+    kept = call, out
 
     def replay() -> object:
         graph.replay()
-        return kept
+        return kept[1]
 
     return replay
 

@@ -142,6 +142,47 @@ def test_a_failure_is_one_message_and_a_row_without_times(
     assert (row["source"], row["failure"], row["gpu"]) == ("failed", "out of memory", "t4")
 
 
+def test_a_full_disk_hides_neither_figures_nor_a_failure(
+    t4_at_hand: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    t4_at_hand(ROW)
+    assert main(["measure", SHAPE, "--json", "--out", "/dev/full"]) == 2
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["row"] == ROW and "/dev/full: cannot write" in captured.err
+    t4_at_hand(Failure("crash", "killed by SIGSEGV"))
+    assert main(["measure", SHAPE, "--out", "/dev/full"]) == 2
+    assert "crash: killed by SIGSEGV; /dev/full: cannot write" in capsys.readouterr().err
+
+
+def test_the_largest_batch_is_found_although_the_asked_one_is_too_large(
+    t4_at_hand: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    largest = LargestBatch(48, 1536, 2**30, 49, Failure("out of memory", "no more"), 7)
+    monkeypatch.setattr(hwsearch.cli.measure, "largest_batch", lambda *_, **__: largest)
+    t4_at_hand(Failure("out of memory", "too large"))
+    assert main(["measure", SHAPE, "--largest-batch"]) == 2
+    captured = capsys.readouterr()
+    assert "largest batch: 48 sequences" in captured.out and "out of memory: too large" in captured.err
+    assert main(["measure", SHAPE, "--largest-batch", "--json"]) == 2
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["row"]["failure"] == "out of memory" and answer["largest_batch"]["sequences"] == 48
+    t4_at_hand(Failure("error", "no such backend"))
+    assert main(["measure", SHAPE, "--largest-batch"]) == 2
+    assert capsys.readouterr().out == ""
+
+
+def test_ctrl_c_in_the_search_for_the_largest_batch_keeps_what_was_measured(
+    t4_at_hand: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(hwsearch.cli.measure, "largest_batch", interrupted)
+    t4_at_hand(ROW)
+    assert main(["measure", SHAPE, "--largest-batch", "--json"]) == 130
+    assert json.loads(capsys.readouterr().out)["row"] == ROW
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -152,6 +193,8 @@ def test_a_failure_is_one_message_and_a_row_without_times(
         (["--memory", "1"], "--memory is for --largest-batch"),
         (["--workload", "fixed:0x4"], "length 0; accepted: 1 to"),
         (["--out", "."], "cannot write: is a folder"),
+        (["--out", ""], "cannot write: is a folder"),  # of a variable that is not set
+        (["--workload", ""], "workload"),
         (
             ["--device", "cpu", "--backend", "flash3"],
             "backend: 'flash3' cannot be measured; accepted: triton",

@@ -95,3 +95,10 @@ class Refuses(Bench):
 
     def peak_of(self, job: Job, memory_bytes: int | None) -> int | None:
         raise ValueError("backend: 'triton': not here")
+
+
+class RefusesGraphs(Bench):
+    def peak_of(self, job: Job, memory_bytes: int | None) -> int | None:
+        if job.runtime == "graph":
+            raise RuntimeError("no CUDA here")
+        return super().peak_of(job, memory_bytes)

@@ -134,9 +134,7 @@ def test_a_device_that_is_not_there_and_dtypes_that_it_lacks() -> None:
 def test_cores_that_others_took_taint(monkeypatch: pytest.MonkeyPatch) -> None:
     clean = Reading(10.0, waited_s=1.0)
     assert taint(clean, Reading(12.0, waited_s=1.05)) is None
-    assert taint(clean, Reading(12.0, waited_s=2.5)) == (
-        "other processes took the cores: threads waited 1.5 s in 2 s"
-    )
+    assert taint(clean, Reading(12.0, waited_s=2.5)) == ("no core was free: threads waited 1.5 s in 2 s")
     assert taint(Reading(10.0), Reading(12.0)) is None  # a kernel that does not tell
     monkeypatch.setattr("hwsearch.measure.nvml.waited_seconds", lambda: None)
     assert "nor whether other processes took its cores" in watch_cpu().note
@@ -165,6 +163,8 @@ def test_a_container_may_have_less_than_its_machine(tmp_path: Path, monkeypatch:
     assert memory.free_bytes() == 4096 << 10
     (tmp_path / "memory.max").write_text("50000\n")
     assert memory.free_bytes() == 49_000
+    (tmp_path / "memory.stat").write_text("anon 300\ninactive_file 600\n")
+    assert memory.free_bytes() == 49_600
 
 
 def test_a_batch_too_large_for_the_memory_of_a_cpu_is_told_and_the_process_lives_on() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -134,3 +135,19 @@ def test_rows_are_lines_even_behind_a_torn_one(tmp_path: Path) -> None:
     assert path.read_text().splitlines() == ['{"a": 1}', '{"a": 2, "to', '{"a": 3}']
     with pytest.raises(HwsearchError, match="cannot write"):
         add_row(tmp_path, {})
+
+
+def test_a_row_goes_into_a_pipe_and_a_full_disk_is_named(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    add_row(pipe, {"a": 1})
+    assert os.read(reader, 100) == b'{"a": 1}\n'
+    os.close(reader)
+    with pytest.raises(HwsearchError, match="/dev/full: cannot write: No space"):
+        add_row(Path("/dev/full"), {"a": 1})
+
+
+def test_a_cpu_runs_its_batches_without_a_graph(benches: Any) -> None:
+    found = largest_batch(JOB, device="cpu", timeout_s=PATIENCE, bench=benches.RefusesGraphs)
+    assert found.sequences == 31

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
+import weakref
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -119,6 +121,33 @@ def test_on_a_gpu_the_flush_is_outside_the_timed_window(monkeypatch: pytest.Monk
     sample(plan)
     assert log == ["flush", "call"] * 4
     timing._l2_buffer.cache_clear()
+
+
+def test_what_a_graph_reads_lives_as_long_as_its_replay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the allocator gives weights and tokens away, and a replay finds what others wrote there."""
+
+    class Weights:
+        pass
+
+    def uses(weights: Weights) -> timing.Call:
+        return lambda: weights and "out"
+
+    replays: list[str] = []
+    stream = SimpleNamespace(wait_stream=lambda other: None)
+    cuda = SimpleNamespace(
+        Stream=lambda: stream,
+        current_stream=lambda: stream,
+        stream=nullcontext,
+        graph=nullcontext,
+        CUDAGraph=lambda: SimpleNamespace(replay=lambda: replays.append("replay")),
+    )
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda))
+    weights = Weights()
+    held = weakref.ref(weights)
+    replay = graphed(uses(weights))
+    del weights
+    assert held() is not None
+    assert (replay(), replays) == ("out", ["replay"])
 
 
 @pytest.mark.gpu
