@@ -50,6 +50,10 @@ def trials(folder: RunFolder, name: str = "small measured") -> list[optuna.trial
     return optuna.load_study(study_name=name, storage=open_storage(str(folder.journal))).trials
 
 
+def kill(*arguments: object) -> None:
+    raise Killed
+
+
 def complete(folder: RunFolder) -> list[optuna.trial.FrozenTrial]:
     return [trial for trial in trials(folder) if trial.state == TrialState.COMPLETE]
 
@@ -121,6 +125,24 @@ def test_what_a_kill_left_running_is_finished_first(predicted: RunResult) -> Non
     measure_front(again(predicted), FakeEngine(BOTH), count=4)
     done = {trial.user_attrs["shape"] for trial in complete(predicted.folder)}
     assert {trial.user_attrs["shape"] for trial in left} <= done
+
+
+def test_what_was_measured_is_in_the_study_after_a_second_kill_at_the_start(
+    predicted: RunResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first leaves a trial running, the second dies when it has ended it and not yet begun another; the
+    last is asked for no more than is there."""
+    with pytest.raises(Killed):
+        measure_front(predicted, FakeEngine(BOTH, kill_after=12), count=4)
+    done = len(complete(predicted.folder)) - 1
+    with monkeypatch.context() as second, pytest.raises(Killed):
+        second.setattr("hwsearch.search.measured.coordinator.Coordinator._keep_to", kill)
+        measure_front(again(predicted), FakeEngine(BOTH), count=4)
+    assert all(trial.state.is_finished() for trial in trials(predicted.folder))
+    measure_front(again(predicted), FakeEngine(BOTH), count=done)
+    measured = {row["shape_hash"] for row in lines(predicted.folder)}
+    hashes = [trial.user_attrs["shape_hash"] for trial in complete(predicted.folder)]
+    assert len(hashes) == len(set(hashes)) > 1 + done and set(hashes) >= measured
 
 
 def test_a_finished_run_measures_nothing_and_more_trials_go_on(predicted: RunResult) -> None:

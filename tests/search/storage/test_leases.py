@@ -168,6 +168,19 @@ def test_one_of_several_watchers_recovers_a_trial(url: str) -> None:
     assert sorted(len(watcher.recover()) for watcher in watchers) == [0, 0, 1]
 
 
+def test_a_lost_shape_is_unclaimed_until_somebody_begins_it(url: str) -> None:
+    """Whoever ended its trial may have died since; its owner asks when it is there again."""
+    begun(Leases(study_at(url), "me", alone=False), 12)
+    begun(Leases(study_at(url), "other", alone=False), 13)
+    for owner in ("me", "other"):
+        assert len(Leases(study_at(url), owner, alone=False).recover()) == 1
+    mine = Leases(study_at(url), "me", alone=False)
+    assert [trial.params["num_hidden_layers"] for trial in mine.unclaimed()] == [12]
+    assert len(Leases(study_at(url), "moved", alone=True).unclaimed()) == 2
+    begun(Leases(study_at(url), "other", alone=False), 12)
+    assert mine.unclaimed() == []
+
+
 def coordinate(url: str, owner: str, shapes: int, die: bool, measured: Path) -> None:
     """Propose the lowest free shape, as all the others do, "measure" it, tell; until all are measured."""
     study = study_at(url)
