@@ -108,7 +108,7 @@ class Runs:
         return [(folder, gpu, shape) for folder, gpu, shape in map(str.split, lines)]
 
     def go_on(self) -> bool:
-        """Start again what has not ended well, when its time has come; whether any runs or is to come back."""
+        """Start again what has not ended well, when it is time; whether any runs or is to come back."""
         for place, process in enumerate(self.processes):
             if process.poll() not in (None, 0) and time.monotonic() >= self.back_at.get(place, 0.0):
                 self.refusals += [] if process.returncode < 0 else [self.last_words(place)]
