@@ -31,7 +31,7 @@ def measure(log: Path, owner: str, job: Job, device: Device) -> Row | Failure:
 
 def main(space: str, out: str, storage: str, count: str, log: str, lease_s: str) -> int:
     # Shorter than that of a real run, so that the others need not wait a minute for what the dead had.
-    rung.Leases = partial(Leases, lease_s=float(lease_s))  # type: ignore[misc, assignment]
+    rung.Leases = partial(Leases, lease_s=float(lease_s))  # type: ignore[assignment, attr-defined]
     try:
         loaded = load_space(space)
         predicted = run(loaded, out=Path(out), storage=storage, trials=3)

@@ -317,7 +317,9 @@ class Coordinator:
             for name, found in measured.attributes().items():
                 opened.trial.set_user_attr(name, found)
             values = [float(objective.values[0]) for objective in objectives(self._space, candidate, own)]
-            self._study.tell(opened.trial, values, skip_if_finished=True)
+            told = self._study.tell(opened.trial, values, skip_if_finished=True)
+            if told.state != TrialState.COMPLETE:
+                self._taken_over(opened)
         except UpdateFinishedTrialError:
             self._taken_over(opened)
 

@@ -18,12 +18,14 @@ from hwsearch.gpu.cpu import measure_cpu
 from hwsearch.measure.failure import CRASH, OUT_OF_MEMORY, Failure
 from hwsearch.measure.job import Job
 from hwsearch.search.contest.score import entrants
+from hwsearch.search.measured.engine import Answer
 from hwsearch.search.measured.result import MeasuredResult
 from hwsearch.search.measured.rung import measure_front
 from hwsearch.search.measured.study import FAILED_ON, measured_so_far
 from hwsearch.search.result import RunResult
 from hwsearch.search.run import run
 from hwsearch.search.run_folder import RunFolder, kept_cpu, shape_of_run, winners_of_run
+from hwsearch.search.storage.leases import LOST_BY, Leases
 from hwsearch.search.storage.study import open_storage
 from hwsearch.shape import parse_shape
 from hwsearch.shape.notation import shape_yaml
@@ -143,6 +145,29 @@ def test_what_was_measured_is_in_the_study_after_a_second_kill_at_the_start(
     measured = {row["shape_hash"] for row in lines(predicted.folder)}
     hashes = [trial.user_attrs["shape_hash"] for trial in complete(predicted.folder)]
     assert len(hashes) == len(set(hashes)) > 1 + done and set(hashes) >= measured
+
+
+def test_what_was_measured_is_in_the_study_where_another_took_it_over_and_died(predicted: RunResult) -> None:
+    """At every moment of a shape, the last answer included; nothing is measured again."""
+    warned: list[str] = []
+
+    class Robbed(FakeEngine):
+        def next(self, timeout_s: float) -> Answer | None:
+            if len(self.asked) in (5, 7):  # shapes' first and last answers of four
+                study = optuna.load_study(
+                    study_name="small measured", storage=open_storage(str(predicted.folder.journal))
+                )
+                Leases(study, "another", alone=True).recover()
+            return super().next(timeout_s)
+
+    engine = Robbed(BOTH)
+    measure_front(predicted, engine, count=1, warn=warned.append)
+    assert warned and all(line.endswith("another process has taken it over") for line in warned)
+    assert len(engine.asked) == len(set(engine.asked))
+    hashes = [trial.user_attrs["shape_hash"] for trial in complete(predicted.folder)]
+    assert len(hashes) == len(set(hashes))
+    assert set(hashes) == {row["shape_hash"] for row in lines(predicted.folder)}
+    assert any(LOST_BY in trial.user_attrs for trial in trials(predicted.folder))
 
 
 def test_a_finished_run_measures_nothing_and_more_trials_go_on(predicted: RunResult) -> None:
