@@ -221,6 +221,10 @@ class Coordinator:
         )
         if trial is None:
             return
+        for opened in self._open:
+            if opened.shape == shape:  # another took it over, and let it go again, while it is measured here
+                opened.trial = trial
+                return
         opened = _Open(trial, shape, row, {})
         self._open.append(opened)
         for gpu in self._gpus.values():

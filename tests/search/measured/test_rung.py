@@ -25,6 +25,7 @@ from hwsearch.search.measured.study import FAILED_ON, measured_so_far
 from hwsearch.search.result import RunResult
 from hwsearch.search.run import run
 from hwsearch.search.run_folder import RunFolder, kept_cpu, shape_of_run, winners_of_run
+from hwsearch.search.samplers import MeasuredSampler
 from hwsearch.search.storage.leases import LOST_BY, Leases
 from hwsearch.search.storage.study import open_storage
 from hwsearch.shape import parse_shape
@@ -147,13 +148,19 @@ def test_what_was_measured_is_in_the_study_after_a_second_kill_at_the_start(
     assert len(hashes) == len(set(hashes)) > 1 + done and set(hashes) >= measured
 
 
-def test_what_was_measured_is_in_the_study_where_another_took_it_over_and_died(predicted: RunResult) -> None:
-    """At every moment of a shape, the last answer included; nothing is measured again."""
+def test_what_was_measured_is_in_the_study_where_another_took_it_over_and_died(
+    predicted: RunResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It took it before the first or the last answer; what is proposed again is under way already."""
     warned: list[str] = []
+    propose, proposals = MeasuredSampler.propose, iter([True, True, True])
+    monkeypatch.setattr(
+        MeasuredSampler, "propose", lambda *asked: propose(*asked) if next(proposals, False) else None
+    )
 
     class Robbed(FakeEngine):
         def next(self, timeout_s: float) -> Answer | None:
-            if len(self.asked) in (5, 7):  # shapes' first and last answers of four
+            if len(self.asked) in (4, 11):
                 study = optuna.load_study(
                     study_name="small measured", storage=open_storage(str(predicted.folder.journal))
                 )
@@ -161,11 +168,11 @@ def test_what_was_measured_is_in_the_study_where_another_took_it_over_and_died(p
             return super().next(timeout_s)
 
     engine = Robbed(BOTH)
-    measure_front(predicted, engine, count=1, warn=warned.append)
+    measure_front(predicted, engine, count=2, warn=warned.append)
     assert warned and all(line.endswith("another process has taken it over") for line in warned)
     assert len(engine.asked) == len(set(engine.asked))
     hashes = [trial.user_attrs["shape_hash"] for trial in complete(predicted.folder)]
-    assert len(hashes) == len(set(hashes))
+    assert len(hashes) == len(set(hashes)) == 3
     assert set(hashes) == {row["shape_hash"] for row in lines(predicted.folder)}
     assert any(LOST_BY in trial.user_attrs for trial in trials(predicted.folder))
 

@@ -122,16 +122,12 @@ def test_timing_what_another_has_is_refused(taken_over: Story) -> None:
         taken_over.check()
 
 
-def test_a_row_twice_in_one_file_is_refused_unless_its_owner_was_silent(taken_over: Story) -> None:
-    """After a kill it reads its file before it asks."""
+def test_a_row_twice_in_one_file_is_refused(taken_over: Story) -> None:
     taken_over.trials[1].user_attrs[OWNER] = "host:/x/run0"
     taken_over.rows = {"run0": taken_over.rows["run0"] + taken_over.rows["run1"]}
     taken_over.timings = [("run0", gpu, shape) for _, gpu, shape in taken_over.timings]
     with pytest.raises(AssertionError, match="rows twice in run0"):
         taken_over.check()
-    taken_over.kills.clear()
-    taken_over.trials[0].user_attrs[BEAT] = at(1).astimezone().isoformat()
-    assert taken_over.check()["rows of the lost beside the final ones"] == 1
 
 
 def test_figures_that_are_another_ones_rows_are_refused(taken_over: Story) -> None:
