@@ -75,16 +75,8 @@ class Runs:
     refusals: list[str] = field(default_factory=list)
 
     def start(self, place: int) -> subprocess.Popen[str]:
-        out = self.folder / f"run{place}"
-        storage = self.storage if self.server else str(self.folder / "study.log")
-        arguments = (
-            self.folder / "small.yaml",
-            out,
-            storage,
-            self.count,
-            self.folder / "device.log",
-            LEASE_S,
-        )
+        space, out, log = (self.folder / name for name in ("small.yaml", f"run{place}", "device.log"))
+        arguments = (space, out, self.storage, self.count, log, LEASE_S)
         with open(self.folder / f"output{place}.txt", "a") as output:
             return subprocess.Popen(
                 [sys.executable, HERE / "kill_run.py", *map(str, arguments)],
@@ -187,7 +179,8 @@ def survive(storage: str, kills: int, coordinators: int, seed: int) -> dict[str,
         (folder / "small.yaml").write_text(SPACE)
         server = held.enter_context(postgres_server()) if storage == "postgresql" else None
         count = SHAPES_AT_ONCE + 2 * coordinators
-        runs = Runs(folder, server.url() if server else "", server, random.Random(seed), count)
+        url = server.url() if server else str(folder / "study.log")
+        runs = Runs(folder, url, server, random.Random(seed), count)
         begun = time.monotonic()
         runs.processes = [runs.start(place) for place in range(coordinators if server else 1)]
         try:
@@ -201,11 +194,10 @@ def survive(storage: str, kills: int, coordinators: int, seed: int) -> dict[str,
             for process in runs.processes:
                 process.kill()
                 process.wait()
-        url = runs.storage or str(folder / "study.log")
         study = optuna.load_study(study_name="small measured", storage=open_storage(url))
         rows = runs.rows()
         found = check(study.trials, rows, runs.timings(), runs.deaths, LEASE_S)
-        failed = sum(row["source"] == "failed" for found in rows.values() for row in found)
+        failed = sum(row["source"] == "failed" for own in rows.values() for row in own)
         assert failed <= runs.kills["worker"], "failed without a kill"
         # A reference whose worker was killed ends its run; the next one measures it again.
         strange = [line for line in runs.refusals if "SIGKILL" not in line]
