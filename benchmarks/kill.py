@@ -122,7 +122,7 @@ class Runs:
 
     def wait_for_a_moment(self) -> None:
         """Until some more rows are there, or for a random while of the start; and a moment more."""
-        rows, patience = self.chance.randrange(8), self.chance.uniform(0.2, 2.0)
+        rows, patience = self.chance.randrange(5), self.chance.uniform(0.2, 2.0)
         before, begun = self.row_count(), time.monotonic()
         starting = self.chance.random() < 0.2
         while not (starting and time.monotonic() - begun > patience) and self.row_count() < before + rows:
