@@ -273,7 +273,7 @@ def test_a_run_measures_on_after_a_node_has_died(
 COORDINATOR = """
 import sys
 from pathlib import Path
-sys.path.insert(0, {here!r})
+sys.path[:0] = {here!r}
 from ray_work import HANG_ONCE, FakeWorker
 from test_ray_engine import RayEngine, job
 engine = RayEngine(["v100"], {address!r}, print, worker=FakeWorker)
@@ -285,7 +285,9 @@ while True:
 
 def test_nothing_measures_on_after_the_coordinator_is_killed(cluster: Any, tmp_path: Path) -> None:
     notes = tmp_path / "notes"
-    code = COORDINATOR.format(here=str(HERE), address=cluster.address, notes=str(notes))
+    code = COORDINATOR.format(
+        here=[str(HERE), str(Path(__file__).parent)], address=cluster.address, notes=str(notes)
+    )
     coordinator = subprocess.Popen([sys.executable, "-c", code])
     try:
         wait_until(lambda: coordinator.poll() is not None or tries(notes))
