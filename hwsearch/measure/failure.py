@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 ERROR, OUT_OF_MEMORY, CRASH, TIME_OUT = "error", "out of memory", "crash", "time-out"
-# The process did not start, lacks a package, or the system refused it something: what was asked is not to blame.
+# No start of the process, no package, something refused by the system: what was asked is not to blame.
 NOT_READY = "not ready"
 
 REASON_LENGTH = 160

@@ -58,7 +58,9 @@ def test_times_that_are_missing_after_a_device_left_are_counted(folder: RunFolde
     summary = summary_of(folder)
     assert "have no time on" not in measured_table(summary)
     del summary["shapes"][2]["measured_ms"]["l4"]
-    assert f"1 of {len(summary['shapes'])} shapes have no time on l4: predicted there." in measured_table(summary)
+    assert f"1 of {len(summary['shapes'])} shapes have no time on l4: predicted there." in measured_table(
+        summary
+    )
 
 
 def test_the_accuracy_is_said_in_words(folder: RunFolder) -> None:

@@ -105,6 +105,8 @@ class Coordinator:
 
         Raises as `measure_front` does.
         """
+        if lacking := [gpu.name for gpu in self._space.gpus if gpu.name not in self._gpus]:
+            self._warn(f"no device measures {', '.join(lacking)}: predicted there")
         reference = self._reference = self._measured_reference()
         self._keep_to(reference)
         own, _ = measured_candidates(self._predicted, reference, [], [])
@@ -164,9 +166,6 @@ class Coordinator:
                 f"the reference was measured on {', '.join(reference.on)}, for which there is no device now;"
                 f" at hand: {', '.join(sorted(self._engine.gpus)) or 'none'}"
             )
-        predicted = [gpu.name for gpu in self._space.gpus if gpu.name not in self._gpus]
-        if predicted:
-            self._warn(f"no device measures {', '.join(predicted)}: predicted there")
 
     def _look_around(self) -> None:
         """Beat for the open trials, stop after Ctrl-C, take over what dead processes have left."""

@@ -237,6 +237,15 @@ def test_the_last_device_that_leaves_ends_the_run_and_keeps_what_was_measured(pr
     assert len(engine.asked) == 6 * 2 - 5
 
 
+def test_a_gpu_that_the_reference_was_not_measured_on_stays_predicted(predicted: RunResult) -> None:
+    measure_front(predicted, FakeEngine(["l4"]), count=1)
+    warned: list[str] = []
+    engine = FakeEngine(BOTH)
+    measure_front(again(predicted), engine, count=2, warn=warned.append)
+    assert warned == ["t4: the reference was not measured on it, so it is predicted"]
+    assert {gpu for gpu, _ in engine.asked} == {"l4"}
+
+
 class AnswersLate(FakeEngine):
     """What it has measured last is known only after its devices have left."""
 
