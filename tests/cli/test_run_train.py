@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Cli
-from tests.search.test_contest import SPACE
+from tests.search.contest.test_contest import SPACE
 
 OPTIONS = ("--rung", "train", "--trials", "1", "--train-tokens", "2048", "--tokens-per-step", "128")
 OPTIONS = (*OPTIONS, "--sequence-length", "32", "--data", "text.txt")
