@@ -182,8 +182,8 @@ class Coordinator:
         mine = {opened.trial.number for opened in self._open}
         done = others = failures = 0
         for trial in self._study.get_trials(deepcopy=False):
-            if self._shapes.is_reference(trial) or self._shapes.row(trial) is None:
-                continue
+            if self._shapes.is_reference(trial) or SHAPE_HASH not in trial.user_attrs:
+                continue  # no coordinator began the latter
             done += trial.state == TrialState.COMPLETE
             others += trial.state == TrialState.RUNNING and trial.number not in mine
             failures += trial.state == TrialState.FAIL and FAILURE in trial.user_attrs
