@@ -60,5 +60,5 @@ class Engine(Protocol):
         ...
 
     def close(self) -> None:
-        """End what is running and let go of the devices. Jobs that have no answer yet get none."""
+        """Start nothing more. Jobs that have no answer yet get none; one that runs may run to its end."""
         ...
