@@ -107,7 +107,7 @@ class LocalEngine:
             return None
 
     def close(self) -> None:
-        """What runs is not waited for: its answer goes nowhere, its process ends by itself or with this one."""
+        """What runs is not waited for: its answer goes nowhere, its process ends by itself or with ours."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
