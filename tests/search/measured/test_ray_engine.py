@@ -30,7 +30,7 @@ from hwsearch.space.search_space import load_space
 from hwsearch.workload import Workload
 from tests.conftest import Cli
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]  # where ray_work.py is
 # Far beyond what anything here takes.
 PATIENCE_S = 120.0
 HANG_S = 8.0
