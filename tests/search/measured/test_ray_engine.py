@@ -282,7 +282,7 @@ def test_a_run_measures_on_after_a_node_has_died(
 COORDINATOR = """
 import sys
 from pathlib import Path
-sys.path.insert(0, {here!r})
+sys.path[:0] = [{here!r}, {here!r} + "/measured"]
 from ray_work import HANG_ONCE, FakeWorker
 from test_ray_engine import RayEngine, job
 engine = RayEngine(["v100"], {address!r}, print, worker=FakeWorker)
