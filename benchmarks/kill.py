@@ -3,10 +3,10 @@
     python benchmarks/kill.py [--kills 50] [--storages journal postgresql] [--coordinators 2] [--seed 0]
 
 The devices are made up (benchmarks/kill_run.py), all processes are real: the coordinator, a worker for each
-measurement, a PostgreSQL server. Whatever was killed is started again at once, a run that ends too early is
-asked for more shapes, and when all kills are done it may end. Then every finished measurement (a row of
-measurements.jsonl) must be in the study once, and no trial may be left running. More than one coordinator
-share the database only.
+measurement, a PostgreSQL server. Whatever was killed is started again at once, but of several coordinators
+every other victim stays away for longer than its lease. A run that ends too early is asked for more shapes,
+and when all kills are done it may end. Then benchmarks/kill_check.py says what the study must hold. More than
+one coordinator share the database only.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ import time
 from collections import Counter
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.trial import FrozenTrial, TrialState
+from kill_check import Kill, check
 from postgres_server import Postgres, postgres_server
 
-from hwsearch.search.storage.leases import FAILURE, LOST_BY, SHAPE_HASH
 from hwsearch.search.storage.study import open_storage
 
 HERE = Path(__file__).parent
@@ -54,6 +54,8 @@ objectives:
 reference: L4-h192-a3-i512-v4096-p512
 """
 SHAPES_AT_ONCE = 4  # so many more are asked for where a run has ended before its kill
+LEASE_S = 5.0
+AWAY_S = 1.5 * LEASE_S
 LONGEST_S = 300.0
 
 
@@ -68,12 +70,13 @@ class Runs:
     count: int
     processes: list[subprocess.Popen[str]] = field(default_factory=list)
     kills: Counter[str] = field(default_factory=Counter)
+    deaths: list[Kill] = field(default_factory=list)
+    back_at: dict[int, float] = field(default_factory=dict)
     refusals: list[str] = field(default_factory=list)
 
     def start(self, place: int) -> subprocess.Popen[str]:
-        out = self.folder / f"run{place}"
-        storage = self.storage if self.server else str(self.folder / "study.log")
-        arguments = (self.folder / "small.yaml", out, storage, self.count, self.folder / "device.log")
+        space, out, log = (self.folder / name for name in ("small.yaml", f"run{place}", "device.log"))
+        arguments = (space, out, self.storage, self.count, log, LEASE_S)
         with open(self.folder / f"output{place}.txt", "a") as output:
             return subprocess.Popen(
                 [sys.executable, HERE / "kill_run.py", *map(str, arguments)],
@@ -82,33 +85,48 @@ class Runs:
                 text=True,
             )
 
-    def rows(self) -> list[dict[str, Any]]:
-        """Every whole line of every measurements.jsonl."""
-        found = []
-        for path in self.folder.glob("run*/measurements.jsonl"):
-            lines = path.read_bytes().split(b"\n")
-            found += [json.loads(line) for line in lines[:-1]]
-        return found
+    def rows(self) -> dict[str, list[dict[str, Any]]]:
+        """Every whole line of every measurements.jsonl, by folder."""
+        return {
+            path.parent.name: [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]]
+            for path in self.folder.glob("run*/measurements.jsonl")
+        }
+
+    def row_count(self) -> int:
+        return sum(map(len, self.rows().values()))
+
+    def timings(self) -> list[tuple[str, str, str]]:
+        lines = (self.folder / "device.log").read_text().splitlines()
+        return [(folder, gpu, shape) for folder, gpu, shape in map(str.split, lines)]
 
     def go_on(self) -> bool:
-        """Start what has ended again, unless all have ended well; whether any runs."""
+        """Start again what has not ended well, when it is time; whether any runs or is to come back."""
         for place, process in enumerate(self.processes):
-            if process.poll() not in (None, 0):
+            if process.poll() not in (None, 0) and time.monotonic() >= self.back_at.get(place, 0.0):
                 self.refusals += [] if process.returncode < 0 else [self.last_words(place)]
                 self.processes[place] = self.start(place)
-        return any(process.poll() is None for process in self.processes)
+        return any(process.poll() != 0 for process in self.processes)
+
+    def end(self) -> None:
+        begun = time.monotonic()
+        while self.go_on():
+            self.check_time(begun)
+            time.sleep(0.05)
+
+    def check_time(self, begun: float) -> None:
+        if time.monotonic() - begun > LONGEST_S:
+            raise TimeoutError("\n".join(self.last_words(place) for place in range(len(self.processes))))
 
     def last_words(self, place: int) -> str:
         return (self.folder / f"output{place}.txt").read_text().strip().rpartition("\n")[2]
 
     def wait_for_a_moment(self) -> None:
         """Until some more rows are there, or for a random while of the start; and a moment more."""
-        rows, patience = self.chance.randrange(8), self.chance.uniform(0.2, 2.0)
-        before, begun = len(self.rows()), time.monotonic()
+        rows, patience = self.chance.randrange(5), self.chance.uniform(0.2, 2.0)
+        before, begun = self.row_count(), time.monotonic()
         starting = self.chance.random() < 0.2
-        while not (starting and time.monotonic() - begun > patience) and len(self.rows()) < before + rows:
-            if time.monotonic() - begun > LONGEST_S:
-                raise TimeoutError("\n".join(self.last_words(place) for place in range(len(self.processes))))
+        while not (starting and time.monotonic() - begun > patience) and self.row_count() < before + rows:
+            self.check_time(begun)
             if not self.go_on():
                 self.count += SHAPES_AT_ONCE
                 self.processes = [self.start(place) for place in range(len(self.processes))]
@@ -116,38 +134,42 @@ class Runs:
         time.sleep(self.chance.uniform(0, 0.1))
 
     def kill(self, victim: str) -> None:
-        process = self.chance.choice(self.processes)
+        """Nothing where there is no such process just now."""
         if victim == "database":
             assert self.server is not None
+            begun = datetime.now()
             self.server.kill()
             time.sleep(self.chance.uniform(0, 1.0))
             self.server.start()
+            self.deaths.append(Kill("database", begun, datetime.now()))
         elif victim == "worker":
-            workers = _children(process.pid)
+            workers = [worker for process in self.processes for worker in _workers(process.pid)]
             if not workers:
                 return
-            _kill(self.chance.choice(workers))
-        elif process.poll() is None:
-            process.kill()
-            process.wait()
+            with suppress(ProcessLookupError):  # it has just ended by itself
+                os.kill(self.chance.choice(workers), signal.SIGKILL)
         else:
-            return
+            alive = [place for place, process in enumerate(self.processes) if process.poll() is None]
+            if not alive:
+                return
+            place, begun = self.chance.choice(alive), datetime.now()
+            self.processes[place].kill()
+            self.processes[place].wait()
+            self.deaths.append(Kill(f"run{place}", begun, datetime.now()))
+            if len(self.processes) > 1 and self.kills[victim] % 2 == 0:
+                self.back_at[place] = time.monotonic() + AWAY_S
         self.kills[victim] += 1
 
 
-def _children(process: int) -> list[int]:
+def _workers(process: int) -> list[int]:
+    """The children of a coordinator that measure."""
     found = []
     for path in Path(f"/proc/{process}/task").glob("*/children"):
-        try:
-            found += [int(each) for each in path.read_text().split()]
-        except OSError:  # the thread has just ended
-            continue
+        with suppress(OSError):  # the thread, or the child, has just ended
+            for child in path.read_text().split():
+                if b"child_main" in Path(f"/proc/{child}/cmdline").read_bytes():
+                    found.append(int(child))
     return found
-
-
-def _kill(process: int) -> None:
-    with suppress(ProcessLookupError):  # it has just ended by itself
-        os.kill(process, signal.SIGKILL)
 
 
 def survive(storage: str, kills: int, coordinators: int, seed: int) -> dict[str, Any]:
@@ -157,7 +179,8 @@ def survive(storage: str, kills: int, coordinators: int, seed: int) -> dict[str,
         (folder / "small.yaml").write_text(SPACE)
         server = held.enter_context(postgres_server()) if storage == "postgresql" else None
         count = SHAPES_AT_ONCE + 2 * coordinators
-        runs = Runs(folder, server.url() if server else "", server, random.Random(seed), count)
+        url = server.url() if server else str(folder / "study.log")
+        runs = Runs(folder, url, server, random.Random(seed), count)
         begun = time.monotonic()
         runs.processes = [runs.start(place) for place in range(coordinators if server else 1)]
         try:
@@ -166,50 +189,20 @@ def survive(storage: str, kills: int, coordinators: int, seed: int) -> dict[str,
                 runs.wait_for_a_moment()
                 # In turn, so that a few kills reach all of them.
                 runs.kill(victims[done % len(victims)])
-            while runs.go_on():
-                time.sleep(0.05)
+            runs.end()
         finally:
             for process in runs.processes:
                 process.kill()
                 process.wait()
-        url = runs.storage or str(folder / "study.log")
         study = optuna.load_study(study_name="small measured", storage=open_storage(url))
-        found = check(study.trials, runs.rows(), (folder / "device.log").read_text().splitlines())
-        assert runs.kills["worker"] >= found["failed shapes"]
+        rows = runs.rows()
+        found = check(study.trials, rows, runs.timings(), runs.deaths, LEASE_S)
+        failed = sum(row["source"] == "failed" for own in rows.values() for row in own)
+        assert failed <= runs.kills["worker"], "failed without a kill"
         # A reference whose worker was killed ends its run; the next one measures it again.
         strange = [line for line in runs.refusals if "SIGKILL" not in line]
         assert not strange, strange
         return {**runs.kills, **found, "refusals": len(runs.refusals), "s": time.monotonic() - begun}
-
-
-def check(trials: list[FrozenTrial], rows: list[dict[str, Any]], device_log: list[str]) -> dict[str, Any]:
-    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
-    assert not [trial.number for trial in trials if trial.state == TrialState.RUNNING], "left running"
-    shapes = Counter(trial.user_attrs[SHAPE_HASH] for trial in complete)
-    assert set(shapes.values()) == {1}, "a shape is there twice"
-    measured = [row for row in rows if row["source"] == "measured"]
-    keys = Counter((row["gpu"], row["shape_hash"]) for row in measured)
-    # Where a coordinator was away for longer than a lease, another has measured its shape.
-    lost = {trial.user_attrs[SHAPE_HASH] for trial in trials if LOST_BY in trial.user_attrs}
-    assert {shape for (_, shape), times in keys.items() if times > 1} <= lost, "measured twice"
-    seconds: dict[str, dict[str, float]] = {}
-    for row in measured:
-        seconds.setdefault(row["shape_hash"], {})[row["gpu"]] = row["p50_s"]
-    whole = {shape: found for shape, found in seconds.items() if len(found) == 2}
-    failed = {trial.user_attrs[SHAPE_HASH] for trial in trials if FAILURE in trial.user_attrs}
-    assert set(whole) <= {*shapes, *failed}, "a finished measurement is not in the study"
-    assert set(shapes) <= set(whole), "the study holds what was not measured"
-    for trial in complete:
-        told, found = trial.user_attrs["measured_s"], whole[trial.user_attrs[SHAPE_HASH]]
-        assert told.keys() == found.keys() and all(abs(told[g] / found[g] - 1) < 1e-9 for g in found), (
-            "values"
-        )
-    again = len(device_log) - len(set(device_log))
-    return {
-        **{"shapes": len(complete), "measurements": len(measured), "failed shapes": len(failed)},
-        "begun again": len(trials) - len(complete) - len(failed),
-        "timed again": again,
-    }
 
 
 def main() -> None:

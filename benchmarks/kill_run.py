@@ -1,6 +1,6 @@
 """A measured run whose devices are made up but whose processes are real: what benchmarks/kill.py kills.
 
-python benchmarks/kill_run.py SPACE OUT STORAGE COUNT DEVICE_LOG
+python benchmarks/kill_run.py SPACE OUT STORAGE COUNT DEVICE_LOG LEASE_S
 """
 
 from __future__ import annotations
@@ -15,26 +15,31 @@ from hwsearch.measure.child import Child
 from hwsearch.measure.failure import Failure
 from hwsearch.measure.job import Job
 from hwsearch.measure.row import Row
+from hwsearch.search.measured import rung
 from hwsearch.search.measured.local_engine import Device, LocalEngine
-from hwsearch.search.measured.rung import measure_front
 from hwsearch.search.run import run
+from hwsearch.search.storage.leases import Leases
 from hwsearch.space.search_space import load_space
 
 
-def measure(log: Path, job: Job, device: Device) -> Row | Failure:
+def measure(log: Path, owner: str, job: Job, device: Device) -> Row | Failure:
     """In a process of its own, as a real measurement."""
     with Child(importlib.import_module, "kill_worker") as child:
-        answer: Row | Failure = child.call("work", job, device.gpu, str(log), timeout=60.0)
+        answer: Row | Failure = child.call("work", job, device.gpu, owner, str(log), timeout=60.0)
     return answer
 
 
-def main(space: str, out: str, storage: str, count: str, log: str) -> int:
+def main(space: str, out: str, storage: str, count: str, log: str, lease_s: str) -> int:
+    # Shorter than that of a real run, so that the others need not wait a minute for what the dead had.
+    rung.Leases = partial(Leases, lease_s=float(lease_s))  # type: ignore[assignment, attr-defined]
     try:
         loaded = load_space(space)
         predicted = run(loaded, out=Path(out), storage=storage, trials=3)
         devices = [Device(gpu.name, "made up") for gpu in loaded.gpus]
-        engine = LocalEngine(devices, measure=partial(measure, Path(log)), present=lambda device: True)
-        measure_front(predicted, engine, count=int(count), storage=storage, warn=print)
+        engine = LocalEngine(
+            devices, measure=partial(measure, Path(log), Path(out).name), present=lambda device: True
+        )
+        rung.measure_front(predicted, engine, count=int(count), storage=storage, warn=print)
     except HwsearchError as error:
         print(error)
         return 2

@@ -7,13 +7,13 @@ that those of a shape that has failed meanwhile, on this GPU or another, can be 
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import count as counting
 
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.study import Study
-from optuna.trial import Trial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from hwsearch.errors import HwsearchError
 from hwsearch.gpu.profile import CPU, Gpu
@@ -102,6 +102,7 @@ class Coordinator:
 
     def run(self, count: int) -> MeasuredResult:
         """Measure until `count` candidates besides the reference are complete, or none promises anything.
+        What was begun is finished, even where there are enough meanwhile.
 
         Raises as `measure_front` does.
         """
@@ -109,6 +110,7 @@ class Coordinator:
             self._warn(f"no device measures {', '.join(lacking)}: predicted there")
         reference = self._reference = self._measured_reference()
         self._keep_to(reference)
+        self._try_again(self._leases.unclaimed())
         own, _ = measured_candidates(self._predicted, reference, [], [])
         sampler = MeasuredSampler(self._space, self._predicted.candidates, own, list(reference.on))
         self._study.sampler = sampler
@@ -120,22 +122,22 @@ class Coordinator:
             if failures >= max(count, FEWEST_FAILURES) and count > done:
                 self._warn(f"{failures} shapes cannot be measured, so no more are tried")
                 count = done
-            if done + others + len(self._open) < count and self._has_room():
-                if (row := self._next_row(sampler)) is not None:
+            if self._has_room():
+                if self._again:
+                    row = self._again.pop()
                     self._begin(self._shapes.shape(row), row)
                     continue
-                exhausted = not others  # what others measure may change that
-            if not self._open and (done >= count or exhausted):
+                if done + others + len(self._open) < count:
+                    if (key := sampler.propose(self._study)) is not None:
+                        row = self._shapes.row_of_key(key)
+                        self._begin(self._shapes.shape(row), row)
+                        continue
+                    exhausted = not others  # what others measure may change that
+            if not self._open and not self._again and (done >= count or exhausted):
                 found = read_study(self._predicted, self._shapes, self._study, exhausted=exhausted)
                 assert found is not None
                 return found
             self._step()
-
-    def _next_row(self, sampler: MeasuredSampler) -> int | None:
-        if self._again:
-            return self._again.pop()
-        key = sampler.propose(self._study)
-        return None if key is None else self._shapes.row_of_key(key)
 
     def _measured_reference(self) -> MeasuredShape:
         """From the study, or measured now, or by another coordinator while this one waits."""
@@ -173,8 +175,13 @@ class Coordinator:
         if self._stop.requested:
             self._take_what_is_there()
         self._stop.check()
-        for trial in self._leases.recover():
-            if not self._shapes.is_reference(trial) and (row := self._shapes.row(trial)) is not None:
+        self._try_again(self._leases.recover())
+
+    def _try_again(self, lost: Iterable[FrozenTrial]) -> None:
+        """What dead processes have left is measured first."""
+        for trial in lost:
+            row = None if self._shapes.is_reference(trial) else self._shapes.row(trial)
+            if row is not None and row not in self._again:
                 self._again.append(row)
 
     def _progress(self) -> tuple[int, int, int]:
@@ -219,6 +226,10 @@ class Coordinator:
         )
         if trial is None:
             return
+        for opened in self._open:
+            if opened.shape == shape:  # another took it over, and let it go again, while it is measured here
+                opened.trial = trial
+                return
         opened = _Open(trial, shape, row, {})
         self._open.append(opened)
         for gpu in self._gpus.values():
@@ -322,10 +333,11 @@ class Coordinator:
             for name, found in measured.attributes().items():
                 opened.trial.set_user_attr(name, found)
             values = [float(objective.values[0]) for objective in objectives(self._space, candidate, own)]
-            self._study.tell(opened.trial, values, skip_if_finished=True)
+            told = self._study.tell(opened.trial, values, skip_if_finished=True)
+            if told.state != TrialState.COMPLETE:
+                self._taken_over(opened)
         except UpdateFinishedTrialError:
-            # Another coordinator took us for dead and tries the shape again; the rows are kept here.
-            self._warn(f"{opened.shape}: another process has taken it over")
+            self._taken_over(opened)
 
     def _fail(self, opened: _Open, gpu: str, failure: str) -> None:
         """Tell the study that a shape cannot be measured. Raises HwsearchError for the reference."""
@@ -337,9 +349,14 @@ class Coordinator:
             opened.trial.set_user_attr(REFERENCE_FAILURE if self._is_reference(opened) else FAILURE, failure)
             self._study.tell(opened.trial, state=TrialState.FAIL, skip_if_finished=True)
         except UpdateFinishedTrialError:
-            self._warn(f"{opened.shape}: another process has taken it over")
+            self._taken_over(opened)
         if self._is_reference(opened):
             raise HwsearchError(f"the reference {opened.shape} cannot be measured on {gpu}: {failure}")
+
+    def _taken_over(self, opened: _Open) -> None:
+        """Another coordinator took us for dead; if it has not begun the shape itself, the rows here count."""
+        self._warn(f"{opened.shape}: another process has taken it over")
+        self._try_again(self._leases.unclaimed())
 
     def _is_reference(self, opened: _Open) -> bool:
         return opened.shape == self._space.reference

@@ -56,7 +56,8 @@ def measure_front(
 
     Args:
         engine: has a device for one GPU of the basket at least.
-        count: measured candidates to reach, in total over all that share the study.
+        count: measured candidates to reach, in total over all that share the study; those that a dead process
+            has begun are finished beyond it.
         backend: of the attention, in place of what dispatch chooses.
         storage: the predicted run's.
 

@@ -125,6 +125,18 @@ class Leases:
         lost = [trial for number, trial in running.items() if number not in self._mine and self._lost(trial)]
         return [trial for trial in lost if self._fail(trial._trial_id, LOST_BY, trial.user_attrs.get(OWNER))]
 
+    def unclaimed(self) -> list[FrozenTrial]:
+        """Trials of our name that were lost, and whose shapes nobody has begun since: whoever fails a trial
+        may die before it begins another."""
+        trials = self._study.get_trials(deepcopy=False)
+        lost = [
+            trial
+            for trial in trials
+            if LOST_BY in trial.user_attrs and (self._alone or trial.user_attrs[LOST_BY] == self._owner)
+        ]
+        settled = [trial for trial in trials if is_settled(trial)] if lost else []
+        return [trial for trial in lost if not any(_same_shape(trial, other) for other in settled)]
+
     def _lost(self, trial: FrozenTrial) -> bool:
         if self._alone or trial.user_attrs.get(OWNER) == self._owner:
             return True

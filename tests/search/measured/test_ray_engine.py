@@ -294,9 +294,7 @@ while True:
 
 def test_nothing_measures_on_after_the_coordinator_is_killed(cluster: Any, tmp_path: Path) -> None:
     notes = tmp_path / "notes"
-    code = COORDINATOR.format(
-        here=[str(HERE), str(Path(__file__).parent)], address=cluster.address, notes=str(notes)
-    )
+    code = COORDINATOR.format(here=str(HERE), address=cluster.address, notes=str(notes))
     coordinator = subprocess.Popen([sys.executable, "-c", code])
     try:
         wait_until(lambda: coordinator.poll() is not None or tries(notes))

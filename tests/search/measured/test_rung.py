@@ -26,6 +26,8 @@ from hwsearch.search.measured.study import FAILED_ON, measured_so_far
 from hwsearch.search.result import RunResult
 from hwsearch.search.run import run
 from hwsearch.search.run_folder import RunFolder, kept_cpu, shape_of_run, winners_of_run
+from hwsearch.search.samplers import MeasuredSampler
+from hwsearch.search.storage.leases import LOST_BY, Leases
 from hwsearch.search.storage.study import open_storage
 from hwsearch.shape import parse_shape
 from hwsearch.shape.notation import shape_yaml
@@ -50,6 +52,10 @@ def lines(folder: RunFolder) -> list[dict[str, Any]]:
 
 def trials(folder: RunFolder, name: str = "small measured") -> list[optuna.trial.FrozenTrial]:
     return optuna.load_study(study_name=name, storage=open_storage(str(folder.journal))).trials
+
+
+def kill(*arguments: object) -> None:
+    raise Killed
 
 
 def complete(folder: RunFolder) -> list[optuna.trial.FrozenTrial]:
@@ -123,6 +129,53 @@ def test_what_a_kill_left_running_is_finished_first(predicted: RunResult) -> Non
     measure_front(again(predicted), FakeEngine(BOTH), count=4)
     done = {trial.user_attrs["shape"] for trial in complete(predicted.folder)}
     assert {trial.user_attrs["shape"] for trial in left} <= done
+
+
+def test_what_was_measured_is_in_the_study_after_a_second_kill_at_the_start(
+    predicted: RunResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first leaves a trial running, the second dies when it has ended it and not yet begun another; the
+    last is asked for no more than is there."""
+    with pytest.raises(Killed):
+        measure_front(predicted, FakeEngine(BOTH, kill_after=12), count=4)
+    done = len(complete(predicted.folder)) - 1
+    with monkeypatch.context() as second, pytest.raises(Killed):
+        second.setattr("hwsearch.search.measured.coordinator.Coordinator._keep_to", kill)
+        measure_front(again(predicted), FakeEngine(BOTH), count=4)
+    assert all(trial.state.is_finished() for trial in trials(predicted.folder))
+    measure_front(again(predicted), FakeEngine(BOTH), count=done)
+    measured = {row["shape_hash"] for row in lines(predicted.folder)}
+    hashes = [trial.user_attrs["shape_hash"] for trial in complete(predicted.folder)]
+    assert len(hashes) == len(set(hashes)) > 1 + done and set(hashes) >= measured
+
+
+def test_what_was_measured_is_in_the_study_where_another_took_it_over_and_died(
+    predicted: RunResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It took it before the first or the last answer; what is proposed again is under way already."""
+    warned: list[str] = []
+    propose, proposals = MeasuredSampler.propose, iter([True, True, True])
+    monkeypatch.setattr(
+        MeasuredSampler, "propose", lambda *asked: propose(*asked) if next(proposals, False) else None
+    )
+
+    class Robbed(FakeEngine):
+        def next(self, timeout_s: float) -> Answer | None:
+            if len(self.asked) in (4, 11):
+                study = optuna.load_study(
+                    study_name="small measured", storage=open_storage(str(predicted.folder.journal))
+                )
+                Leases(study, "another", alone=True).recover()
+            return super().next(timeout_s)
+
+    engine = Robbed(BOTH)
+    measure_front(predicted, engine, count=2, warn=warned.append)
+    assert warned and all(line.endswith("another process has taken it over") for line in warned)
+    assert len(engine.asked) == len(set(engine.asked))
+    hashes = [trial.user_attrs["shape_hash"] for trial in complete(predicted.folder)]
+    assert len(hashes) == len(set(hashes)) == 3
+    assert set(hashes) == {row["shape_hash"] for row in lines(predicted.folder)}
+    assert any(LOST_BY in trial.user_attrs for trial in trials(predicted.folder))
 
 
 def test_a_finished_run_measures_nothing_and_more_trials_go_on(predicted: RunResult) -> None:

@@ -112,6 +112,33 @@ def test_an_answer_that_was_lost_is_no_second_tell(server: Postgres, monkeypatch
         study._storage.set_trial_state_values(trial._trial_id, TrialState.COMPLETE, [1.5])
 
 
+def test_of_two_that_end_a_trial_at_once_one_does(server: Postgres, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second comes when the first has seen that it runs and has not written yet. SQLite lets both."""
+    study, other = (new_study(server, "two ends") for _ in range(2))
+    trial_id = study.ask()._trial_id
+    backend, ended = study._storage._backend, []  # type: ignore[attr-defined]
+    see = backend.check_trial_is_updatable
+
+    def fail() -> None:
+        try:
+            ended.append(other._storage.set_trial_state_values(trial_id, TrialState.FAIL))
+        except UpdateFinishedTrialError:
+            ended.append(False)
+
+    second = threading.Thread(target=fail)
+
+    def be_overtaken(*seen: object) -> None:
+        see(*seen)
+        if second.ident is None:
+            second.start()
+            second.join(0.5)
+
+    monkeypatch.setattr(backend, "check_trial_is_updatable", be_overtaken)
+    study._storage.set_trial_state_values(trial_id, TrialState.COMPLETE, [1.5])
+    second.join()
+    assert ended == [False] and study.trials[0].values == [1.5]
+
+
 def test_what_is_asked_wrongly_is_not_asked_again(server: Postgres) -> None:
     study = new_study(server, "wrong")
     begun = time.monotonic()

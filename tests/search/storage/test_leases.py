@@ -168,6 +168,19 @@ def test_one_of_several_watchers_recovers_a_trial(url: str) -> None:
     assert sorted(len(watcher.recover()) for watcher in watchers) == [0, 0, 1]
 
 
+def test_a_lost_shape_is_unclaimed_until_somebody_begins_it(url: str) -> None:
+    """Whoever ended its trial may have died since; its owner asks when it is there again."""
+    begun(Leases(study_at(url), "me", alone=False), 12)
+    begun(Leases(study_at(url), "other", alone=False), 13)
+    for owner in ("me", "other"):
+        assert len(Leases(study_at(url), owner, alone=False).recover()) == 1
+    mine = Leases(study_at(url), "me", alone=False)
+    assert [trial.params["num_hidden_layers"] for trial in mine.unclaimed()] == [12]
+    assert len(Leases(study_at(url), "moved", alone=True).unclaimed()) == 2
+    begun(Leases(study_at(url), "other", alone=False), 12)
+    assert mine.unclaimed() == []
+
+
 def coordinate(url: str, owner: str, shapes: int, die: bool, measured: Path) -> None:
     """Propose the lowest free shape, as all the others do, "measure" it, tell; until all are measured."""
     study = study_at(url)
@@ -188,7 +201,7 @@ def coordinate(url: str, owner: str, shapes: int, die: bool, measured: Path) -> 
         trial = begin(leases, depth)
         if trial is None:
             continue
-        if die and chance.random() < 0.3:
+        if die and depth == 3:
             os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(0.02 * chance.random())
         with open(measured, "a") as file:
@@ -200,7 +213,7 @@ def coordinate(url: str, owner: str, shapes: int, die: bool, measured: Path) -> 
 def test_four_coordinators_measure_every_shape_once(
     storage: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    """They all want the same shape at every moment; one of them dies with a shape in its hands."""
+    """They all want the same shape at every moment; a fourth has died before them with one in its hands."""
     server: Postgres | None = request.getfixturevalue("postgres") if storage == "postgres" else None
     url = server.new_database() if server else str(tmp_path / "study.log")
     study_at(url)
@@ -210,9 +223,11 @@ def test_four_coordinators_measure_every_shape_once(
         fork.Process(target=coordinate, args=(url, f"coordinator {n}", SHAPES, n == 0, measured))
         for n in range(4)
     ]
-    for each in crowd:
+    crowd[0].start()
+    crowd[0].join(60)
+    for each in crowd[1:]:
         each.start()
-    for each in crowd:
+    for each in crowd[1:]:
         each.join(60)
     assert [each.exitcode for each in crowd] == [-signal.SIGKILL, 0, 0, 0]
     trials = study_at(url).trials
