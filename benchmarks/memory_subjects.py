@@ -143,7 +143,7 @@ def saved(case: Subject, notation: str, dtype: str) -> tuple[float, float]:
     table, element = ShapeTable.of([parse_shape(notation)]), BYTES_PER_ELEMENT[dtype]
     settings = replace(case.settings, mode="training", head="mlm")
     found = saved_bytes(table, case.load, settings, element, case.code)
-    predicted = found.norms + table.num_hidden_layers * found.per_layer + found.head
+    predicted = found.norms + table.num_hidden_layers * found.per_layer - found.unread + found.head
     if dtype == "bf16":
         matrices = table.num_hidden_layers * layer_matrices(table) + head_matrices(table)
         predicted = predicted + element * matrices

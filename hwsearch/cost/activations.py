@@ -39,16 +39,18 @@ class Code:
         hidden_states: so many are alive while the feed-forward runs, its own input among them.
         projections: products that make q, k and v; each casts the same input for itself under autocast.
         banded: local layers copy q, k, v into padded blocks and mask them (hwsearch.kernels.backends.band).
+        sparse_end: after the last attention only the tokens that the head reads go on.
     """
 
     hidden_states: int = 3
     projections: int = 1
     banded: bool = False
+    sparse_end: bool = False
 
 
 # hwsearch.model for ModernBERT; else the models' public code.
 CODES = {
-    "modernbert": Code(banded=True),
+    "modernbert": Code(banded=True, sparse_end=True),
     "bert": Code(projections=3),
     "roberta": Code(projections=3),
     "deberta-v3": Code(projections=3),
@@ -80,6 +82,7 @@ class Saved:
 
     Attributes:
         per_layer: tensors saved by one layer.
+        unread: what the last layer does not save of that, for tokens that nobody reads.
         layer_input: the residual stream at its door, all that recomputation keeps of it.
         norms: those outside the layers.
         head: masked-LM head and loss.
@@ -89,6 +92,7 @@ class Saved:
     """
 
     per_layer: Bytes
+    unread: Bytes
     layer_input: Bytes
     norms: Bytes
     head: Bytes
@@ -156,12 +160,17 @@ def saved_bytes(shapes: Sizes, load: Load, settings: Settings, element: int, cod
     products = (casts + 1) * s.hidden + s.query + 2 * mean_branches
     attention = _saved_attention(a, s, load, settings, element, code, shapes)
     transform = element * 3 * s.hidden * a.mlm_transform + NORM_STATISTICS_BYTES
-    # The first layer's missing norm makes up for the one after the last layer.
-    norms_outside = a.embedding_norm + a.final_norm - (not a.first_attention_norm)
+    read = load.head_tokens if code.sparse_end and settings.head == "mlm" else load.tokens
+    # The second norm's input, Wi's and what follows; Wo's input, else the attention's output, is a copy more.
+    after_attention = (load.tokens - read) * (norm + element * (s.hidden + 2 * branches))
+    chosen = (read < load.tokens) * read * element * s.query
+    # The first layer's missing norm makes up for the one before it.
+    norms_outside = load.tokens * (a.embedding_norm - (not a.first_attention_norm)) + read * a.final_norm
     return Saved(
         per_layer=_array(load.tokens * (2 * norm + element * products) + attention),
+        unread=_array(after_attention - chosen),
         layer_input=_array(load.tokens * FLOAT32 * s.hidden),
-        norms=_array(load.tokens * norms_outside * norm),
+        norms=_array(norms_outside * norm),
         head=_array(load.head_tokens * (element * s.hidden + transform + FLOAT32 * s.vocab)),
         layer_gradients=_array(load.tokens * (FLOAT32 * s.hidden + element * branches)),
         # The gradients of the log-probabilities and of the logits in float32.

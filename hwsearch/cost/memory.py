@@ -104,11 +104,12 @@ def _training(shapes: ShapeTable, load: Load, settings: Settings, element: int, 
     in_layer, in_head = copied * layer_matrices(shapes), copied * head_matrices(shapes)
     in_layers = copied * layers_matrices(shapes)
     all_copies = in_layers + in_head
-    kept, again = saved.per_layer, saved.layer_gradients
+    kept, again, unread = saved.per_layer, saved.layer_gradients, saved.unread
     if settings.recompute:
         kept, again, in_layers = saved.layer_input, again + saved.per_layer, in_layer
+        unread = 0 * unread
     after_head = in_layers if not settings.recompute else 0 * in_layer
-    held = saved.norms + depth * kept
+    held = saved.norms + depth * kept - unread
     # The decoder's share of a tied weight's gradient waits for the embedding's.
     tied = FLOAT32 * shapes.architecture.tied_decoder * token_embedding_parameters(shapes)
     return Memory(

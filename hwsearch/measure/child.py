@@ -31,7 +31,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
-from hwsearch.measure.failure import CRASH, ERROR, TIME_OUT, Failure, reason
+from hwsearch.measure.failure import CRASH, ERROR, NOT_READY, TIME_OUT, Failure, reason
 
 # Importing torch and opening a CUDA context take seconds, on a cold disk tens of them.
 START_SECONDS = 180.0
@@ -65,7 +65,7 @@ class Child:
 
         Args:
             timeout: seconds that the method may take. Starting a child and building its object, where that is
-                needed, have a limit of their own, START_SECONDS; a failure there is this call's.
+                needed, have a limit of their own, START_SECONDS; a failure there is this call's, NOT_READY.
         """
         request = pickle.dumps((method, arguments, timeout))
         try:
@@ -75,7 +75,7 @@ class Child:
                 built = self._ask(self._subject, START_SECONDS)
                 if isinstance(built, Failure):
                     self.close()
-                    return Failure(built.kind, f"as it started: {built.reason}", built.output)
+                    return Failure(NOT_READY, f"as it started: {built.reason}", built.output)
             return self._ask(request, timeout)
         except BaseException:  # Ctrl-C: the answer that is still to come must not be the next call's
             self.close()

@@ -49,6 +49,7 @@ class EncoderBench:
                 raise HwsearchError(f"device: cuda:{index}: this machine has {found}")
             torch.cuda.set_device(index)
             self._where = torch.device(device, index)
+            synchronize(device)  # makes the context: where that fails, no job is to blame
         self._watch = watch_cuda() if device == CUDA else watch_cpu()
 
     def open(self, job: Job) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 ERROR, OUT_OF_MEMORY, CRASH, TIME_OUT = "error", "out of memory", "crash", "time-out"
+# No start of the process, no package, something refused by the system: what was asked is not to blame.
+NOT_READY = "not ready"
 
 REASON_LENGTH = 160
 # torch.OutOfMemoryError's words, which are CUDA's own too; torch's CPU allocator's, the kernel's, C++'s.
@@ -16,7 +18,7 @@ class Failure:
     """A call that gave no answer.
 
     Attributes:
-        kind: "error" | "out of memory" | "crash" | "time-out".
+        kind: "error" | "out of memory" | "crash" | "time-out" | "not ready".
         reason: one line.
         output: the last lines that the call printed, to standard output or error; empty if none.
     """
@@ -32,8 +34,9 @@ class Failure:
 def failure(error: BaseException) -> Failure:
     """What an exception comes to; memory that ran out, the host's or the device's, has a kind of its own."""
     text = str(error).lower()
-    memory = isinstance(error, MemoryError) or any(words in text for words in NO_MEMORY)
-    return Failure(OUT_OF_MEMORY if memory else ERROR, reason(error))
+    if isinstance(error, MemoryError) or any(words in text for words in NO_MEMORY):
+        return Failure(OUT_OF_MEMORY, reason(error))
+    return Failure(NOT_READY if isinstance(error, ImportError | OSError) else ERROR, reason(error))
 
 
 def reason(error: BaseException) -> str:

@@ -19,6 +19,10 @@ from hwsearch.shape.flops import count_flops
 
 Row = dict[str, Any]
 
+# Packages whose version decides how fast a shape is: times of two are not compared. The drivers of a pool
+# differ, and each row says its own.
+DECISIVE = ("torch", "triton", "flash-attn")
+
 
 def measured_row(job: Job, found: Row, note: str | None) -> Row:
     """`found` is what `EncoderBench.time` returns; docs/measuring.md says what each name means."""

@@ -50,9 +50,13 @@ def origins(summary: Summary) -> list[str]:
     lines = [f"Measured on {gpu}: {device}." for gpu, device in summary["devices"].items()]
     if predicted := [gpu["name"] for gpu in summary["gpus"] if gpu["source"] != "measured"]:
         lines.append(f"No device measured {', '.join(predicted)}: predicted there.")
-    if disturbed := sum(bool(row["taint"]) for row in summary["shapes"]):
+    shapes = summary["shapes"]
+    for gpu in summary["devices"]:
+        if missing := sum(gpu not in row["measured_ms"] for row in shapes):
+            lines.append(f"{missing} of {len(shapes)} shapes have no time on {gpu}: predicted there.")
+    if disturbed := sum(bool(row["taint"]) for row in shapes):
         lines.append(
-            f"{disturbed} of {len(summary['shapes'])} shapes (!) were disturbed as they were measured, three"
+            f"{disturbed} of {len(shapes)} shapes (!) were disturbed as they were measured, three"
             " times over: do not trust a gain that they show."
         )
     if summary["exhausted"]:

@@ -27,7 +27,7 @@ from hwsearch.search.parameters import (
     params_of,
     shapes_of,
 )
-from hwsearch.search.storage.leases import FAILURE, is_settled
+from hwsearch.search.storage.leases import FAILURE, SHAPE_HASH, is_settled
 from hwsearch.space.grid import intermediate_sizes, random_shapes
 from hwsearch.space.search_space import SearchSpace, describe_removals, filter_shapes
 
@@ -143,6 +143,10 @@ class MeasuredSampler(_WholeShapeSampler):
         self._keys = keys(candidates.shapes)
         self._rows = {key: row for row, key in enumerate(self._keys)}
         self._space, self._candidates, self._reference = space, candidates, reference
+        own = self._rows.get(keys(reference.shapes)[0])
+        is_candidate = own is not None and candidates.shapes.shape(own) == reference.shapes.shape(0)
+        # In a space of one shape its trial, which has no parameters either, would pass for that shape's.
+        self._foreign = None if is_candidate else reference.shapes.shape(0).hash()
         predicted_s = candidates.latency[self._gpus]
         passes_s = PASSES * len(space.workloads) * predicted_s.sum(axis=0)
         self._ladder = Ladder(
@@ -190,9 +194,10 @@ class MeasuredSampler(_WholeShapeSampler):
         # In the order in which they ended, since the ladder learns as measurements come in.
         trials = sorted(trials, key=lambda trial: trial.datetime_complete or datetime.max)
         for trial in trials:
-            key = key_of(trial.params, self._values)  # None for a reference that the space does not hold
+            key = key_of(trial.params, self._values)
             row = None if key is None else self._rows.get(key)
-            if row is None or trial.number == besides:
+            foreign = self._foreign is not None and trial.user_attrs.get(SHAPE_HASH) == self._foreign
+            if row is None or foreign or trial.number == besides:
                 continue
             if trial.state == TrialState.COMPLETE:
                 found, error = trial.user_attrs.get(MEASURED_S, {}), trial.user_attrs.get(MEASURED_ERROR, {})

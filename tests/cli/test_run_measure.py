@@ -105,3 +105,13 @@ def test_a_runtime_that_cannot_be_measured_is_refused(nano: Path, tmp_path: Path
     done = cli("run", "--space", nano, "--rung", "measure", "--gpus", "cpu")
     assert done.returncode == 2 and "runtime: 'tensorrt' cannot be measured" in done.stderr
     assert not (tmp_path / "runs").exists()
+
+
+def test_an_empty_space_is_refused_before_devices_are_looked_for(
+    nano: Path, tmp_path: Path, cli: Cli
+) -> None:
+    nano.write_text(NANO.replace("max: 1M", "max: 20001"))
+    ray = ("--engine", "ray", "--ray-address", "127.0.0.1:1")
+    done = cli("run", "--space", nano, "--rung", "measure", "--gpus", "cpu", *ray)
+    assert done.returncode == 2 and "nano: no shape is left" in done.stderr
+    assert not (tmp_path / "runs").exists()

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Cli
-from tests.search.test_contest import SPACE
+from tests.search.contest.test_contest import SPACE
 
 OPTIONS = ("--rung", "train", "--trials", "1", "--train-tokens", "2048", "--tokens-per-step", "128")
 OPTIONS = (*OPTIONS, "--sequence-length", "32", "--data", "text.txt")
@@ -30,7 +30,7 @@ def here(tmp_path: Path) -> Path:
 def test_a_killed_contest_goes_on_and_says_what_it_found(cli: Cli, here: Path) -> None:
     command = [sys.executable, "-m", "hwsearch", "run", "--space", "nano.yaml", "--out", "run", *OPTIONS]
     with subprocess.Popen(command, cwd=here, env={**os.environ, "OMP_NUM_THREADS": "1"}) as process:
-        end = time.monotonic() + 200
+        end = time.monotonic() + 600
         while not list(here.glob("run/trained/*/model.safetensors")) and time.monotonic() < end:
             time.sleep(0.05)
         process.send_signal(signal.SIGKILL)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -75,7 +76,7 @@ def test_a_winner_that_flexbert_refuses_names_one_that_it_takes(cli: Cli, tmp_pa
 
 def test_export_of_an_unfinished_run_says_so(cli: Cli, small_space: Path, tmp_path: Path) -> None:
     assert cli("run", "--space", small_space).returncode == 0
-    (tmp_path / "runs" / "small" / "winners" / "0" / "shape.yaml").unlink()
+    shutil.rmtree(tmp_path / "runs" / "small" / "winners")
     done = cli("export", tmp_path / "runs" / "small", "--format", "hf", "--out", tmp_path / "hf")
     assert done.returncode == 2 and "no winners yet" in done.stderr and not (tmp_path / "hf").exists()
 

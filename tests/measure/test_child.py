@@ -117,7 +117,7 @@ def test_large_arguments_pass_and_larger_answers_are_refused(child: Child) -> No
 def test_a_factory_that_fails_is_the_calls_failure(worker_class: Any) -> None:
     with Child(worker_class, -1) as child:
         for _ in range(2):
-            assert str(call(child, "add")) == "error: as it started: ValueError: no count below 0"
+            assert str(call(child, "add")) == "not ready: as it started: ValueError: no count below 0"
 
 
 def test_functions_of_a_module_may_be_called() -> None:
@@ -156,6 +156,9 @@ def test_memory_that_ran_out_is_told_from_other_errors() -> None:
     assert failure(RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")).kind == "out of memory"
     assert failure(MemoryError()) == Failure("out of memory", "MemoryError")
     assert failure(RuntimeError("out of resource: shared memory")).kind == "error"
+    assert failure(ModuleNotFoundError("No module named 'torch'")).kind == "not ready"
+    assert failure(OSError(28, "No space left on device")).kind == "not ready"
+    assert failure(OSError(12, "Cannot allocate memory")).kind == "out of memory"
 
 
 def test_children_in_threads_do_not_meet(worker_class: Any) -> None:

@@ -78,8 +78,8 @@ def test_a_training_step_changes_the_weights(bench: Any, monkeypatch: pytest.Mon
 def test_a_forced_backend_is_the_one_that_runs(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.open(replace(JOB, backend="sdpa"))
     assert bench.time(LOOSE, False)["backend"] == {"global": "sdpa", "local": "sdpa"}
-    with pytest.raises(ValueError, match=r"backend: 'triton'.*accepted here: sdpa, cpu"):
-        bench.open(replace(JOB, backend="triton"))
+    with pytest.raises(ValueError, match=r"backend: 'efficient'.*accepted here:.* sdpa, cpu"):
+        bench.open(replace(JOB, backend="efficient"))
     only_global = replace(JOB, shape=parse_shape("L2-h64-a2-i96-v512-g1"))
     bench.open(only_global)
     assert bench.time(LOOSE, False)["backend"] == {"global": "cpu", "local": None}

@@ -54,6 +54,15 @@ def test_every_measured_shape_stands_beside_its_prediction(folder: RunFolder) ->
     assert "No device measured t4: predicted there." in table
 
 
+def test_times_that_are_missing_after_a_device_left_are_counted(folder: RunFolder) -> None:
+    summary = summary_of(folder)
+    assert "have no time on" not in measured_table(summary)
+    del summary["shapes"][2]["measured_ms"]["l4"]
+    assert f"1 of {len(summary['shapes'])} shapes have no time on l4: predicted there." in measured_table(
+        summary
+    )
+
+
 def test_the_accuracy_is_said_in_words(folder: RunFolder) -> None:
     summary = summary_of(folder)
     found = {

@@ -8,14 +8,15 @@ from pathlib import Path
 
 from fake_engine import row_of
 
-from hwsearch.measure.failure import CRASH, Failure
+from hwsearch.measure.failure import CRASH, NOT_READY, Failure
 from hwsearch.measure.job import Job
 from hwsearch.measure.row import Row
 from hwsearch.search.measured.ray_worker import Worker
 
 # What a fake job does is told by its shape's depth; any other depth answers after a moment.
-DIE_ONCE, DIE, HANG_ONCE, RAISE, FAIL, SLOW = 101, 102, 103, 104, 105, 106
+DIE_ONCE, DIE, HANG_ONCE, RAISE, FAIL, SLOW, UNREADY = 101, 102, 103, 104, 105, 106, 107
 MOMENT_S, SLOW_S, HANG_S = 0.05, 2.0, 1000.0
+UNREADY_TIMES = 3  # so many workers a job may not take with it
 
 
 class FakeWorker(Worker):
@@ -36,6 +37,8 @@ class FakeWorker(Worker):
             time.sleep(HANG_S)
         if depth == RAISE:
             raise ValueError("no such kernel")
+        if depth == UNREADY and notes.read_text().count("\n") <= UNREADY_TIMES:
+            return Failure(NOT_READY, "as it started: no module")
         if depth == FAIL:
             return Failure(CRASH, "the process was killed by SIGSEGV")
         time.sleep(SLOW_S if depth == SLOW else MOMENT_S)

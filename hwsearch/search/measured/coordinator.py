@@ -35,7 +35,7 @@ from hwsearch.settings import RuntimeName
 from hwsearch.shape import EncoderShape
 from hwsearch.space.search_space import SearchSpace
 
-# How long an answer is waited for before leases are beaten for and Ctrl-C is looked for.
+# How long an answer is waited for before the coordinator looks around.
 GLANCE_S = 1.0
 JOBS_PER_SLOT = 2  # one runs and one waits here, so that no device waits for the next proposal
 # Where so many shapes, and as many as were asked for, cannot be measured, no more are tried.
@@ -98,6 +98,7 @@ class Coordinator:
         self._numbers = counting()
         self._waiting: dict[str, deque[tuple[_Open, int]]] = {gpu: deque() for gpu in self._gpus}
         self._submitted: Counter[str] = Counter()
+        self._why_gone: dict[str, str] = {}
 
     def run(self, count: int) -> MeasuredResult:
         """Measure until `count` candidates besides the reference are complete, or none promises anything.
@@ -105,6 +106,8 @@ class Coordinator:
 
         Raises as `measure_front` does.
         """
+        if lacking := [gpu.name for gpu in self._space.gpus if gpu.name not in self._gpus]:
+            self._warn(f"no device measures {', '.join(lacking)}: predicted there")
         reference = self._reference = self._measured_reference()
         self._keep_to(reference)
         self._try_again(self._leases.unclaimed())
@@ -112,7 +115,7 @@ class Coordinator:
         sampler = MeasuredSampler(self._space, self._predicted.candidates, own, list(reference.on))
         self._study.sampler = sampler
         while True:
-            self._recover()
+            self._look_around()
             done, others, failures = self._progress()
             self._report("measuring", done, count)
             exhausted = False
@@ -140,7 +143,7 @@ class Coordinator:
         """From the study, or measured now, or by another coordinator while this one waits."""
         shape = self._space.reference
         while True:
-            self._recover()
+            self._look_around()
             mine = [
                 trial for trial in self._study.get_trials(deepcopy=False) if self._shapes.is_reference(trial)
             ]
@@ -165,15 +168,17 @@ class Coordinator:
                 f"the reference was measured on {', '.join(reference.on)}, for which there is no device now;"
                 f" at hand: {', '.join(sorted(self._engine.gpus)) or 'none'}"
             )
-        predicted = [gpu.name for gpu in self._space.gpus if gpu.name not in self._gpus]
-        if predicted:
-            self._warn(f"no device measures {', '.join(predicted)}: predicted there")
 
-    def _recover(self) -> None:
-        """What dead processes have left is measured first."""
+    def _look_around(self) -> None:
+        """Beat for the open trials, stop after Ctrl-C, take over what dead processes have left."""
+        self._leases.renew()
+        if self._stop.requested:
+            self._take_what_is_there()
+        self._stop.check()
         self._try_again(self._leases.recover())
 
     def _try_again(self, lost: Iterable[FrozenTrial]) -> None:
+        """What dead processes have left is measured first."""
         for trial in lost:
             row = None if self._shapes.is_reference(trial) else self._shapes.row(trial)
             if row is not None and row not in self._again:
@@ -184,8 +189,8 @@ class Coordinator:
         mine = {opened.trial.number for opened in self._open}
         done = others = failures = 0
         for trial in self._study.get_trials(deepcopy=False):
-            if self._shapes.is_reference(trial):
-                continue
+            if self._shapes.is_reference(trial) or SHAPE_HASH not in trial.user_attrs:
+                continue  # no coordinator began the latter
             done += trial.state == TrialState.COMPLETE
             others += trial.state == TrialState.RUNNING and trial.number not in mine
             failures += trial.state == TrialState.FAIL and FAILURE in trial.user_attrs
@@ -243,8 +248,10 @@ class Coordinator:
         self._finish_if_whole(opened)
 
     def _step(self) -> None:
-        """Keep the devices busy, take an answer or wait for one a moment, beat for the open trials."""
-        for gpu in [gpu for gpu in self._gpus if gpu not in self._engine.gpus]:
+        """Keep the devices busy, take an answer or wait for one a moment."""
+        if gone := [gpu for gpu in self._gpus if gpu not in self._engine.gpus]:
+            self._take_what_is_there()
+        for gpu in gone:
             self._lose(gpu)
         for gpu, waiting in self._waiting.items():
             while waiting and self._submitted[gpu] < self._engine.slots(gpu):
@@ -255,8 +262,11 @@ class Coordinator:
                 self._engine.submit(ticket, gpu, opened.jobs[gpu][index])
         if (answer := self._engine.next(GLANCE_S)) is not None:
             self._take(answer)
-        self._leases.renew()
-        self._stop.check()
+
+    def _take_what_is_there(self) -> None:
+        """Before an end: what was measured is kept."""
+        while (answer := self._engine.next(0.0)) is not None:
+            self._take(answer)
 
     def _take(self, answer: Answer) -> None:
         opened, gpu, index = self._tickets.pop(answer.ticket)
@@ -264,6 +274,7 @@ class Coordinator:
         job = opened.jobs[gpu][index]
         if answer.failure is not None:
             if answer.failure.kind == DEVICE_GONE:
+                self._why_gone[gpu] = answer.failure.reason
                 if gpu in self._gpus and gpu in self._engine.gpus:  # it came back meanwhile
                     self._waiting[gpu].appendleft((opened, index))
                 return
@@ -284,12 +295,13 @@ class Coordinator:
     def _lose(self, gpu: str) -> None:
         """Go on without a GPU that nothing measures any more."""
         del self._gpus[gpu], self._waiting[gpu]
+        why = self._why_gone.get(gpu, "nothing measures it any more")
         if not self._gpus:
             raise HwsearchError(
-                f"{gpu}: nothing measures it any more, and no other GPU of the basket is left; what was"
-                " measured is kept, and the same command goes on with it"
+                f"{gpu}: {why}; no other GPU of the basket is left. What was measured is kept, and the same"
+                " command goes on with it"
             )
-        self._warn(f"{gpu}: nothing measures it any more; it is predicted from here on")
+        self._warn(f"{gpu}: {why}; it is predicted from here on")
         for opened in list(self._open):
             self._finish_if_whole(opened)
 

@@ -4,7 +4,8 @@
     answer = engine.next(timeout_s=1.0)      # of any job that was submitted, in the order in which they end
 
 The coordinator numbers its jobs with tickets. An engine runs one job at a time on a device, each in a process
-of its own, and answers every job exactly once: with a row, or with the failure that it came to.
+of its own, and answers every job exactly once: with a row, or with the failure that it came to. A failure is
+the job's own, and final: what was NOT_READY for it is tried again, and left if it stays so.
 """
 
 from __future__ import annotations
@@ -59,5 +60,5 @@ class Engine(Protocol):
         ...
 
     def close(self) -> None:
-        """End what is running and let go of the devices. Jobs that have no answer yet get none."""
+        """Start nothing more. Jobs that have no answer yet get none; one that runs may run to its end."""
         ...

@@ -14,13 +14,15 @@ from hwsearch.gpu.profile import CPU
 from hwsearch.gpu.visible import visible
 from hwsearch.measure import device as kinds
 from hwsearch.measure.encoder import measure_job
-from hwsearch.measure.failure import CRASH, ERROR, Failure, reason
+from hwsearch.measure.failure import CRASH, NOT_READY, Failure, failure
 from hwsearch.measure.job import Job
 from hwsearch.measure.row import Row
 from hwsearch.search.measured.engine import DEVICE_GONE, Answer
 
 # A job whose device goes away is tried on another one of its kind; where that goes too, the job is to blame.
 MOST_LOST = 2
+# A device on which so many jobs in a row could not even begin is given up.
+MOST_UNREADY = 3
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,8 @@ def local_devices(basket: Collection[str]) -> list[Device]:
 class LocalEngine:
     """See `Engine`. Each device has a thread of its own and takes the next job of its GPU's queue.
 
-    A device that the machine has no longer after a failed job is gone; others of its kind go on.
+    A device that the machine has no longer after a failed job is gone, and so is one that is not ready for
+    any job; others of its kind go on.
     """
 
     def __init__(
@@ -74,6 +77,7 @@ class LocalEngine:
         self._jobs: dict[str, deque[tuple[int, Job]]] = {device.gpu: deque() for device in devices}
         self._slots = Counter(device.gpu for device in devices)
         self._lost: Counter[int] = Counter()
+        self._why_gone: dict[str, str] = {}
         self._closed = False
         for device in devices:
             # A daemon: a process that ends does not wait for its measurement, whose own process ends with it.
@@ -91,7 +95,7 @@ class LocalEngine:
     def submit(self, ticket: int, gpu: str, job: Job) -> None:
         with self._changed:
             if not self._slots[gpu]:
-                self._answers.put(_gone(ticket, gpu))
+                self._answers.put(self._gone(ticket, gpu))
                 return
             self._jobs[gpu].append((ticket, job))
             self._changed.notify_all()
@@ -103,25 +107,34 @@ class LocalEngine:
             return None
 
     def close(self) -> None:
-        """What runs is not waited for; its answer goes nowhere."""
+        """What runs is not waited for: its answer goes nowhere, its process ends by itself or with ours."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
 
     def _serve(self, device: Device) -> None:
+        unready = 0
         while (asked := self._take(device.gpu)) is not None:
             ticket, job = asked
             try:
                 found = self._measure(job, device)
-            except Exception as error:  # whatever it is, it is this job's
-                found = Failure(ERROR, reason(error))
+            except Exception as error:
+                found = failure(error)
             if not isinstance(found, Failure):
                 self._answers.put(Answer(ticket, device.gpu, found, None))
-            elif self._present(device):
-                self._answers.put(Answer(ticket, device.gpu, None, found))
-            else:
-                self._leave(device, ticket, job)
+                unready = 0
+            elif not self._present(device):
+                self._lost[ticket] += 1
+                self._leave(device, ticket, job, "it went away")
                 return
+            elif found.kind != NOT_READY:
+                self._answers.put(Answer(ticket, device.gpu, None, found))
+                unready = 0
+            elif (unready := unready + 1) == MOST_UNREADY:
+                self._leave(device, ticket, job, found.reason)
+                return
+            else:
+                self._put_back(device.gpu, ticket, job)
 
     def _take(self, gpu: str) -> tuple[int, Job] | None:
         """The next job of a GPU; None at the end."""
@@ -129,11 +142,16 @@ class LocalEngine:
             self._changed.wait_for(lambda: self._closed or self._jobs[gpu])
             return None if self._closed else self._jobs[gpu].popleft()
 
-    def _leave(self, device: Device, ticket: int, job: Job) -> None:
+    def _put_back(self, gpu: str, ticket: int, job: Job) -> None:
+        with self._changed:
+            self._jobs[gpu].appendleft((ticket, job))
+            self._changed.notify_all()
+
+    def _leave(self, device: Device, ticket: int, job: Job, why: str) -> None:
         """Another device of its kind takes the job, or all that wait learn that there is none."""
         with self._changed:
             self._slots[device.gpu] -= 1
-            self._lost[ticket] += 1
+            self._why_gone[device.gpu] = why
             if self._lost[ticket] == MOST_LOST:
                 blamed = Failure(CRASH, f"{MOST_LOST} devices went away while they ran it")
                 self._answers.put(Answer(ticket, device.gpu, None, blamed))
@@ -142,8 +160,14 @@ class LocalEngine:
             if not self._slots[device.gpu]:
                 while self._jobs[device.gpu]:
                     waiting, _ = self._jobs[device.gpu].popleft()
-                    self._answers.put(_gone(waiting, device.gpu))
+                    self._answers.put(self._gone(waiting, device.gpu))
             self._changed.notify_all()
+
+    def _gone(self, ticket: int, gpu: str) -> Answer:
+        why = f": {self._why_gone[gpu]}" if gpu in self._why_gone else ""
+        return Answer(
+            ticket, gpu, None, Failure(DEVICE_GONE, f"no device of this machine measures it any more{why}")
+        )
 
 
 def _measure(job: Job, device: Device) -> Row | Failure:
@@ -162,9 +186,3 @@ def _present(device: Device) -> bool:
     except pynvml.NVMLError:
         return False
     return True
-
-
-def _gone(ticket: int, gpu: str) -> Answer:
-    return Answer(
-        ticket, gpu, None, Failure(DEVICE_GONE, f"no device of this machine measures {gpu} any more")
-    )

@@ -24,7 +24,7 @@ from hwsearch.kernels.cpu_name import cpu_name
 from hwsearch.measure.child import START_SECONDS
 from hwsearch.measure.device import DeviceLost
 from hwsearch.measure.encoder import TIMEOUT_S
-from hwsearch.measure.failure import CRASH, ERROR, Failure, failure, reason
+from hwsearch.measure.failure import CRASH, ERROR, NOT_READY, Failure, failure, reason
 from hwsearch.measure.job import Job
 from hwsearch.search.measured.engine import DEVICE_GONE, Answer
 from hwsearch.search.measured.ray_worker import Description, Worker, code
@@ -241,8 +241,11 @@ class Pool:
         with suppress(Exception):
             self._ray.kill(slot.actor)
 
-    def _lose(self, slot: Slot, why: str) -> None:
-        """A worker is no more: its task goes to another one, and its device gets a new one if it is there."""
+    def _lose(self, slot: Slot, why: str, *, by_job: bool = True) -> None:
+        """A worker is no more: its task goes to another one, and its device gets a new one if it is there.
+
+        `by_job` says whether the task may be why.
+        """
         self._drop(slot)
         self._losses[slot.node, slot.gpu] += 1
         most = MOST_LOSSES_OF_DEVICE if slot.ready else MOST_STARTS
@@ -254,7 +257,7 @@ class Pool:
         )
         if slot.task is None:
             return
-        task = replace(slot.task, losses=slot.task.losses + 1)
+        task = replace(slot.task, losses=slot.task.losses + by_job)
         if task.losses < MOST_LOSSES_OF_JOB:
             self._waiting[task.gpu].appendleft(task)
         else:
@@ -312,6 +315,9 @@ class Pool:
             return
         except Exception as error:  # the answer is of a class that is unknown here
             answer = Failure(ERROR, f"the worker's answer cannot be read: {reason(error)}")
+        if isinstance(answer, Failure) and answer.kind == NOT_READY:
+            self._lose(slot, answer.reason, by_job=False)
+            return
         slot.reply, slot.due = None, float("inf")
         if slot.task is not None:
             task, slot.task = slot.task, None
@@ -346,7 +352,7 @@ class Pool:
 
 
 def _gone(gpu: str) -> Failure:
-    return Failure(DEVICE_GONE, f"no node of the Ray cluster has a {gpu} any more")
+    return Failure(DEVICE_GONE, f"no node of the Ray cluster measures {gpu} any more")
 
 
 def _short(error: Exception) -> str:

@@ -22,10 +22,10 @@ from hwsearch.measure.device import DeviceLost
 from hwsearch.measure.encoder import measure_job
 from hwsearch.measure.failure import ERROR, Failure
 from hwsearch.measure.job import Job
-from hwsearch.measure.row import Row
+from hwsearch.measure.row import DECISIVE, Row
 
-# What a time depends on besides the device. Not imported for that: a model needs torch, which takes seconds.
-DECISIVE = ("torch", "triton")
+# What a time depends on besides the device and packages. Not imported for that: a model needs torch, which
+# takes seconds.
 DECISIVE_CODE = ("hwsearch.kernels", "hwsearch.measure", "hwsearch.model", "hwsearch.shape")
 
 

@@ -37,7 +37,7 @@ from hwsearch.search.run_folder import claim
 from hwsearch.search.storage.leases import Leases
 from hwsearch.search.storage.study import cannot_be_written, claimed_storage, open_study
 from hwsearch.search.storage.url import is_one_file
-from hwsearch.space.search_space import SearchSpace
+from hwsearch.space.search_space import LARGEST_GRID, SearchSpace, valid_shapes
 
 OTHER = "another --backend, another version of the encoder or its kernels, or another space"
 
@@ -104,9 +104,12 @@ def measure_front(
 
 
 def check_measurable(space: SearchSpace, backend: str | None) -> None:
-    """Raise HwsearchError where no device could run the space's reference as the space wants it run."""
+    """Raise HwsearchError where no device could run the space's reference as the space wants it run, and
+    where no shape of the space is valid: before devices are asked for."""
     for gpu in space.gpus:
         jobs_of(space, gpu, space.reference, backend)
+    if space.size <= LARGEST_GRID:
+        valid_shapes(space)
 
 
 def _digest(space: str, backend: str | None) -> str:

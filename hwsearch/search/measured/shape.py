@@ -11,7 +11,7 @@ import numpy as np
 from optuna.trial import FrozenTrial
 
 from hwsearch.cost.memory import CONTEXT_BYTES
-from hwsearch.measure.row import Row
+from hwsearch.measure.row import DECISIVE, Row
 from hwsearch.search.candidates import Candidates, shares, with_latency
 from hwsearch.search.samplers import MEASURED_ERROR, MEASURED_S
 from hwsearch.shape import EncoderShape
@@ -19,8 +19,6 @@ from hwsearch.space.search_space import SearchSpace
 
 # Half of a 95 % interval over the standard error.
 REACH = 1.96
-# Packages whose version decides how fast a shape is; the drivers of a pool differ, and each row says its own.
-DECISIVE = ("torch", "triton")
 
 
 @dataclass(frozen=True)
@@ -86,7 +84,7 @@ class MeasuredShape:
 
 def device_of(row: Row) -> str:
     """What two rows of one GPU must share to be compared."""
-    versions = [f"{name} {row['versions'].get(name)}" for name in DECISIVE]
+    versions = [f"{name} {found}" for name in DECISIVE if (found := row["versions"].get(name))]
     threads = [f"threads {row['threads']}"] if row.get("threads") else []
     return ", ".join([str(row["device"]), *threads, *versions])
 

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from hwsearch.errors import HwsearchError
-from hwsearch.measure.failure import CRASH, ERROR, Failure
+from hwsearch.measure.failure import CRASH, ERROR, NOT_READY, Failure
 from hwsearch.measure.job import Job
 from hwsearch.measure.row import Row
 from hwsearch.search.measured import local_engine
@@ -102,6 +102,34 @@ def test_a_job_that_takes_devices_along_is_not_tried_on_all() -> None:
     (found,) = answers(engine, 1)
     assert found.failure is not None and found.failure.kind == CRASH
     assert engine.slots("t4") == 1
+
+
+def test_a_device_that_is_not_ready_is_tried_again_and_no_job_is_blamed() -> None:
+    hiccups = iter(range(2))
+
+    def measure(job: Job, device: Device) -> Row | Failure:
+        return Failure(NOT_READY, "as it started: slow") if next(hiccups, None) is not None else {}
+
+    engine = LocalEngine([FIRST], measure, present=lambda device: True)
+    engine.submit(0, "t4", JOB)
+    assert [answer.row for answer in answers(engine, 1)] == [{}] and engine.gpus == {"t4"}
+
+
+def test_devices_that_stay_unready_leave_one_after_the_other() -> None:
+    tried: list[str] = []
+
+    def measure(job: Job, device: Device) -> Row | Failure:
+        tried.append(device.uuid)
+        raise ModuleNotFoundError("No module named 'torch'")
+
+    engine = LocalEngine([FIRST, SECOND], measure, present=lambda device: True)
+    engine.submit(0, "t4", JOB)
+    (found,) = answers(engine, 1)
+    assert engine.gpus == frozenset() and sorted(tried) == ["GPU-1"] * 3 + ["GPU-2"] * 3
+    assert found.failure == Failure(
+        DEVICE_GONE,
+        "no device of this machine measures it any more: ModuleNotFoundError: No module named 'torch'",
+    )
 
 
 def test_a_closed_engine_starts_nothing_more() -> None:

@@ -30,7 +30,7 @@ from hwsearch.space.search_space import load_space
 from hwsearch.workload import Workload
 from tests.conftest import Cli
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]  # where ray_work.py is
 # Far beyond what anything here takes.
 PATIENCE_S = 120.0
 HANG_S = 8.0
@@ -179,6 +179,15 @@ def test_a_lost_worker_costs_a_try_and_a_job_that_costs_three_is_given_up(
     assert any("the worker of its t4 is lost" in notice for notice in notices)
 
 
+def test_a_worker_that_is_not_ready_is_replaced_and_no_job_is_blamed(
+    engine: RayEngine, work: Any, tmp_path: Path, notices: list[str]
+) -> None:
+    engine.submit(1, "a2", job(tmp_path / "1", work.UNREADY))
+    assert row(answers(engine, 1)[1])["gpu"] == "a2"
+    assert tries(tmp_path / "1") == work.UNREADY_TIMES + 1
+    assert any("its a2 is lost: as it started: no module" in notice for notice in notices)
+
+
 def test_a_worker_that_hangs_is_replaced(
     engine: RayEngine, work: Any, tmp_path: Path, notices: list[str]
 ) -> None:
@@ -273,7 +282,7 @@ def test_a_run_measures_on_after_a_node_has_died(
 COORDINATOR = """
 import sys
 from pathlib import Path
-sys.path.insert(0, {here!r})
+sys.path[:0] = [{here!r}, {here!r} + "/measured"]
 from ray_work import HANG_ONCE, FakeWorker
 from test_ray_engine import RayEngine, job
 engine = RayEngine(["v100"], {address!r}, print, worker=FakeWorker)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import optuna
 import pandas as pd
 import pytest
 from fake_engine import FakeEngine, Killed, seconds_of
-from optuna.trial import TrialState
+from optuna.trial import TrialState, create_trial
 
 from hwsearch.errors import HwsearchError
 from hwsearch.gpu.cpu import measure_cpu
@@ -271,7 +272,7 @@ def test_a_device_that_leaves_costs_its_gpu_alone(predicted: RunResult) -> None:
     warned: list[str] = []
     engine = FakeEngine(BOTH, gone_after={"t4": 5})
     result = measure_front(predicted, engine, count=5, warn=warned.append)
-    assert warned == ["t4: nothing measures it any more; it is predicted from here on"]
+    assert warned == ["t4: it left; it is predicted from here on"]
     on_t4 = [shape for shape in result.shapes if "t4" in shape.on]
     assert len(result.shapes) == 5 and 1 <= len(on_t4) < 5
     # What is predicted there is corrected by what was measured there.
@@ -281,12 +282,67 @@ def test_a_device_that_leaves_costs_its_gpu_alone(predicted: RunResult) -> None:
 
 
 def test_the_last_device_that_leaves_ends_the_run_and_keeps_what_was_measured(predicted: RunResult) -> None:
-    with pytest.raises(HwsearchError, match="l4: nothing measures it any more, and no other GPU"):
+    with pytest.raises(HwsearchError, match="l4: it left; no other GPU of the basket is left"):
         measure_front(predicted, FakeEngine(["l4"], gone_after={"l4": 5}), count=5)
     assert len(lines(predicted.folder)) == 5
     engine = FakeEngine(["l4"])
     measure_front(again(predicted), engine, count=5)
     assert len(engine.asked) == 6 * 2 - 5
+
+
+def test_a_gpu_that_the_reference_was_not_measured_on_stays_predicted(predicted: RunResult) -> None:
+    measure_front(predicted, FakeEngine(["l4"]), count=1)
+    warned: list[str] = []
+    engine = FakeEngine(BOTH)
+    measure_front(again(predicted), engine, count=2, warn=warned.append)
+    assert warned == ["t4: the reference was not measured on it, so it is predicted"]
+    assert {gpu for gpu, _ in engine.asked} == {"l4"}
+
+
+class AnswersLate(FakeEngine):
+    """What it has measured last is known only after its devices have left."""
+
+    late: Answer | None = None
+
+    def next(self, timeout_s: float) -> Answer | None:
+        if self.late is not None:
+            answer, self.late = self.late, None
+            return answer
+        answer = super().next(timeout_s)
+        if answer is not None and len(self.asked) == 5:
+            self.gpus, self.late = frozenset(), answer
+            return None
+        return answer
+
+
+def test_what_was_measured_before_the_last_device_left_is_kept(predicted: RunResult) -> None:
+    with pytest.raises(HwsearchError, match="l4: nothing measures it any more; no other GPU"):
+        measure_front(predicted, AnswersLate(["l4"]), count=5)
+    assert len(lines(predicted.folder)) == 5
+
+
+def test_ctrl_c_keeps_every_answer_that_is_there(predicted: RunResult) -> None:
+    class Interrupted(FakeEngine):
+        def next(self, timeout_s: float) -> Answer | None:
+            if len(self.asked) == 3:
+                signal.raise_signal(signal.SIGINT)
+            return super().next(timeout_s)
+
+    engine = Interrupted(BOTH)
+    with pytest.raises(KeyboardInterrupt):
+        measure_front(predicted, engine, count=5)
+    assert len(lines(predicted.folder)) == len(engine.asked) >= 4
+    assert len(measure_front(again(predicted), FakeEngine(BOTH), count=2).shapes) == 2
+
+
+def test_others_trials_of_no_shape_of_the_space_do_not_count(predicted: RunResult) -> None:
+    measure_front(predicted, FakeEngine(BOTH), count=1)
+    study = optuna.load_study(
+        study_name="small measured", storage=open_storage(str(predicted.folder.journal))
+    )
+    for _ in range(3):
+        study.add_trial(create_trial(state=TrialState.COMPLETE, values=[1.0] * len(study.directions)))
+    assert len(measure_front(again(predicted), FakeEngine(BOTH), count=3).shapes) == 3
 
 
 def test_another_device_of_the_same_name_is_not_mixed_in(predicted: RunResult) -> None:
@@ -366,3 +422,22 @@ def test_a_space_that_is_used_up_ends_early(tmp_path: Path, small_space: Path) -
     found = run(load_space(str(space)), out=tmp_path / "narrow")
     result: MeasuredResult = measure_front(found, FakeEngine(BOTH), count=1000)
     assert result.exhausted and 0 < len(result.shapes) <= len(found.candidates)
+
+
+def test_a_space_of_one_shape_is_measured_beside_its_reference(small_space: Path, tmp_path: Path) -> None:
+    text = small_space.read_text()
+    for many, one in (
+        ("{min: 2, max: 9}", "4"),
+        ("{min: 128, max: 320, step: 64}", "192"),
+        ("[32, 64]", "64"),
+        ("{min: 128, max: 1024, step: 64}", "512"),
+        ("[1, 3]", "3"),
+        ("[64, 128]", "128"),
+        ("reference: L4-", "reference: L5-"),
+    ):
+        assert many in text
+        text = text.replace(many, one)
+    space = tmp_path / "one.yaml"
+    space.write_text(text)
+    found = measure_front(run(load_space(str(space)), out=tmp_path / "one"), FakeEngine(BOTH), count=5)
+    assert [shape.shape.num_hidden_layers for shape in found.shapes] == [4] and found.exhausted
