@@ -70,8 +70,8 @@ one of the shape's own rounds, and the truth their median. Nobody measures a sha
 order. Optuna's samplers draw width, depth, heads and the like; the nearest new shape takes the draw's place.
 What was chosen by trying was tried on HW-GPT-Bench's A100 and V100, which are not among the devices below;
 the constants behind the predictions know none of these tables, but for timm's host time of eager kernels.
-The reported tables are not altogether unseen: one or two seeds of H100 and RTX 2080 had been looked at before the
-shortlist was mended, though the mend was chosen on A100 and V100; the synthetic grid showed the second one.
+The reported tables are not altogether unseen: one or two seeds of H100 and RTX 2080 had been looked at before
+the shortlist was mended, though the mend was chosen on A100 and V100; the synthetic grid showed the second one.
 """
 LEARNING = (
     hwsearch.regression.covariance,
