@@ -71,7 +71,7 @@ order. Optuna's samplers draw width, depth, heads and the like; the nearest new 
 What was chosen by trying was tried on HW-GPT-Bench's A100 and V100, which are not among the devices below;
 the constants behind the predictions know none of these tables, but for timm's host time of eager kernels.
 The reported tables are not altogether unseen: one or two seeds of H100 and RTX 2080 had been looked at before
-the shortlist was mended, though the mend was chosen on A100 and V100; the synthetic grid showed the second one.
+the shortlist was mended, though the mend was chosen on A100 and V100; the synthetic grid asked for the next.
 """
 LEARNING = (
     hwsearch.regression.covariance,

@@ -47,7 +47,6 @@ CPU = Call("cpu", None, "fp32", 64, local=True)
         (replace(CPU, interpreted=True), "cpu"),
         (replace(CPU, device="mps"), "sdpa"),
     ],
-    ids=str,
 )
 def test_by_capability(call: Call, backend: str) -> None:
     assert choose(call).backend == backend
