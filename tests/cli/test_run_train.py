@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Cli
-from tests.search.contest.test_contest import SPACE
+from tests.search.contest.nano_space import SPACE
 
 OPTIONS = ("--rung", "train", "--trials", "1", "--train-tokens", "2048", "--tokens-per-step", "128")
 OPTIONS = (*OPTIONS, "--sequence-length", "32", "--data", "text.txt")
@@ -38,7 +39,7 @@ def test_a_killed_contest_goes_on_and_says_what_it_found(cli: Cli, here: Path) -
 
     done = cli("run", "--space", "nano.yaml", "--out", "run", *OPTIONS, "--json", OMP_NUM_THREADS="1")
     assert done.returncode == 0, done.stderr
-    assert "to train: 2 shapes, 2,048 tokens each" in done.stderr
+    assert re.search("to train: [12] shapes, 2,048 tokens each", done.stderr)  # the kill may come late
     assert "warning: after 2,048 tokens" in done.stderr  # which teach how often each word comes
     summary = json.loads(done.stdout)
     assert len([run for run in summary["runs"] if run["seed"] == 0]) == 2
