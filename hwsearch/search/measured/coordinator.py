@@ -24,12 +24,12 @@ from hwsearch.search.candidates import Report, settings_of
 from hwsearch.search.measured.engine import DEVICE_GONE, Answer, Engine
 from hwsearch.search.measured.measurements import FAILED, Measurements
 from hwsearch.search.measured.result import MeasuredResult, measured_candidates
+from hwsearch.search.measured.sampler import MeasuredSampler
 from hwsearch.search.measured.shape import MeasuredShape, OnGpu, device_of
 from hwsearch.search.measured.study import FAILED_ON, Shapes, read_study
 from hwsearch.search.objectives import limits, objectives
 from hwsearch.search.parameters import as_params
 from hwsearch.search.result import RunResult
-from hwsearch.search.samplers import MeasuredSampler
 from hwsearch.search.storage.leases import FAILURE, SHAPE_HASH, Leases
 from hwsearch.settings import RuntimeName
 from hwsearch.shape import EncoderShape

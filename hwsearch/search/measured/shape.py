@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial
 from hwsearch.cost.memory import CONTEXT_BYTES
 from hwsearch.measure.row import DECISIVE, Row
 from hwsearch.search.candidates import Candidates, shares, with_latency
-from hwsearch.search.samplers import MEASURED_ERROR, MEASURED_S
+from hwsearch.search.measured.sampler import MEASURED_ERROR, MEASURED_S
 from hwsearch.shape import EncoderShape
 from hwsearch.space.search_space import SearchSpace
 

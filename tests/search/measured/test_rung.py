@@ -22,11 +22,11 @@ from hwsearch.search.contest.score import entrants
 from hwsearch.search.measured.engine import Answer
 from hwsearch.search.measured.result import MeasuredResult
 from hwsearch.search.measured.rung import measure_front
+from hwsearch.search.measured.sampler import MeasuredSampler
 from hwsearch.search.measured.study import FAILED_ON, measured_so_far
 from hwsearch.search.result import RunResult
 from hwsearch.search.run import run
 from hwsearch.search.run_folder import RunFolder, kept_cpu, shape_of_run, winners_of_run
-from hwsearch.search.samplers import MeasuredSampler
 from hwsearch.search.storage.leases import LOST_BY, Leases
 from hwsearch.search.storage.study import open_storage
 from hwsearch.shape import parse_shape

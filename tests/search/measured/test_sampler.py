@@ -11,9 +11,9 @@ from optuna.trial import Trial, TrialState
 
 from hwsearch.errors import HwsearchError
 from hwsearch.search.candidates import Candidates, price
+from hwsearch.search.measured.sampler import FAILURE, MEASURED_ERROR, MEASURED_S, MeasuredSampler
 from hwsearch.search.objectives import objectives
 from hwsearch.search.parameters import Key, candidate_values, distributions, key_of, keys
-from hwsearch.search.samplers import FAILURE, MEASURED_ERROR, MEASURED_S, MeasuredSampler
 from hwsearch.shape.table import ShapeTable
 from hwsearch.space.search_space import SearchSpace, load_space, valid_shapes
 
