@@ -15,10 +15,9 @@ from hwsearch.measure.child import Child
 from hwsearch.measure.failure import Failure
 from hwsearch.measure.job import Job
 from hwsearch.measure.row import Row
-from hwsearch.search.measured import rung
 from hwsearch.search.measured.local_engine import Device, LocalEngine
+from hwsearch.search.measured.rung import measure_front
 from hwsearch.search.run import run
-from hwsearch.search.storage.leases import Leases
 from hwsearch.space.search_space import load_space
 
 
@@ -30,8 +29,6 @@ def measure(log: Path, owner: str, job: Job, device: Device) -> Row | Failure:
 
 
 def main(space: str, out: str, storage: str, count: str, log: str, lease_s: str) -> int:
-    # Shorter than that of a real run, so that the others need not wait a minute for what the dead had.
-    rung.Leases = partial(Leases, lease_s=float(lease_s))  # type: ignore[assignment, attr-defined]
     try:
         loaded = load_space(space)
         predicted = run(loaded, out=Path(out), storage=storage, trials=3)
@@ -39,7 +36,10 @@ def main(space: str, out: str, storage: str, count: str, log: str, lease_s: str)
         engine = LocalEngine(
             devices, measure=partial(measure, Path(log), Path(out).name), present=lambda device: True
         )
-        rung.measure_front(predicted, engine, count=int(count), storage=storage, warn=print)
+        # A lease shorter than a real run's: the others need not wait a minute for what the dead had.
+        measure_front(
+            predicted, engine, count=int(count), storage=storage, lease_s=float(lease_s), warn=print
+        )
     except HwsearchError as error:
         print(error)
         return 2

@@ -34,7 +34,7 @@ from hwsearch.search.measured.study import study_name, with_all_shapes
 from hwsearch.search.objectives import objectives
 from hwsearch.search.result import RunResult
 from hwsearch.search.run_folder import claim
-from hwsearch.search.storage.leases import Leases
+from hwsearch.search.storage.leases import LEASE_S, Leases
 from hwsearch.search.storage.study import cannot_be_written, claimed_storage, open_study
 from hwsearch.search.storage.url import is_one_file
 from hwsearch.space.search_space import LARGEST_GRID, SearchSpace, valid_shapes
@@ -49,6 +49,7 @@ def measure_front(
     count: int = 30,
     backend: str | None = None,
     storage: str | None = None,
+    lease_s: float = LEASE_S,
     report: Report = silent,
     warn: Callable[[str], None] = lambda message: None,
 ) -> MeasuredResult:
@@ -60,6 +61,7 @@ def measure_front(
             has begun are finished beyond it.
         backend: of the attention, in place of what dispatch chooses.
         storage: the predicted run's.
+        lease_s: a coordinator that shares the study and has not beaten for so long is taken for dead.
 
     Raises HwsearchError for a study of other conditions, where the reference cannot be measured, where no
     device is left, and for a full disk; KeyboardInterrupt after Ctrl-C. What was measured is kept.
@@ -85,7 +87,7 @@ def measure_front(
                 predicted,
                 study,
                 engine,
-                Leases(study, f"{platform.node()}:{folder.path.resolve()}", alone=alone),
+                Leases(study, f"{platform.node()}:{folder.path.resolve()}", alone=alone, lease_s=lease_s),
                 Measurements(folder.measurements, warn),
                 backend=backend,
                 report=report,

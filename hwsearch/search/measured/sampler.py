@@ -78,19 +78,6 @@ class MeasuredSampler(WholeShapeSampler):
         row = self._ladder.next_row(measured, pending, failed)
         return None if row is None else self._keys[row]
 
-    def believed(self, study: Study) -> tuple[Candidates, Floats]:
-        """All candidates at the times that are believed now, and the deviation of their logarithms on the
-        measured GPUs, [G, N]."""
-        residuals = self._ladder.learn(self._read(study, None)[0])
-        mean, deviation = residuals.at(np.arange(len(self._candidates)))
-        latency = self._candidates.latency.copy()
-        latency[self._gpus] *= np.exp(mean)
-        return with_latency(self._space, self._candidates, latency), deviation
-
-    def front(self, study: Study) -> list[Key]:
-        """The measured shapes that are believed to be on the front."""
-        return [self._keys[row] for row in self._ladder.front(self._read(study, None)[0]).tolist()]
-
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:

@@ -28,6 +28,7 @@ DUPLICATE_OF = "duplicate_of"
 LOST_BY = "lost_by"
 
 BEATS_PER_LEASE = 3
+LEASE_S = 60.0
 
 
 def is_settled(trial: FrozenTrial) -> bool:
@@ -56,7 +57,7 @@ class Leases:
         owner: str,
         *,
         alone: bool,
-        lease_s: float = 60.0,
+        lease_s: float = LEASE_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._study = study
