@@ -11,14 +11,22 @@ from ..problem import Problem
 from . import sdpa
 from .band import band_attention, band_log_sum_exp, band_scores
 from .log_sum_exp import with_gradient
-from .packed import rotated
+from .packed import rotated, rotated_on_cpu
 
 
 # Traced, it would be built again for every batch: the lengths are read on the host.
 @torch.compiler.disable  # type: ignore[untyped-decorator]
 def attend(q: Tensor, k: Tensor, v: Tensor, problem: Problem) -> tuple[Tensor, Tensor | None]:
+    return _of_rotated(*rotated(q, k, problem), v, problem)
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def attend_packed(qkv: Tensor, problem: Problem) -> tuple[Tensor, Tensor | None]:
+    return _of_rotated(*rotated_on_cpu(qkv, problem), problem)
+
+
+def _of_rotated(q: Tensor, k: Tensor, v: Tensor, problem: Problem) -> tuple[Tensor, Tensor | None]:
     lengths = [end - start for start, end in pairwise(problem.cu_seqlens.tolist())]
-    q, k = rotated(q, k, problem)
     if problem.window is None:
         return sdpa.by_length(q, k, v, problem, lengths)
     window = min(problem.window, max(lengths) - 1)

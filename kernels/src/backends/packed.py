@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..problem import Problem
-from ..rotation import rotate, rotate_on_cpu
+from ..rotation import rotate, rotate_packed_on_cpu
 
 
 def sequence_of_tokens(cu_seqlens: Tensor, tokens: int) -> Tensor:
@@ -25,11 +25,24 @@ def rotated(q_THD: Tensor, k_TGD: Tensor, problem: Problem) -> tuple[Tensor, Ten
     """q and k after the rotary embedding, for kernels that have none."""
     if problem.rope is None:
         return q_THD, k_TGD
-    positions = token_positions(problem.cu_seqlens, q_THD.shape[0])
-    cos_TR, sin_TR = (table[positions] for table in problem.rope)
-    fixed = not (cos_TR.requires_grad or sin_TR.requires_grad)
-    turn = rotate_on_cpu if q_THD.device.type == "cpu" and fixed else rotate
-    return turn(q_THD, cos_TR, sin_TR), turn(k_TGD, cos_TR, sin_TR)
+    tables = _tables_of_tokens(problem.rope, problem, q_THD.shape[0])
+    return rotate(q_THD, *tables), rotate(k_TGD, *tables)
+
+
+def rotated_on_cpu(qkv_T3HD: Tensor, problem: Problem) -> tuple[Tensor, Tensor, Tensor]:
+    """q and k after the rotary embedding, and v."""
+    if problem.rope is None or any(table.requires_grad for table in problem.rope):
+        q, k, v = qkv_T3HD.unbind(1)
+        return *rotated(q, k, problem), v
+    tables = _tables_of_tokens(problem.rope, problem, qkv_T3HD.shape[0])
+    return rotate_packed_on_cpu(qkv_T3HD, *tables)
+
+
+def _tables_of_tokens(rope: tuple[Tensor, Tensor], problem: Problem, tokens: int) -> tuple[Tensor, Tensor]:
+    """(cos, sin) of every packed token, each [T, R]."""
+    positions = token_positions(problem.cu_seqlens, tokens)
+    cos, sin = rope
+    return cos[positions], sin[positions]
 
 
 def repeated(x_TGD: Tensor, heads: int) -> Tensor:
