@@ -35,8 +35,8 @@ class _PackedRotation(torch.autograd.Function):
         qk_T2HD = qkv_T3HD[:, :2]
         turned_T2HD = torch.empty_like(qk_T2HD)
         # At once is faster, but rounded ones are first turned in float32: one after the other holds less.
-        at_once = 2 if qkv_T3HD.dtype.itemsize >= torch.float32.itemsize else 1
-        for x, out in zip(qk_T2HD.split(at_once, 1), turned_T2HD.split(at_once, 1), strict=True):
+        parts = 1 if qkv_T3HD.dtype.itemsize >= torch.float32.itemsize else 2
+        for x, out in zip(qk_T2HD.chunk(parts, 1), turned_T2HD.chunk(parts, 1), strict=True):
             _turn(x, cos_TR[:, None, None], sin_TR[:, None, None], out)
         return turned_T2HD[:, 0], turned_T2HD[:, 1], qkv_T3HD[:, 2]
 
