@@ -1,11 +1,12 @@
 """Do short runs rank shapes as runs of eight times the tokens do? With and without CompleteP.
 
-    python benchmarks/short_runs.py --out DIR [--seeds 2] [--tokens 4194304] [--part 0/2]
+    python benchmarks/short_runs.py --out DIR [--shapes sizes] [--seeds 2] [--tokens 4194304] [--part 0/2]
 
-Trains small shapes of equal body parameters on Python's standard library, each for the whole budget and, as a
-run of its own with a schedule of its own, for an eighth of it. Kendall's tau between the ranks by held-out
-loss, four ways: the eighth as its own run, and an eighth (what pruning sees), a quarter and half way into the
-whole one. Beside it the same between two seeds: no judge agrees with the truth better than the truth itself.
+Trains small shapes, of equal body parameters or (sizes) of different ones, on Python's standard library, each
+for the whole budget and, as a run of its own with a schedule of its own, for an eighth of it. Kendall's tau
+between the ranks by held-out loss, four ways: the eighth as its own run, and an eighth (what pruning sees), a
+quarter and half way into the whole one. Beside it the same between two seeds: no judge agrees with the truth
+better than the truth itself.
 
 What is trained stands in DIR/runs.jsonl and is not trained again; a run that was killed goes on from its last
 checkpoint. The tables are of whatever is there. One thread; processes with --part 0/2 and 1/2 share a DIR.
@@ -35,11 +36,18 @@ from hwsearch.training import train
 from hwsearch.training.token_cache import token_cache
 from hwsearch.training.unigram import unigram_loss
 
-# Chosen before any of them was trained: the same body parameters within 2 %, from wide to deep.
-SHAPES = (
-    "L2-h64-a4-i128", "L4-h48-a3-i80", "L1-h96-a6-i160", "L3-h48-a3-i128",
-    "L6-h32-a2-i100", "L2-h48-a3-i224", "L8-h32-a2-i64",
-)  # fmt: skip
+# Chosen before any of them was trained. Equal: the same body parameters within 2 %, from wide to deep. Sizes:
+# 28 to 257 thousand of them, as far apart as the ends of a front of latency and quality.
+SHAPES = {
+    "equal": (
+        "L2-h64-a4-i128", "L4-h48-a3-i80", "L1-h96-a6-i160", "L3-h48-a3-i128",
+        "L6-h32-a2-i100", "L2-h48-a3-i224", "L8-h32-a2-i64",
+    ),
+    "sizes": (
+        "L1-h48-a3-i128", "L2-h48-a3-i128", "L6-h32-a2-i64", "L3-h48-a3-i128",
+        "L2-h80-a5-i160", "L4-h64-a4-i192", "L4-h80-a5-i160",
+    ),
+}  # fmt: skip
 SUFFIX = "-v320-p64"  # with more words a run of minutes learns their frequencies and little else
 BASE = "L3-h48-a3-i128"  # the learning rate was chosen at this one
 LEARNING_RATE = 4e-3
@@ -87,6 +95,7 @@ class Trained:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--shapes", choices=SHAPES, default="equal")
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--tokens", type=int, default=1 << 22, help="of a whole run")
     parser.add_argument("--part", default="0/1", metavar="I/N", help="train every N-th case, from I on")
@@ -94,19 +103,21 @@ def main() -> None:
     torch.set_num_threads(1)
     arguments.out.mkdir(parents=True, exist_ok=True)
     table, first, step = arguments.out / "runs.jsonl", *map(int, arguments.part.split("/"))
-    for case in cases(arguments.seeds)[first::step]:
+    shapes = SHAPES[arguments.shapes]
+    for case in cases(shapes, arguments.seeds)[first::step]:
         if case not in read(table, arguments.tokens):
             line = json.dumps(
                 asdict(run(case, arguments.out, arguments.tokens)) | {"whole": arguments.tokens}
             )
             with open(table, "a", encoding="utf-8") as file:
                 file.write(line + "\n")
-    print(report(read(table, arguments.tokens), arguments.tokens))
+    done = {case: trained for case, trained in read(table, arguments.tokens).items() if case.shape in shapes}
+    print(report(done, arguments.tokens))
 
 
-def cases(seeds: int) -> list[Case]:
+def cases(shapes: tuple[str, ...], seeds: int) -> list[Case]:
     """What decides most first, so that a run which is stopped early has it."""
-    order = itertools.product((True, False), range(seeds), (1, STAGES), SHAPES)
+    order = itertools.product((True, False), range(seeds), (1, STAGES), shapes)
     return [Case(shape, completep, seed, share) for completep, seed, share, shape in order]
 
 
@@ -196,11 +207,15 @@ def seeds_of(done: dict[Case, Trained]) -> list[int]:
     return sorted({case.seed for case in done})
 
 
+def shapes_of(done: dict[Case, Trained]) -> list[str]:
+    return list(dict.fromkeys(case.shape for case in done))
+
+
 def losses_table(done: dict[Case, Trained], ways: list[Way]) -> list[str]:
     columns = [(way, seed) for way in ways for seed in seeds_of(done)]
     heads = [f"{rates(way[0])} {way[1]}x s{seed}" for way, seed in columns]
     lines = [f"| shape | body | {' | '.join(heads)} |", "|---" * (len(heads) + 2) + "|"]
-    for shape in SHAPES:
+    for shape in shapes_of(done):
         found = [column(done, *way, seed).get(shape) for way, seed in columns]
         cells = " | ".join("" if loss is None else f"{loss:.4f}" for loss in found)
         lines.append(f"| {shape} | {body_parameters(parse_shape(shape + SUFFIX)):,} | {cells} |")
@@ -224,7 +239,7 @@ def noise_lines(done: dict[Case, Trained], ways: list[Way]) -> list[str]:
 
 def column(done: dict[Case, Trained], completep: bool, share: int, stage: int, seed: int) -> dict[str, float]:
     """Held-out loss by shape after `stage` eighths of the runs of that share."""
-    found = {shape: done.get(Case(shape, completep, seed, share)) for shape in SHAPES}
+    found = {shape: done.get(Case(shape, completep, seed, share)) for shape in shapes_of(done)}
     return {shape: trained.losses[stage - 1] for shape, trained in found.items() if trained}
 
 
@@ -232,7 +247,7 @@ def mean_column(done: dict[Case, Trained], completep: bool, share: int) -> dict[
     """Of all seeds at the end of those runs, for shapes that have more than one."""
     losses = [column(done, completep, share, STAGES, seed) for seed in seeds_of(done)]
     both = set.intersection(*map(set, losses)) if len(losses) > 1 else set()
-    return {shape: statistics.fmean(of[shape] for of in losses) for shape in SHAPES if shape in both}
+    return {shape: statistics.fmean(of[shape] for of in losses) for shape in shapes_of(done) if shape in both}
 
 
 def tau_row(
