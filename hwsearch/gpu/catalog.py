@@ -27,7 +27,7 @@ def gpu_names(folder: Path | None = None) -> tuple[str, ...]:
 def load_gpu(name: str, folder: Path | None = None) -> Gpu:
     """The GPU called `name`, from `folder` if given, else from `profile_folders()`.
 
-    `cpu` is measured on this machine, which takes about a second the first time.
+    `cpu` is measured on this machine, which takes a second or two the first time.
 
     Raises HwsearchError for an unknown name and for a profile with a mistake, with file and line.
     """
