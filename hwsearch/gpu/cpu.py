@@ -36,9 +36,7 @@ def measure_cpu() -> Gpu:
         clock_source, boost_hz = "unknown here: 2 GHz assumed, used in no prediction", 2e9
     cache_bytes, cache_source = _last_cache_bytes()
     gemm_rate, bandwidth, attention_rate, cached_speedup = _measure(cache_bytes)
-    evidence = Evidence(
-        "measured here", f"numpy, fp32, {HERE}", rows=1, note="the fastest of many timings of each kind"
-    )
+    evidence = Evidence("measured here", f"numpy, fp32, {HERE}", rows=1, note="fastest of many timings")
     gemm = GemmConstants(1e-6, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0, evidence)
     fraction = attention_rate / gemm_rate
     # What a core moves while the bytes stay in its caches, per cycle of the clock written here.
