@@ -17,7 +17,7 @@ from scipy.special import ndtri
 
 from hwsearch.regression.covariance import Features, Floats
 from hwsearch.search.measured.hypervolume import Boxes, headroom
-from hwsearch.search.measured.residual import FEWEST_FITTED, Measured, Residuals, Rows
+from hwsearch.search.measured.residual import FEWEST_FITTED, MOST_LEARNED, Measured, Residuals, Rows
 from hwsearch.search.pareto import REFERENCE_POINT, front_rows
 
 LossesOf = Callable[[Floats, Rows], Floats]
@@ -29,7 +29,6 @@ SHORTLIST = 1024  # candidates followed between two fits
 REFIT = 1.25  # the regression is fitted anew when there are this many times as many measurements
 LARGEST_PRODUCT = 20_000_000  # candidates x draws x boxes of one proposal
 MOST_FITTED = 250  # measurements, the first ones, that the regression's constants are fitted to
-MOST_LEARNED = 500  # measurements that it learns from: its cost grows with their cube
 # A gain below this share of what a front can dominate is none.
 NO_GAIN = 1e-9
 DEVIATIONS = (0.25, 0.5, 1.0, 2.0, 4.0)  # steps in which a time is imagined better than believed
@@ -74,18 +73,16 @@ class Ladder:
     def learn(self, measured: Measured) -> Residuals:
         """What the measurements say of all predictions."""
         fitted_to = min(_milestone(len(measured)), MOST_FITTED)
-        self._known = self._known.learn(measured, fitted_to, self._telling(measured))
+        self._known = self._known.learn(measured, fitted_to, self._fronts_before(measured))
         return self._known
 
-    def _telling(self, measured: Measured) -> NDArray[np.bool_]:
-        """Which measurements to learn from: of too many those nearest the front, where the candidates are."""
-        telling = np.ones(len(measured), dtype=bool)
-        if len(measured) > MOST_LEARNED:
-            predicted_s = self._predicted_s[:, measured.rows]
-            seconds = np.where(np.isnan(measured.seconds), predicted_s, measured.seconds)
-            fronts_before = moocore.pareto_rank(self._losses_of(seconds, measured.rows))
-            telling[np.argsort(fronts_before, kind="stable")[MOST_LEARNED:]] = False
-        return telling
+    def _fronts_before(self, measured: Measured) -> NDArray[np.int64]:
+        """How far from the front each measurement is, by what was measured: what of too many is left out."""
+        if len(measured) <= MOST_LEARNED:
+            return np.zeros(len(measured), dtype=np.int64)
+        predicted_s = self._predicted_s[:, measured.rows]
+        seconds = np.where(np.isnan(measured.seconds), predicted_s, measured.seconds)
+        return np.asarray(moocore.pareto_rank(self._losses_of(seconds, measured.rows)))
 
     def front(self, measured: Measured) -> Rows:
         """The measured rows that are believed to be on the front."""

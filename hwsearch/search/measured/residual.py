@@ -25,6 +25,7 @@ SPREAD = 0.1
 # What is a shape's own, as the logarithm of a variance in these units: some 1 %; mean and deviation.
 LOG_OWN_PRIOR = (2 * np.log(0.01 / SPREAD), 1.5)
 FEWEST_FITTED = 5  # measurements from which the constants are fitted rather than expected
+MOST_LEARNED = 500  # measurements of a GPU that are learned from: the cost grows with their cube
 ROWS_AT_ONCE = 512  # so that what is computed of them stays in the processor's cache
 
 
@@ -149,13 +150,13 @@ class Residuals:
     def of(cls, predicted_s: Floats, features: Features, measured: Measured) -> Residuals:
         """With constants fitted to all that was measured."""
         prior = (Covariance.prior(features, LOG_OWN_PRIOR[0]),) * len(predicted_s)
-        everything = np.ones(len(measured), dtype=bool)
-        return cls(predicted_s, features, 0, prior, ()).learn(measured, len(measured), everything)
+        alike = np.zeros(len(measured), dtype=np.int64)
+        return cls(predicted_s, features, 0, prior, ()).learn(measured, len(measured), alike)
 
-    def learn(self, measured: Measured, fitted_to: int, learned: NDArray[np.bool_]) -> Residuals:
-        """From those measurements that are `learned` [n] from; the others tell of their own shapes alone.
-
-        The constants are fitted to the first ones, and stay where they have been fitted to as many.
+    def learn(self, measured: Measured, fitted_to: int, distance: NDArray[np.int64]) -> Residuals:
+        """From the MOST_LEARNED measurements of a GPU whose `distance` [n] is least; the others tell of their
+        own shapes alone. The constants are fitted to the first ones, and stay where they have been fitted to
+        as many.
         """
         gpus = zip(self.predicted_s, measured.seconds, measured.error, strict=True)
         covariances, parts = [], []
@@ -168,7 +169,9 @@ class Residuals:
                 first = int(known[:fitted_to].sum())
                 kept = _fitted(self.features, rows[:first], targets[:first], noise[:first])
             covariances.append(kept)
-            parts.append(Residual.of(kept, rows, targets, noise, learned[known]))
+            learned = np.zeros(len(rows), dtype=bool)
+            learned[np.argsort(distance[known], kind="stable")[:MOST_LEARNED]] = True
+            parts.append(Residual.of(kept, rows, targets, noise, learned))
         return Residuals(self.predicted_s, self.features, fitted_to, tuple(covariances), tuple(parts))
 
     def mean(self, rows: Rows) -> Floats:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hwsearch.search.measured import ladder as ladder_module
+from hwsearch.search.measured import ladder, residual
 from hwsearch.search.measured.ladder import Ladder, LossesOf
 from hwsearch.search.measured.residual import Measured, unit_features
 from hwsearch.search.pareto import Coverage, front_rows
@@ -134,6 +134,11 @@ def test_every_gpu_may_be_an_objective_of_its_own(gpus: int) -> None:
     assert device.share(rows) > 0.7
 
 
+def bound_what_is_learned_from(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    for module in (ladder, residual):
+        monkeypatch.setattr(module, "MOST_LEARNED", most)
+
+
 def test_of_many_measurements_those_near_the_front_are_learned_from(monkeypatch: pytest.MonkeyPatch) -> None:
     device = Device(2500)
     rows = climb(device, 27)
@@ -148,12 +153,12 @@ def test_of_many_measurements_those_near_the_front_are_learned_from(monkeypatch:
         return bool((one != other).any())
 
     assert told_by_the_far()
-    monkeypatch.setattr(ladder_module, "MOST_LEARNED", 27)
+    bound_what_is_learned_from(monkeypatch, 27)
     assert not told_by_the_far()
 
 
 def test_a_bound_on_what_is_learned_from_hardly_matters(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ladder_module, "MOST_LEARNED", 15)
+    bound_what_is_learned_from(monkeypatch, 15)
     device = Device(2500)
     rows = climb(device, 40)
     assert device.share(rows) > 0.97

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from hwsearch.search.measured import residual
 from hwsearch.search.measured.residual import Measured, Residuals, unit_features
 
 COUNT, NOISE = 600, 0.03
@@ -67,19 +68,32 @@ def test_a_measured_shape_is_believed_as_far_as_its_measurement_is_sharp(noise: 
 
 
 @pytest.mark.parametrize("noise", [1e-4, 0.3])
-def test_what_is_not_learned_from_tells_of_its_own_shape_alone(noise: float) -> None:
+def test_what_is_not_learned_from_tells_of_its_own_shape_alone(
+    monkeypatch: pytest.MonkeyPatch, noise: float
+) -> None:
     """40 shapes take 1.5 times as long, 20 of them are learned from; one of the others is said to take 3."""
+    monkeypatch.setattr(residual, "MOST_LEARNED", 20)
     predicted, measured = measured_with(np.full((1, COUNT), 1.5), 40, noise=0.001)
     measured.seconds[0, 30] *= 2
     measured.error[0, 30] = noise
     features = unit_features(grid())
     few = Residuals.of(predicted, features, measured.first(20))
-    residuals = few.learn(measured, 20, np.arange(40) < 20)
+    residuals = few.learn(measured, 20, np.arange(40))
     believed = residuals.mean(measured.rows)[0]
     assert believed[30] == pytest.approx(np.log(3 if noise < 0.1 else 1.5), abs=0.02)
     assert np.delete(believed, 30) == pytest.approx(np.log(1.5), abs=0.01)
     others = np.setdiff1d(np.arange(COUNT), measured.rows)
     assert (np.stack(residuals.at(others)) == np.stack(few.at(others))).all()
+
+
+def test_a_gpu_that_has_gone_away_keeps_what_it_has_taught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many shapes are measured on the other one since, and however near the front."""
+    monkeypatch.setattr(residual, "MOST_LEARNED", 20)
+    predicted, measured = measured_with(np.full((2, COUNT), 1.5), 60, noise=0.001)
+    measured.seconds[1, 10:] = np.nan
+    residuals = Residuals.of(predicted, unit_features(grid()), measured)
+    mean = residuals.learn(measured, 60, np.arange(60)[::-1]).mean(np.arange(COUNT))
+    assert mean == pytest.approx(np.full((2, COUNT), np.log(1.5)), abs=0.01)
 
 
 def test_a_gpu_learns_from_its_own_measurements_alone() -> None:
