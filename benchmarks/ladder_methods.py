@@ -18,8 +18,9 @@ from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from hwsearch.regression.covariance import Floats
 from hwsearch.search.measured.ladder import Ladder
-from hwsearch.search.measured.residual import Measured
+from hwsearch.search.measured.residual import Measured, Rows
 from hwsearch.search.pareto import front_rows, most_covering_first
 
 CHECKPOINTS = (10, 25, 30, 40, 50, 75, 100, 150, 200, 300, 400, 500, 700, 1000)
@@ -33,12 +34,16 @@ class Score:
         believed: share of the true hypervolume that those measured rows have which the method believes to be
             on the front.
         measured: the same of all measured rows.
+        chosen: `Problem.excess` of the rows that the method takes for the fastest, None where it has none.
+        best: the same of the rows that are the fastest of those measured.
         unmeasured: of the rows, measured or not, that the ladder believes to be on the front.
     """
 
     measurements: int
     believed: float
     measured: float
+    chosen: float | None
+    best: float | None
     unmeasured: float | None = None
 
 
@@ -58,20 +63,20 @@ def ladder(problem: Problem, seed: int, count: int) -> Iterator[Score]:
     seconds: list[float] = []
     for number in range(1, count + 1):
         row = searcher.next_row(_measured(rows, seconds, problem.noise))
-        if row is None:
-            return
-        rows.append(row)
-        seconds.append(problem.measure(row, generator))
+        if row is not None:  # else it has stopped, and keeps what it has
+            rows.append(row)
+            seconds.append(problem.measure(row, generator))
         if number in CHECKPOINTS:
             measured = _measured(rows, seconds, problem.noise)
             everything = np.arange(len(exact))
-            mean, _ = searcher.learn(measured).at(everything)
-            front = front_rows(losses_of(predicted_s * np.exp(mean), everything))
-            yield Score(
+            believed_s = predicted_s * np.exp(searcher.learn(measured).mean(everything))
+            yield _score(
                 number,
-                problem.share(searcher.front(measured)),
-                problem.share(np.array(rows)),
-                problem.share(front),
+                problem,
+                measured.rows,
+                believed_s[0, measured.rows],
+                searcher.front(measured),
+                problem.share(front_rows(losses_of(believed_s, everything))),
             )
 
 
@@ -99,8 +104,7 @@ def oracle(problem: Problem, seed: int, count: int) -> Iterator[Score]:
     order = front[most_covering_first(problem.losses[front], count)]
     for number in CHECKPOINTS:
         if number <= count:
-            share = problem.share(order[:number])
-            yield Score(number, share, share)
+            yield _score(number, problem, order[:number], problem.true_s[order[:number]], order[:number])
 
 
 def optuna_method(sampler: Callable[[int], BaseSampler]) -> Method:
@@ -141,8 +145,27 @@ def _scores(problem: Problem, measured: Iterator[tuple[int, float]]) -> Iterator
         rows.append(row)
         seconds.append(found)
         if len(rows) in CHECKPOINTS:
-            believed = np.array(rows)[front_rows(np.c_[seconds, problem.exact[rows]])]
-            yield Score(len(rows), problem.share(believed), problem.share(np.array(rows)))
+            known = np.array(rows)
+            believed = known[front_rows(np.c_[seconds, problem.exact[rows]])]
+            yield _score(len(rows), problem, known, np.array(seconds), believed)
+
+
+def _score(
+    number: int,
+    problem: Problem,
+    rows: Rows,
+    believed_s: Floats,
+    believed_front: Rows,
+    unmeasured: float | None = None,
+) -> Score:
+    return Score(
+        number,
+        problem.share(believed_front),
+        problem.share(rows),
+        problem.excess(rows, believed_s),
+        problem.excess(rows, problem.true_s[rows]),
+        unmeasured,
+    )
 
 
 class NearestNew(BaseSampler):

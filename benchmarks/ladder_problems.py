@@ -69,6 +69,27 @@ class Problem:
     def coverage(self) -> Coverage:
         return Coverage.of(self.losses[front_rows(self.losses)])
 
+    @cached_property
+    def levels(self) -> Floats:
+        """The exact loss at a quarter, the middle and three quarters of the true front."""
+        exact = self.exact[front_rows(self.losses)]
+        return np.quantile(exact, (0.25, 0.5, 0.75), method="inverted_cdf")
+
+    def excess(self, rows: NDArray[np.int64], seconds: Floats) -> float | None:
+        """True time over the best there is of the row that one takes for the fastest, given `seconds` [M].
+
+        Geometric mean over the levels, among the rows [M] that are as good in the exact loss; None where for
+        a level there is no such row.
+        """
+        logs = []
+        for level in self.levels:
+            enough = self.exact[rows] <= level
+            if not enough.any():
+                return None
+            taken = rows[enough][seconds[enough].argmin()]
+            logs.append(np.log(self.true_s[taken] / self.true_s[self.exact <= level].min()))
+        return float(np.exp(np.mean(logs)))
+
     def share(self, rows: NDArray[np.int64]) -> float:
         """Of the true front's hypervolume, at true times."""
         return self.coverage.share(self.losses[rows])

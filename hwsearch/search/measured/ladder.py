@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
+import moocore
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
 from hwsearch.regression.covariance import Features, Floats
 from hwsearch.search.measured.hypervolume import Boxes, headroom
-from hwsearch.search.measured.residual import FEWEST_FITTED, Measured, Residuals, Rows
+from hwsearch.search.measured.residual import FEWEST_FITTED, MOST_LEARNED, Measured, Residuals, Rows
 from hwsearch.search.pareto import REFERENCE_POINT, front_rows
 
 LossesOf = Callable[[Floats, Rows], Floats]
@@ -26,7 +27,7 @@ loss may be inf: such a candidate breaks a limit and adds nothing."""
 DRAWS = 16  # possible times of a candidate that its gain is averaged over
 SHORTLIST = 1024  # candidates followed between two fits
 REFIT = 1.25  # the regression is fitted anew when there are this many times as many measurements
-LARGEST_PRODUCT = 40_000_000  # candidates x draws x boxes of one proposal
+LARGEST_PRODUCT = 20_000_000  # candidates x draws x boxes of one proposal
 MOST_FITTED = 250  # measurements, the first ones, that the regression's constants are fitted to
 # A gain below this share of what a front can dominate is none.
 NO_GAIN = 1e-9
@@ -71,8 +72,17 @@ class Ladder:
 
     def learn(self, measured: Measured) -> Residuals:
         """What the measurements say of all predictions."""
-        self._known = self._known.learn(measured, min(_milestone(len(measured)), MOST_FITTED))
+        fitted_to = min(_milestone(len(measured)), MOST_FITTED)
+        self._known = self._known.learn(measured, fitted_to, self._fronts_before(measured))
         return self._known
+
+    def _fronts_before(self, measured: Measured) -> NDArray[np.int64]:
+        """How far from the front each measurement is, by what was measured: what of too many is left out."""
+        if len(measured) <= MOST_LEARNED:
+            return np.zeros(len(measured), dtype=np.int64)
+        predicted_s = self._predicted_s[:, measured.rows]
+        seconds = np.where(np.isnan(measured.seconds), predicted_s, measured.seconds)
+        return np.asarray(moocore.pareto_rank(self._losses_of(seconds, measured.rows)))
 
     def front(self, measured: Measured) -> Rows:
         """The measured rows that are believed to be on the front."""
@@ -81,8 +91,7 @@ class Ladder:
 
     def _believed(self, residuals: Residuals, rows: Rows) -> Floats:
         """Losses at the times that are believed, [M, K]."""
-        mean, _ = residuals.at(rows)
-        return self._losses_of(self._predicted_s[:, rows] * np.exp(mean), rows)
+        return self._losses_of(self._predicted_s[:, rows] * np.exp(residuals.mean(rows)), rows)
 
     def _followed(self, measured: Measured, free: NDArray[np.bool_]) -> Rows:
         """The shortlist's free rows; it is made anew at every milestone, and when it is used up."""

@@ -8,13 +8,14 @@ measurement, as near as that was sharp, and its neighbours are believed to err a
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_solve, cholesky, solve_triangular
 
-from hwsearch.regression.covariance import Covariance, Features, Floats, fitted
+from hwsearch.regression.covariance import Array, Covariance, Features, Floats, fitted
 from hwsearch.shape.table import ShapeTable
 
 Rows = NDArray[np.int64]
@@ -24,7 +25,8 @@ SPREAD = 0.1
 # What is a shape's own, as the logarithm of a variance in these units: some 1 %; mean and deviation.
 LOG_OWN_PRIOR = (2 * np.log(0.01 / SPREAD), 1.5)
 FEWEST_FITTED = 5  # measurements from which the constants are fitted rather than expected
-ROWS_AT_ONCE = 16_384
+MOST_LEARNED = 500  # measurements of a GPU that are learned from: the cost grows with their cube
+ROWS_AT_ONCE = 512  # so that what is computed of them stays in the processor's cache
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,57 +56,77 @@ class Residual:
 
     Attributes:
         covariance: of the smooth part; its noise is what is each shape's own.
-        observed: rows of the measured shapes, [n].
-        targets: ln(measured / predicted), [n].
-        noise: variances of the measurements, [n].
+        observed: rows of the shapes that it learned from, [n].
         offset: what all shapes share.
         lower: Cholesky factor of the targets' covariance, [n, n].
         weights: that covariance's inverse times what the offset leaves of the targets, [n].
+        own: what measured shapes are believed to be, nan for others, [N].
     """
 
     covariance: Covariance
     observed: Rows
-    targets: Floats
-    noise: Floats
     offset: float
     lower: Floats
     weights: Floats
+    own: Floats
 
     @classmethod
-    def of(cls, covariance: Covariance, observed: Rows, targets: Floats, noise: Floats) -> Residual:
+    def of(
+        cls, covariance: Covariance, rows: Rows, targets: Floats, noise: Floats, learned: NDArray[np.bool_]
+    ) -> Residual:
+        """From measured rows [m], their ln(measured / predicted) with its variance, and which to learn from.
+
+        Of the others what is their own is told from their own measurement, as if the rest were known exactly.
+        """
+        observed = rows[learned]
         points = covariance.features.values[observed].astype(float)
-        own = np.diag(covariance.noise + noise)
-        lower = cholesky(covariance.between(points, points) + own, lower=True, check_finite=False)
-        shares = cho_solve((lower, True), np.ones(len(targets)), check_finite=False)
-        offset = float(shares @ targets / shares.sum()) if len(targets) else 0.0
-        weights = cho_solve((lower, True), targets - offset, check_finite=False)
-        return cls(covariance, observed, targets, noise, offset, lower, weights)
+        variances = np.diag(covariance.noise + noise[learned])
+        lower = cholesky(covariance.between(points, points) + variances, lower=True, check_finite=False)
+        shares = cho_solve((lower, True), np.ones(len(observed)), check_finite=False)
+        offset = float(shares @ targets[learned] / shares.sum()) if len(observed) else 0.0
+        weights = cho_solve((lower, True), targets[learned] - offset, check_finite=False)
+        own = np.full(len(covariance.features.values), np.nan)
+        own[observed] = targets[learned] - noise[learned] * weights
+        found = cls(covariance, observed, offset, lower, weights, own)
+        if len(others := rows[~learned]):
+            expected = found._expected(others)
+            share = covariance.noise / (covariance.noise + noise[~learned])
+            own[others] = expected + share * (targets[~learned] - expected)
+        return found
+
+    def mean(self, rows: Rows) -> Floats:
+        """Of ln(true / predicted) at rows of the features, measured or not, [M]."""
+        found = self.own[rows]
+        others = np.isnan(found)
+        found[others] = self._expected(rows[others])
+        return SPREAD * found
+
+    def _expected(self, rows: Rows) -> Floats:
+        """The mean at rows whose own measurements it did not learn from, [M], in units of SPREAD."""
+        mean = np.full(len(rows), self.offset)
+        weights = self.weights.astype(np.float32)
+        for part, between in self._between(rows):
+            mean[part] += weights @ between
+        return mean
 
     def at(self, rows: Rows) -> tuple[Floats, Floats]:
-        """Mean and deviation of ln(true / predicted) at rows of the features, [M] each."""
+        """Mean and deviation of ln(true / predicted) at rows that were not measured, [M] each."""
         mean, variance = np.full(len(rows), self.offset), np.full(len(rows), self.covariance.variance)
-        features = self.covariance.features.values
         weights, lower = self.weights.astype(np.float32), self.lower.astype(np.float32)
-        for start in range(0, len(rows) if len(self.observed) else 0, ROWS_AT_ONCE):
-            part = slice(start, start + ROWS_AT_ONCE)
-            between = self.covariance.between(features[self.observed], features[rows[part]])
+        for part, between in self._between(rows):
             mean[part] += weights @ between
             solved = solve_triangular(lower, between, lower=True, overwrite_b=True, check_finite=False)
             variance[part] -= np.einsum("ij,ij->j", solved, solved)
         variance = np.maximum(variance, 0.0) + self.covariance.noise
-        self._sharpen(rows, mean, variance)
         return SPREAD * mean, SPREAD * np.sqrt(variance)
 
-    def _sharpen(self, rows: Rows, mean: Floats, variance: Floats) -> None:
-        """Where a shape was measured, its own part is known as well as the measurement is sharp."""
-        places = {row: place for place, row in enumerate(self.observed.tolist())}
-        found = [(index, places[row]) for index, row in enumerate(rows.tolist()) if row in places]
-        if found:
-            index, place = np.array(found).T
-            inverse = cho_solve((self.lower, True), np.eye(len(places)), check_finite=False)
-            left = self.noise - self.noise**2 * np.diag(inverse)
-            mean[index] = (self.targets - self.noise * self.weights)[place]
-            variance[index] = np.maximum(left, 0.0)[place]
+    def _between(self, rows: Rows) -> Iterator[tuple[slice, Array]]:
+        """Covariances of what was learned from with a part of the rows, [n, part], part by part."""
+        features = self.covariance.features.values
+        known = features[self.observed]
+        for start in range(0, len(rows) if len(known) else 0, ROWS_AT_ONCE):
+            part = slice(start, start + ROWS_AT_ONCE)
+            yield part, self.covariance.between(known, features[rows[part]])
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,10 +150,14 @@ class Residuals:
     def of(cls, predicted_s: Floats, features: Features, measured: Measured) -> Residuals:
         """With constants fitted to all that was measured."""
         prior = (Covariance.prior(features, LOG_OWN_PRIOR[0]),) * len(predicted_s)
-        return cls(predicted_s, features, 0, prior, ()).learn(measured, len(measured))
+        alike = np.zeros(len(measured), dtype=np.int64)
+        return cls(predicted_s, features, 0, prior, ()).learn(measured, len(measured), alike)
 
-    def learn(self, measured: Measured, fitted_to: int) -> Residuals:
-        """From all that was measured; the constants stay where they have been fitted to as many."""
+    def learn(self, measured: Measured, fitted_to: int, distance: NDArray[np.int64]) -> Residuals:
+        """From the MOST_LEARNED measurements of a GPU whose `distance` [n] is least; the others tell of their
+        own shapes alone. The constants are fitted to the first ones, and stay where they have been fitted to
+        as many.
+        """
         gpus = zip(self.predicted_s, measured.seconds, measured.error, strict=True)
         covariances, parts = [], []
         for (predicted, seconds, error), kept in zip(gpus, self.covariances, strict=True):
@@ -143,11 +169,17 @@ class Residuals:
                 first = int(known[:fitted_to].sum())
                 kept = _fitted(self.features, rows[:first], targets[:first], noise[:first])
             covariances.append(kept)
-            parts.append(Residual.of(kept, rows, targets, noise))
+            learned = np.zeros(len(rows), dtype=bool)
+            learned[np.argsort(distance[known], kind="stable")[:MOST_LEARNED]] = True
+            parts.append(Residual.of(kept, rows, targets, noise, learned))
         return Residuals(self.predicted_s, self.features, fitted_to, tuple(covariances), tuple(parts))
 
+    def mean(self, rows: Rows) -> Floats:
+        """Of ln(true / predicted) for rows of the candidates, measured or not, [G, M]."""
+        return np.stack([part.mean(rows) for part in self.parts])
+
     def at(self, rows: Rows) -> tuple[Floats, Floats]:
-        """Mean and deviation of ln(true / predicted) for rows of the candidates, [G, M] each."""
+        """Mean and deviation of ln(true / predicted) for candidates that were not measured, [G, M] each."""
         found = [part.at(rows) for part in self.parts]
         return np.stack([mean for mean, _ in found]), np.stack([deviation for _, deviation in found])
 

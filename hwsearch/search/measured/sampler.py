@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -31,6 +32,20 @@ MEASURED_ERROR = "measured_error"
 START_S, PASSES = 10.0, 100
 # Timing a shape again, in another process, differs by so much whatever the samples say.
 LEAST_ERROR = 0.01
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """Of one trial.
+
+    Attributes:
+        row: of the candidate that it is of, None where it is of none.
+        seconds, error: on each measured GPU, nan where it was not measured; empty where it is not complete.
+    """
+
+    row: int | None
+    seconds: list[float]
+    error: list[float]
 
 
 class MeasuredSampler(WholeShapeSampler):
@@ -70,6 +85,8 @@ class MeasuredSampler(WholeShapeSampler):
             self._losses,
             len(self._gpus) * START_S + passes_s,
         )
+        self._study: Study | None = None
+        self._readings: dict[int, _Reading] = {}  # of the study's finished trials, which never change
 
     def propose(self, study: Study, besides: int | None = None) -> Key | None:
         """The shape to measure next, as if trial number `besides` were not there; None where no shape
@@ -89,33 +106,46 @@ class MeasuredSampler(WholeShapeSampler):
 
     def _read(self, study: Study, besides: int | None) -> tuple[Measured, list[int], list[int]]:
         """What was measured, and rows that are pending and failed."""
-        seconds: dict[int, list[float]] = {}
-        errors: dict[int, list[float]] = {}
+        if study is not self._study:
+            self._study, self._readings = study, {}
+        measured: dict[int, _Reading] = {}
         pending, failed = [], []
         trials = study.get_trials(deepcopy=False)
         # In the order in which they ended, since the ladder learns as measurements come in.
         trials = sorted(trials, key=lambda trial: trial.datetime_complete or datetime.max)
         for trial in trials:
-            key = key_of(trial.params, self._values)
-            row = None if key is None else self._rows.get(key)
-            foreign = self._foreign is not None and trial.user_attrs.get(SHAPE_HASH) == self._foreign
-            if row is None or foreign or trial.number == besides:
+            reading = self._reading(trial)
+            row = reading.row
+            if row is None or trial.number == besides:
                 continue
             if trial.state == TrialState.COMPLETE:
-                found, error = trial.user_attrs.get(MEASURED_S, {}), trial.user_attrs.get(MEASURED_ERROR, {})
-                seconds[row] = [found.get(name, np.nan) for name in self._names]
-                errors[row] = [max(error.get(name, 0.0), LEAST_ERROR) for name in self._names]
+                measured[row] = reading
             elif not trial.state.is_finished():
                 pending.append(row)
             elif FAILURE in trial.user_attrs:
                 failed.append(row)
-        shape = (len(seconds), len(self._names))
-        measured = Measured(
-            np.array(list(seconds), dtype=np.int64),
-            np.array(list(seconds.values()), dtype=float).reshape(shape).T,
-            np.array(list(errors.values()), dtype=float).reshape(shape).T,
-        )
-        return measured, pending, failed
+        shape = (len(measured), len(self._names))
+        seconds = np.array([reading.seconds for reading in measured.values()], dtype=float)
+        error = np.array([reading.error for reading in measured.values()], dtype=float)
+        rows = np.array(list(measured), dtype=np.int64)
+        return Measured(rows, seconds.reshape(shape).T, error.reshape(shape).T), pending, failed
+
+    def _reading(self, trial: FrozenTrial) -> _Reading:
+        if trial.number in self._readings:
+            return self._readings[trial.number]
+        key = key_of(trial.params, self._values)
+        foreign = self._foreign is not None and trial.user_attrs.get(SHAPE_HASH) == self._foreign
+        row = None if key is None or foreign else self._rows.get(key)
+        seconds: list[float] = []
+        error: list[float] = []
+        if row is not None and trial.state == TrialState.COMPLETE:
+            found, errors = trial.user_attrs.get(MEASURED_S, {}), trial.user_attrs.get(MEASURED_ERROR, {})
+            seconds = [found.get(name, np.nan) for name in self._names]
+            error = [max(errors.get(name, 0.0), LEAST_ERROR) for name in self._names]
+        reading = _Reading(row, seconds, error)
+        if trial.state.is_finished():
+            self._readings[trial.number] = reading
+        return reading
 
     def _losses(self, latency_s: Floats, rows: Rows) -> Floats:
         """Of candidates that take so many seconds on the measured GPUs; inf where they break a limit."""

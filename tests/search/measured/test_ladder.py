@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hwsearch.search.measured import ladder, residual
 from hwsearch.search.measured.ladder import Ladder, LossesOf
 from hwsearch.search.measured.residual import Measured, unit_features
 from hwsearch.search.pareto import Coverage, front_rows
@@ -131,3 +132,35 @@ def test_every_gpu_may_be_an_objective_of_its_own(gpus: int) -> None:
     device = Device(500, gpus)
     rows = climb(device, 25)
     assert device.share(rows) > 0.7
+
+
+def bound_what_is_learned_from(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    for module in (ladder, residual):
+        monkeypatch.setattr(module, "MOST_LEARNED", most)
+
+
+def test_of_many_measurements_those_near_the_front_are_learned_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = Device(2500)
+    rows = climb(device, 27)
+    losses = device.losses_of(device.true, np.arange(2500))
+    far = [row for row in np.argsort(-losses[:, 0]).tolist() if row not in rows and losses[row, 1] > -1000]
+    measured, slower = (device.measured(rows + far[:3]) for _ in range(2))
+    slower.seconds[:, -3:] *= 3
+    others = np.setdiff1d(np.arange(2500), rows + far)
+
+    def told_by_the_far() -> bool:
+        one, other = (device.ladder().learn(known).mean(others) for known in (measured, slower))
+        return bool((one != other).any())
+
+    assert told_by_the_far()
+    bound_what_is_learned_from(monkeypatch, 27)
+    assert not told_by_the_far()
+
+
+def test_a_bound_on_what_is_learned_from_hardly_matters(monkeypatch: pytest.MonkeyPatch) -> None:
+    bound_what_is_learned_from(monkeypatch, 15)
+    device = Device(2500)
+    rows = climb(device, 40)
+    assert device.share(rows) > 0.97
+    assert device.share(device.ladder().front(device.measured(rows)).tolist()) > 0.97
+    assert device.ladder().next_row(device.measured(rows[:30])) == rows[30], "nor where it starts again"

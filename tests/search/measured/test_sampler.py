@@ -87,6 +87,18 @@ def test_a_trial_under_way_is_not_proposed_and_a_failed_one_by_its_reason(small_
     assert first not in run.measure(8)
 
 
+def test_a_sampler_may_be_asked_about_another_study(small_space: Path) -> None:
+    """What it remembers of a study's finished trials is that study's."""
+    run, other = Run(small_space), Run(small_space)
+    run.measure(3)
+    last = dict(zip(run.values, list(run.rows)[-1], strict=True))
+    other.study.enqueue_trial({name: value for name, value in last.items() if len(run.values[name]) > 1})
+    other.measure(2)
+    sampler = run.sampler()
+    for study in (run.study, other.study, run.study):
+        assert sampler.propose(study) == run.sampler().propose(study)
+
+
 def test_the_basket_follows_times_that_are_replaced(small_space: Path) -> None:
     run = Run(small_space)
     slower = with_latency(run.space, run.candidates, run.candidates.latency * np.array([[1.4], [1.0]]))
