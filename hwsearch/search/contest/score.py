@@ -22,8 +22,9 @@ from hwsearch.shape.quality_prior import PARAMETER_EXPONENT
 
 # What the trained loss replaces.
 QUALITY_PRIORS = ("quality_prior_M", "body_parameters_M")
-# Of what the words' frequencies alone give. With the reference at 0.70 of it and more, ranks agreed with
-# those of whole runs by a tau of 0.05 to 0.33, at 0.57 by 0.71, at 0.50 by 0.81 (results/short_runs.md).
+# Of what the words' frequencies alone give. With the reference at 0.60 of it and below, shapes of seven sizes
+# were ranked as by whole runs (tau 0.9 and more), above that by 0.5 at most; shapes of one size, whose whole
+# runs differ by little more than two seeds do, by 0.6 and more only below 0.5 (results/short_runs.md).
 CLEARLY_BELOW = 0.6
 
 
