@@ -150,6 +150,42 @@ def test_what_a_graph_reads_lives_as_long_as_its_replay(monkeypatch: pytest.Monk
     assert (replay(), replays) == ("out", ["replay"])
 
 
+def test_a_capture_that_fails_says_what_failed_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory that ran out must be told from what cannot be captured; the end of the capture tells neither."""
+
+    class Capture:
+        def __init__(self, graph: object) -> None:
+            pass
+
+        def __enter__(self) -> None:
+            pass
+
+        def __exit__(self, *_: object) -> None:
+            raise RuntimeError("CUDA error: operation failed due to a previous error during capture")
+
+    stream = SimpleNamespace(wait_stream=lambda other: None)
+    cuda = SimpleNamespace(
+        Stream=lambda: stream,
+        current_stream=lambda: stream,
+        stream=nullcontext,
+        graph=Capture,
+        CUDAGraph=object,
+    )
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda))
+    calls = 0
+
+    def runs_out_at_last() -> None:
+        nonlocal calls
+        calls += 1
+        if calls > 3:
+            raise MemoryError("CUDA out of memory")
+
+    with pytest.raises(MemoryError):
+        graphed(runs_out_at_last)
+    with pytest.raises(RuntimeError, match="previous error"):
+        graphed(lambda: None)
+
+
 @pytest.mark.gpu
 @needs_gpu
 def test_a_product_on_the_gpu_takes_at_least_what_its_operations_do() -> None:
