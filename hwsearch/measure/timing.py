@@ -141,6 +141,7 @@ def graphed(call: Call) -> Call:
         for _ in range(3):
             call()
     torch.cuda.current_stream().wait_stream(side)
+    torch._C._cuda_clearCublasWorkspaces()  # the capture takes its own; both would count as needed
     graph = torch.cuda.CUDAGraph()
     failed: Exception | None = None
     try:

@@ -123,6 +123,10 @@ def test_on_a_gpu_the_flush_is_outside_the_timed_window(monkeypatch: pytest.Monk
     timing._l2_buffer.cache_clear()
 
 
+def cublas() -> SimpleNamespace:
+    return SimpleNamespace(_cuda_clearCublasWorkspaces=lambda: None)
+
+
 def test_what_a_graph_reads_lives_as_long_as_its_replay(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else the allocator gives weights and tokens away, and a replay finds what others wrote there."""
 
@@ -141,7 +145,7 @@ def test_what_a_graph_reads_lives_as_long_as_its_replay(monkeypatch: pytest.Monk
         graph=nullcontext,
         CUDAGraph=lambda: SimpleNamespace(replay=lambda: replays.append("replay")),
     )
-    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda))
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda, _C=cublas()))
     weights = Weights()
     held = weakref.ref(weights)
     replay = graphed(uses(weights))
@@ -171,7 +175,7 @@ def test_a_capture_that_fails_says_what_failed_in_it(monkeypatch: pytest.MonkeyP
         graph=Capture,
         CUDAGraph=object,
     )
-    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda))
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda, _C=cublas()))
     calls = 0
 
     def runs_out_at_last() -> None:
