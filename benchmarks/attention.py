@@ -71,6 +71,7 @@ def main() -> None:
         sweep=args.sweep,
         only=args.only,
         resume=args.resume,
+        without=args.without.split(",") if args.without else (),
     )
     results = json.loads(args.out.read_text())
     from attention_report import print_report
@@ -105,6 +106,9 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--sweep", action="store_true", help="also time our kernels at other tiles")
     parser.add_argument("--only", default="", help="jobs whose name contains this, as `sweep` or `d128`")
+    parser.add_argument(
+        "--without", default="", help="methods to leave out, as `flex`, which compiles anew for each case"
+    )
     parser.add_argument(
         "--check", action="store_true", help="run each kernel once on small batches, no timing"
     )

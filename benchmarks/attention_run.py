@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from attention_sweep import (
 from attention_timing import ROUNDS, ceilings
 from torch import Tensor
 
+from hwsearch.errors import HwsearchError
 from hwsearch.files import write_whole
 from hwsearch.measure.device import DeviceLost, check_device
 from hwsearch.measure.failure import reason
@@ -40,6 +41,7 @@ from hwsearch.measure.timing import Timing, interleaved
 Results = dict[str, Any]
 Row = dict[str, Any]
 Refused = dict[Trial, str]
+Methods = dict[str, Callable[[Batch], Prepared]]
 
 # Of the whole budget; trials beyond it count as not tried.
 TRIALS_SHARE = 0.35
@@ -47,13 +49,25 @@ PASSES = ("forward", "backward")
 LATE = "no time left"
 
 
-def run(out: Path, budget_s: float, *, smoke: bool, sweep: bool, only: str, resume: bool) -> None:
-    """Fill `out` with the jobs whose name contains `only`.
+def run(
+    out: Path,
+    budget_s: float,
+    *,
+    smoke: bool,
+    sweep: bool,
+    only: str,
+    resume: bool,
+    without: Collection[str] = (),
+) -> None:
+    """Fill `out` with the jobs whose name contains `only`, by all METHODS but those of `without`.
 
     Where an illegal access takes the CUDA context away, a new process goes on with the next job.
     """
     stop = time.monotonic() + budget_s
     device = "cpu" if smoke else "cuda"
+    if unknown := [name for name in without if name not in METHODS]:
+        raise HwsearchError(f"--without: {unknown[0]!r}; accepted: {', '.join(METHODS)}")
+    methods = {name: method for name, method in METHODS.items() if name not in without}
     results: Results = {"format": 1, "jobs": {}, "rows": [], "sweep": [], "ceilings": {}}
     if resume and out.exists():
         results = json.loads(out.read_text())
@@ -67,7 +81,7 @@ def run(out: Path, budget_s: float, *, smoke: bool, sweep: bool, only: str, resu
         refused = _trials(list(todo.values()), device, stop, budget_s)
         results["trials"] = [f"{trial}: {wrong}" for trial, wrong in refused.items() if wrong]
         for name, job in todo.items():
-            _do(name, job, results, refused, device, stop, out)
+            _do(name, job, results, refused, device, stop, out, methods)
     except DeviceLost as lost:
         _save(results, out)
         print(f"device lost: {lost}; going on in a new process", file=sys.stderr, flush=True)
@@ -114,7 +128,14 @@ def _default_trials(case: Case) -> list[Trial]:
 
 
 def _do(
-    name: str, job: Case | Sweep, results: Results, refused: Refused, device: str, stop: float, out: Path
+    name: str,
+    job: Case | Sweep,
+    results: Results,
+    refused: Refused,
+    device: str,
+    stop: float,
+    out: Path,
+    methods: Methods,
 ) -> None:
     if time.monotonic() > stop:
         results["jobs"][name] = LATE
@@ -127,7 +148,7 @@ def _do(
         if isinstance(job, Sweep):
             results["sweep"] += run_sweep(job, device, refused)
         else:
-            results["rows"] += measure(job, device, refused)
+            results["rows"] += measure(job, device, refused, methods)
             check_device(device)
         results["jobs"][name] = "done"
     except DeviceLost as lost:
@@ -155,15 +176,15 @@ def _again(seconds: float) -> None:
     )
 
 
-def measure(case: Case, device: str, refused: Refused) -> list[Row]:
-    """Every method on one case, checked and then timed: rows of forward, backward and what is done once."""
+def measure(case: Case, device: str, refused: Refused, methods: Methods) -> list[Row]:
+    """Each method on one case, checked and then timed: rows of forward, backward and what is done once."""
     batch = make_batch(case, device)
     truths = {rope: truth(batch, rope) for rope in (False, True)}
     ours = {trial.variant.rope: refused.get(trial, "") for trial in _default_trials(case)}
     ready: dict[str, Prepared] = {}
     # Relative error of what ran, the reason of what did not.
     checks: dict[tuple[str, str], float | str] = {}
-    for name, method in METHODS.items():
+    for name, method in methods.items():
         rope = "rope" in name
         try:
             if name.startswith("triton") and ours[rope] and not ours[rope].startswith(UNKNOWN):

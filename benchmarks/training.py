@@ -30,12 +30,14 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
+import torch._dynamo.config
 import transformers
 from attention_machine import machine
 from data import cache_of, word_tokenizer
@@ -48,6 +50,8 @@ from hwsearch.files import write_whole
 from hwsearch.kernels.cpu_name import cpu_name
 from hwsearch.shape import EncoderShape
 from hwsearch.shape.presets import PRESETS
+
+T = TypeVar("T")
 
 OURS, BOUND = "hwsearch", "products alone"
 TRAINER, TRAINER_AT_BEST = "Trainer", "Trainer, best"
@@ -170,36 +174,46 @@ def warmed(side: str, task: Task, setting: Setting, steps: int) -> TrainStep:
     return step
 
 
-def fastest(side: str, plan: Plan, task: Task) -> tuple[Setting, dict[str, float]]:
-    """The setting of the sweep that is fastest, and every setting's tokens per second."""
+def fastest(side: str, plan: Plan, task: Task) -> tuple[Setting | None, dict[str, float]]:
+    """The fastest setting of the sweep, None where none runs, and every setting's tokens per second."""
     rates: dict[Setting, float] = {}
+    on_gpu = task.device.type == "cuda"
+    sizes = [tokens for tokens in plan.micro_tokens if tokens >= task.sequence_length]
     for attention in attentions_of(side, task.device):
-        settings = [
-            Setting(tokens, attention=attention, at_best=side == AT_BEST)
-            for tokens in plan.micro_tokens
-            if tokens >= task.sequence_length
-        ]
-        found = {each: r for each in settings if (r := swept_rate(side, task, each, plan.warm_up))}
-        if found and side != AS_IT_COMES and task.device.type == "cuda":
+        found: dict[Setting, float] = {}
+        for tokens in sorted(sizes, reverse=True):
+            setting = Setting(tokens, attention=attention, at_best=side == AT_BEST)
+            if r := swept_rate(side, task, setting, plan.warm_up):
+                # Borrowed machines have minutes: a GPU that a smaller batch fills less is not asked for more.
+                if on_gpu and found and r < max(found.values()):
+                    break
+                found[setting] = r
+        if found and side != AS_IT_COMES and on_gpu:
             compiled = replace(max(found, key=found.__getitem__), compiled=True)
             if r := swept_rate(side, task, compiled, plan.warm_up):
                 found[compiled] = r
         rates |= found
-    if not rates:
-        raise SystemExit(f"{side}: no setting runs on this machine")
-    return max(rates, key=rates.__getitem__), {str(setting): r for setting, r in rates.items()}
+    best = max(rates, key=rates.__getitem__, default=None)
+    return best, {str(setting): r for setting, r in rates.items()}
 
 
 def swept_rate(side: str, task: Task, setting: Setting, steps: int) -> float | None:
     """Real tokens per second, or None for what does not run here."""
+    found = attempted(side, setting, lambda: median_rate(side, task, setting, steps))
+    release(task.device)
+    if found:
+        print(f"{side}: {setting}: {found:,.0f} tokens/s", flush=True)
+    return found
+
+
+def attempted(side: str, setting: Setting, run: Callable[[], T]) -> T | None:
+    """What `run` returns; None, and a line that says why, for what does not run on this machine."""
     try:
-        return median_rate(side, task, setting, steps)
-    except (RuntimeError, ImportError, ValueError) as error:
+        return run()
+    except Exception as error:  # whatever kernels, compilers and other people's training loops raise
         reason = str(error).strip().partition("\n")[0]
         print(f"{side}: {setting}: left out: {type(error).__name__}: {reason:.200}", flush=True)
         return None
-    finally:
-        release(task.device)
 
 
 def median_rate(side: str, task: Task, setting: Setting, steps: int) -> float:
@@ -216,11 +230,18 @@ def release(device: torch.device) -> None:
 
 def compare(case: str, task: Task, plan: Plan, rounds: int) -> list[dict[str, Any]]:
     """A row of the table for each side."""
-    chosen, swept = {}, {}
+    chosen: dict[str, Setting | None] = {}
+    swept: dict[str, dict[str, float]] = {}
     for side in (OURS, AS_IT_COMES, AT_BEST):
         chosen[side], swept[side] = fastest(side, plan, task)
     chosen |= {TRAINER: chosen[AS_IT_COMES], TRAINER_AT_BEST: chosen[AT_BEST], BOUND: chosen[OURS]}
-    steps = {side: warmed(side, task, chosen[side], plan.warm_up) for side in MAKERS}
+    settings = {side: setting for side in MAKERS if (setting := chosen[side]) is not None}
+    if OURS not in settings:
+        raise SystemExit(f"{OURS}: no setting runs on this machine")
+    steps: dict[str, TrainStep] = {}
+    for side, setting in settings.items():
+        if (step := attempted(side, setting, partial(warmed, side, task, setting, plan.warm_up))) is not None:
+            steps[side] = step
     rates: dict[str, list[float]] = {side: [] for side in steps}
     for _ in range(rounds):
         for side, step in steps.items():
@@ -233,7 +254,7 @@ def compare(case: str, task: Task, plan: Plan, rounds: int) -> list[dict[str, An
         {
             "case": case,
             "side": side,
-            "setting": asdict(chosen[side]),
+            "setting": asdict(settings[side]),
             "tokens_per_second": statistics.median(rates[side]),
             "rounds": rates[side],
             "hwsearch_over_it": statistics.median(np.divide(rates[OURS], rates[side]).tolist()),
@@ -300,6 +321,8 @@ def main() -> None:
     plan = SMOKE if args.smoke else ON_GPU if on_gpu else ON_CPU
     if args.case and args.case not in plan.cases:
         parser.error(f"--case: {args.case}; accepted: {', '.join(plan.cases)}")
+    # Variants of all models of one class are counted together; past the usual 8 they would run eagerly.
+    torch._dynamo.config.recompile_limit = 64
     warnings.filterwarnings("ignore", category=FutureWarning)
     transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     found = machine(args.device) | {

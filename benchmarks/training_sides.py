@@ -22,6 +22,7 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from hwsearch.export.hf import SpecialIds, hf_config
 from hwsearch.model import MaskedLanguageModel
+from hwsearch.model.compiling import compile_for_all_sizes
 from hwsearch.shape import EncoderShape
 from hwsearch.training.batches import batches
 from hwsearch.training.loop import accumulate, predictions_of
@@ -93,7 +94,7 @@ def hwsearch_step(task: Task, setting: Setting) -> TrainStep:
     )
     model = MaskedLanguageModel(task.shape).to(task.device)
     if setting.compiled:
-        model.compile(dynamic=True)
+        compile_for_all_sizes(model)
     optimizer = make_optimizer(model, Recipe(phases=(phase,)))
     processes = Processes(0, 1, task.device)
     steps = batches(
@@ -154,7 +155,7 @@ def transformers_model(task: Task, setting: Setting) -> Any:
     model = ModernBertForMaskedLM._from_config(config, attn_implementation=setting.attention)  # type: ignore[no-untyped-call]
     model.to(task.device).train()
     if setting.compiled:
-        model.compile(dynamic=True)
+        compile_for_all_sizes(model)
     return model
 
 

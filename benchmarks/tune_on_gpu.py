@@ -5,7 +5,8 @@
 
 Bf16; head size 64, then 128; global and with a window of 64 keys to each side; every class of lengths;
 forward, backward, then which backend serves inference and training. Each answer is written as soon as it is
-there, and the same command goes on where the last one stopped.
+there, and the same command goes on where the last one stopped. These are some 80 problems, and for each the
+peer's process starts anew: whoever has minutes asks for a few (--only), or leaves the peer out (--no-peer).
 
 Tiles are compared with what triton.autotune finds in as many seconds as hwsearch took (autotune_peer.py).
 """
@@ -24,6 +25,7 @@ from typing import Any
 
 from autotune_peer import autotuned
 
+from hwsearch.errors import HwsearchError
 from hwsearch.files import require_writable, write_whole
 from hwsearch.gpu.catalog import load_gpu
 from hwsearch.gpu.detect import detect
@@ -45,7 +47,8 @@ def main() -> None:
     if out.exists():
         results = json.loads(out.read_text())
     done = {row["problem"] for row in results["rows"]}
-    left = [problem for problem in _problems(gpu, arguments.smoke) if str(problem) not in done]
+    asked = [problem for problem in _problems(gpu, arguments.smoke) if arguments.only in str(problem)]
+    left = [problem for problem in asked if str(problem) not in done]
     stop = time.monotonic() + arguments.seconds
     with Workshop(arguments.workers) as workshop:
         for place, problem in enumerate(left):
@@ -53,7 +56,11 @@ def main() -> None:
             if seconds <= 0:
                 print(f"no time left for {len(left) - place} problems; the same command goes on with them")
                 break
-            results["rows"].append(_one(problem, seconds, arguments, workshop))
+            try:
+                results["rows"].append(_one(problem, seconds, arguments, workshop))
+            except HwsearchError as error:
+                print(f"{problem}: {error}", flush=True)
+                continue
             write_whole(out, json.dumps(results, indent=1) + "\n")
             print(_line(results["rows"][-1]), flush=True)
     _summary(results["rows"])
@@ -64,6 +71,9 @@ def _arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seconds", type=float, default=1500.0, help="for everything together")
+    parser.add_argument(
+        "--only", default="", help="problems whose name contains this, as `backward bf16 head size 64 global`"
+    )
     parser.add_argument("--trials", type=int, default=400, help="of each problem, at most")
     parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) - 2))
     parser.add_argument("--tables", default="profiles/tuned", help="folder of the tables")

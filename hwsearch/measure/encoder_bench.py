@@ -28,6 +28,7 @@ from hwsearch.measure.sample import measure
 from hwsearch.measure.timing import Call, graphed
 from hwsearch.measure.watched_profile import profile_name
 from hwsearch.model import MaskedLanguageModel
+from hwsearch.model.compiling import compile_for_all_sizes
 from hwsearch.model.encoder import Attention
 from hwsearch.settings import MASKED_SHARE
 
@@ -144,7 +145,7 @@ class EncoderBench:
         del model
         module.to(DTYPES[job.dtype]).eval()
         if job.runtime == "compile":
-            module.compile(dynamic=True)
+            compile_for_all_sizes(module)
         arguments = self._batch(job)
 
         @torch.inference_mode()
@@ -161,7 +162,7 @@ class EncoderBench:
 
         model = self._model(job).train()
         if job.runtime == "compile":
-            model.compile(dynamic=True)
+            compile_for_all_sizes(model)
         recipe = short_recipe(learning_rate=LEARNING_RATE)
         optimizer = make_optimizer(model, recipe)
         set_rates(optimizer, recipe.phases[0], LEARNING_RATE)

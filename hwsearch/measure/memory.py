@@ -40,6 +40,8 @@ def forget_peak(device: str) -> None:
         import torch
 
         torch.cuda.synchronize()
+        # Some 32 MB for each stream that has multiplied: those of earlier streams are nobody's any more.
+        torch._C._cuda_clearCublasWorkspaces()
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
     else:

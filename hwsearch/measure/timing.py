@@ -141,9 +141,19 @@ def graphed(call: Call) -> Call:
         for _ in range(3):
             call()
     torch.cuda.current_stream().wait_stream(side)
+    torch._C._cuda_clearCublasWorkspaces()  # the capture takes its own; both would count as needed
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        out = call()
+    failed: Exception | None = None
+    try:
+        with torch.cuda.graph(graph):
+            try:
+                out = call()
+            except Exception as error:
+                failed = error
+                raise
+    except Exception as error:
+        # Ending a capture that has failed raises in its turn, and that says nothing of why.
+        raise failed or error from None
     # A graph knows addresses alone: what `call` reads must live as long as the replay.
     kept = call, out
 

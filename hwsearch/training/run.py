@@ -18,6 +18,7 @@ from torch import nn
 from hwsearch.errors import HwsearchError
 from hwsearch.files import hold, make_folder, write_whole
 from hwsearch.model import MaskedLanguageModel, load_weights
+from hwsearch.model.compiling import compile_for_all_sizes
 from hwsearch.model.scaling import parameter_scales, scale_initial_weights
 from hwsearch.model.tiling import tile_from
 from hwsearch.shape import EncoderShape
@@ -184,7 +185,7 @@ def _train(
             scale_initial_weights(model, scales)
         model.to(processes.device)
         if compile:
-            model.compile(dynamic=True)
+            compile_for_all_sizes(model)
         module = processes.spread(model, model.model.layers, fsdp=fsdp)
         optimizer = make_optimizer(model, recipe, scales=scales, sharded=fsdp)
         progress, log_position = Progress(), 0

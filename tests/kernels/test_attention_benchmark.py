@@ -152,6 +152,8 @@ def test_one_call_runs_everything_on_a_cpu(tmp_path):
         "--smoke",
         "--only",
         "equal",
+        "--without",
+        "fa4,flash_attn",
         "--out",
         str(out),
     ]
@@ -165,7 +167,10 @@ def test_one_call_runs_everything_on_a_cpu(tmp_path):
     assert {(m, p) for m in ("triton", "triton+rope") for p in ("forward", "backward")} <= timed
     assert all(r["error"] < 1e-2 for r in found["rows"] if "seconds" in r and r["pass"] != "prepare")
     assert all("reason" in r for r in found["rows"] if r["method"] == "fa3")
+    assert not {"fa4", "flash_attn"} & {r["method"] for r in found["rows"]}
     run(out, 60, smoke=True, sweep=False, only="equal", resume=True)
+    with pytest.raises(HwsearchError, match="--without: 'flax'; accepted: triton, "):
+        run(out, 60, smoke=True, sweep=False, only="equal", resume=True, without=["flax"])
     assert json.loads(out.read_text())["rows"] == found["rows"]
 
 

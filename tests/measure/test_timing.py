@@ -123,6 +123,10 @@ def test_on_a_gpu_the_flush_is_outside_the_timed_window(monkeypatch: pytest.Monk
     timing._l2_buffer.cache_clear()
 
 
+def cublas() -> SimpleNamespace:
+    return SimpleNamespace(_cuda_clearCublasWorkspaces=lambda: None)
+
+
 def test_what_a_graph_reads_lives_as_long_as_its_replay(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else the allocator gives weights and tokens away, and a replay finds what others wrote there."""
 
@@ -141,13 +145,49 @@ def test_what_a_graph_reads_lives_as_long_as_its_replay(monkeypatch: pytest.Monk
         graph=nullcontext,
         CUDAGraph=lambda: SimpleNamespace(replay=lambda: replays.append("replay")),
     )
-    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda))
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda, _C=cublas()))
     weights = Weights()
     held = weakref.ref(weights)
     replay = graphed(uses(weights))
     del weights
     assert held() is not None
     assert (replay(), replays) == ("out", ["replay"])
+
+
+def test_a_capture_that_fails_says_what_failed_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory that ran out must be told from what cannot be captured; the end of the capture tells neither."""
+
+    class Capture:
+        def __init__(self, graph: object) -> None:
+            pass
+
+        def __enter__(self) -> None:
+            pass
+
+        def __exit__(self, *_: object) -> None:
+            raise RuntimeError("CUDA error: operation failed due to a previous error during capture")
+
+    stream = SimpleNamespace(wait_stream=lambda other: None)
+    cuda = SimpleNamespace(
+        Stream=lambda: stream,
+        current_stream=lambda: stream,
+        stream=nullcontext,
+        graph=Capture,
+        CUDAGraph=object,
+    )
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda, _C=cublas()))
+    calls = 0
+
+    def runs_out_at_last() -> None:
+        nonlocal calls
+        calls += 1
+        if calls > 3:
+            raise MemoryError("CUDA out of memory")
+
+    with pytest.raises(MemoryError):
+        graphed(runs_out_at_last)
+    with pytest.raises(RuntimeError, match="previous error"):
+        graphed(lambda: None)
 
 
 @pytest.mark.gpu

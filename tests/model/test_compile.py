@@ -8,6 +8,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 import hwsearch.model.encoder
 from hwsearch.model import MaskedLanguageModel
+from hwsearch.model.compiling import compile_for_all_sizes
 from hwsearch.model.encoder import positions_in_sequences
 from hwsearch.shape import parse_shape
 
@@ -80,6 +81,22 @@ def test_a_changed_theta_compiles_once_more_at_most(monkeypatch):
         for lengths in BATCHES[::2]:
             assert loss_of(compiled, lengths).item() == pytest.approx(loss_of(model, lengths).item())
     assert counter.frame_count <= 2
+
+
+def test_compiled_for_all_sizes_the_model_is_traced_once(monkeypatch):
+    """Norms' eps and the rotation's bases are no variables, for which all of it would be traced twice."""
+    monkeypatch.setattr(hwsearch.model.encoder, "varlen_attention_qkvpacked", traceable_attention)
+    monkeypatch.setattr(torch._dynamo.config, "specialize_float", False)
+    counter = CompileCounterWithBackend("aot_eager")
+    compile_in_place = torch.nn.Module.compile
+    monkeypatch.setattr(
+        torch.nn.Module, "compile", lambda self, **options: compile_in_place(self, backend=counter, **options)
+    )
+    model = model_of("")
+    expected = [loss_of(model, lengths).item() for lengths in BATCHES]
+    compile_for_all_sizes(model)
+    assert [loss_of(model, lengths).item() for lengths in BATCHES] == pytest.approx(expected, rel=1e-5)
+    assert counter.frame_count == 1
 
 
 def test_the_attention_of_cpus_breaks_graphs_but_compiles_no_more_after_some_batches():

@@ -6,15 +6,33 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import training
 from data import word_tokenizer
 from trainer_side import TrainerStep
-from training import BOUND, MAKERS, MIX, OURS, ROWS_1024, SMOKE, TRAINER, TRAINER_AT_BEST, judged, task_of
+from training import (
+    AT_BEST,
+    BOUND,
+    MAKERS,
+    MIX,
+    ON_GPU,
+    OURS,
+    ROWS_1024,
+    SMOKE,
+    TRAINER,
+    TRAINER_AT_BEST,
+    compare,
+    fastest,
+    judged,
+    task_of,
+)
 from training_sides import Setting, Task, _examples, _order
 
 ROOT = Path(__file__).parents[2]
@@ -94,3 +112,42 @@ def test_targets() -> None:
         for side, ratio in ((OURS, 1.0), (TRAINER, 2.5), (TRAINER_AT_BEST, 1.0))
     ]
     assert [(each["found"], each["asked"]) for each in judged(SMOKE, rows, False)] == [(2.5, 2.0), (1.0, 1.1)]
+
+
+def test_on_a_gpu_the_sweep_ends_where_smaller_batches_are_slower_and_passes_over_what_fails(
+    task: Task, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tried = []
+
+    def measured(side: str, task: Task, setting: Setting, steps: int) -> float:
+        tried.append((setting.attention, setting.micro_tokens, setting.compiled))
+        if setting.attention == "flex_attention":
+            raise KeyError("no such kernel")
+        if setting.micro_tokens == 65_536:
+            raise RuntimeError("CUDA out of memory")
+        return setting.micro_tokens * (1.5 if setting.compiled else 1.0)
+
+    monkeypatch.setattr(training, "median_rate", measured)
+    monkeypatch.setattr(training, "release", lambda device: None)
+    monkeypatch.setattr(training, "find_spec", lambda name: None)
+    monkeypatch.setattr(training, "ON_GPU", replace(ON_GPU, micro_tokens=(8_192, 16_384, 32_768, 65_536)))
+    on_gpu = replace(task, device=torch.device("cuda"))
+    best, rates = fastest(AT_BEST, training.ON_GPU, on_gpu)
+    assert best == Setting(32_768, compiled=True, attention="sdpa", at_best=True)
+    sdpa = [(size, compiled) for attention, size, compiled in tried if attention == "sdpa"]
+    assert sdpa == [(65_536, False), (32_768, False), (16_384, False), (32_768, True)]
+    assert len(rates) == 2
+    printed = capsys.readouterr().out
+    assert "flex_attention: left out: KeyError" in printed and "CUDA out of memory" in printed
+
+
+def test_a_side_that_fails_costs_only_its_own_row(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(task: Task, setting: Setting) -> Any:
+        raise TypeError("not this version")
+
+    makers = {side: broken if "Trainer" in side else lambda task, setting: lambda: 1024 for side in MAKERS}
+    monkeypatch.setattr(training, "MAKERS", makers)
+    monkeypatch.setattr(training, "peak_of", lambda step, device: None)
+    rows = compare(MIX, task, SMOKE, rounds=1)
+    assert [row["side"] for row in rows] == [side for side in MAKERS if "Trainer" not in side]
+    assert judged(SMOKE, rows, on_gpu=False) == []

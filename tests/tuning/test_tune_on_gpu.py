@@ -15,11 +15,12 @@ def test_on_a_cpu(tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     environment |= {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]), "OMP_NUM_THREADS": "1"}
 
-    def run() -> str:
+    def run(*options: str) -> str:
         done = subprocess.run(
             [
                 *(sys.executable, ROOT / "benchmarks" / "tune_on_gpu.py", "--smoke", "--seconds", "600"),
                 *("--tables", "tables", "--work", "work", "--out", "out.json"),
+                *options,
             ],
             cwd=tmp_path,
             env=environment,
@@ -30,7 +31,9 @@ def test_on_a_cpu(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    printed = run()
+    run("--only", "attention_forward")
+    assert not (tmp_path / "out.json").exists()
+    printed = run("--only", "attention_backend fp32")
     rows = json.loads((tmp_path / "out.json").read_text())["rows"]
     assert [row["kernel"] for row in rows] == ["attention_backend"]
     for row in rows:
