@@ -20,7 +20,9 @@ LONGEST = 64
 @pytest.fixture(autouse=True)
 def fresh_compiler():
     torch._dynamo.reset()
-    yield
+    # What a test sets is taken back; pytest's own way of it would leave the setting deleted.
+    with torch._dynamo.config.patch(specialize_float=False):
+        yield
     torch._dynamo.reset()
 
 
@@ -86,7 +88,6 @@ def test_a_changed_theta_compiles_once_more_at_most(monkeypatch):
 def test_compiled_for_all_sizes_the_model_is_traced_once(monkeypatch):
     """Norms' eps and the rotation's bases are no variables, for which all of it would be traced twice."""
     monkeypatch.setattr(hwsearch.model.encoder, "varlen_attention_qkvpacked", traceable_attention)
-    monkeypatch.setattr(torch._dynamo.config, "specialize_float", False)
     counter = CompileCounterWithBackend("aot_eager")
     compile_in_place = torch.nn.Module.compile
     monkeypatch.setattr(
