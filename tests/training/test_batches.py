@@ -75,7 +75,7 @@ def all_sequences(cache, length):
 lengths = st.lists(st.integers(1, 150), min_size=1, max_size=40)
 
 
-@settings(deadline=None, max_examples=50)  # machines are shared
+@settings(max_examples=50)
 @given(lengths, st.integers(8, 64), st.integers(64, 300), st.integers(1, 4))
 def test_every_epoch_holds_every_token_once(texts, sequence_length, tokens_per_row, rows):
     """What was read and what is held are, together, the first draws: no sequence lost, doubled or mixed."""
@@ -93,7 +93,7 @@ def test_every_epoch_holds_every_token_once(texts, sequence_length, tokens_per_r
         assert all(0 < len(masked.row.tokens) <= tokens_per_row for masked in step.rows)
 
 
-@settings(deadline=None, max_examples=50)  # machines are shared
+@settings(max_examples=50)
 @given(lengths, st.integers(0, 8), st.integers(1, 3))
 def test_a_state_continues_the_very_order(texts, stopped_after, rows):
     cache = cache_of(texts)

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hwsearch.training.packing import best_fit, fill_row
@@ -23,7 +23,6 @@ def parts(row) -> list[list[int]]:
     return [part.tolist() for part in np.split(row.tokens, row.cu_seqlens[1:-1])]
 
 
-@settings(deadline=None)  # machines are shared
 @given(documents, st.integers(8, 40))
 def test_sequences_keep_every_token_in_order(texts, length):
     sequences = Sequences(corpus(texts), length)
@@ -39,7 +38,6 @@ def test_sequences_keep_every_token_in_order(texts, length):
     assert [part[1:-1] for part in cut] == [part for text in per_document for part in text]
 
 
-@settings(deadline=None)  # machines are shared
 @given(documents, st.integers(8, 40), st.randoms())
 def test_a_row_holds_the_sequences_asked_for(texts, length, random):
     sequences = Sequences(corpus(texts), length)
@@ -54,7 +52,6 @@ def test_a_row_holds_the_sequences_asked_for(texts, length, random):
     assert row.max_seqlen == max(map(len, alone))
 
 
-@settings(deadline=None)  # machines are shared
 @given(st.lists(st.integers(3, 50), max_size=80), st.integers(1, 6), st.integers(50, 120))
 def test_best_fit_takes_each_sequence_once_at_most_and_overfills_no_row(lengths, rows, room):
     taken = best_fit(np.array(lengths, np.int64), rows, room)
@@ -67,7 +64,6 @@ def test_best_fit_takes_each_sequence_once_at_most_and_overfills_no_row(lengths,
     assert all(earlier < later for row in taken for earlier, later in pairwise(row))
 
 
-@settings(deadline=None)  # machines are shared
 @given(st.lists(st.integers(3, 50), max_size=60), st.integers(1, 5), st.integers(50, 120))
 def test_best_fit_is_greedy_best_fit(lengths, rows, room):
     """Against the definition, by search through all rows."""

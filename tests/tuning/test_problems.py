@@ -108,7 +108,7 @@ def test_bad_input_is_named(wanted: Wanted, message: str) -> None:
         problems(T4, ["attention_forward"], wanted)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     st.lists(st.sampled_from(KERNELS), min_size=1), st.lists(st.sampled_from((32, 64, 128)), min_size=1),
     st.lists(st.sampled_from(WINDOWS), min_size=1), st.lists(st.integers(1, 8192), min_size=1),

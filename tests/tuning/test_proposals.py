@@ -93,7 +93,7 @@ def test_a_time_that_is_none_is_refused(recorded: RecordedSpace, time: float) ->
         Optimizer(recorded.space, 0, Settings()).tell(0, time)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.lists(
         st.tuples(st.integers(0, 9), st.sampled_from("xyz"), st.floats(-2, 2)),
