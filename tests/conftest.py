@@ -44,6 +44,25 @@ def small_space(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture
+def one_shape_space(tmp_path: Path) -> Path:
+    """The small space reduced to its reference."""
+    text = SMALL_SPACE
+    for values, value in (
+        ("{min: 2, max: 9}", "4"),
+        ("{min: 128, max: 320, step: 64}", "192"),
+        ("[32, 64]", "64"),
+        ("{min: 128, max: 1024, step: 64}", "512"),
+        ("[1, 3]", "3"),
+        ("[64, 128]", "128"),
+    ):
+        assert values in text
+        text = text.replace(values, value)
+    path = tmp_path / "one.yaml"
+    path.write_text(text)
+    return path
+
+
 @pytest.fixture(autouse=True, scope="session")
 def nobodys_own_tables(tmp_path_factory: pytest.TempPathFactory) -> None:
     """What who runs the tests has tuned on this machine stays out of them."""

@@ -7,6 +7,7 @@ import time
 import weakref
 from contextlib import nullcontext
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -123,8 +124,17 @@ def test_on_a_gpu_the_flush_is_outside_the_timed_window(monkeypatch: pytest.Monk
     timing._l2_buffer.cache_clear()
 
 
-def cublas() -> SimpleNamespace:
-    return SimpleNamespace(_cuda_clearCublasWorkspaces=lambda: None)
+def torch_that_captures(capture: Any, graph: Any) -> SimpleNamespace:
+    """A stand-in for torch with one stream."""
+    stream = SimpleNamespace(wait_stream=lambda other: None)
+    cuda = SimpleNamespace(
+        Stream=lambda: stream,
+        current_stream=lambda: stream,
+        stream=nullcontext,
+        graph=capture,
+        CUDAGraph=graph,
+    )
+    return SimpleNamespace(cuda=cuda, _C=SimpleNamespace(_cuda_clearCublasWorkspaces=lambda: None))
 
 
 def test_what_a_graph_reads_lives_as_long_as_its_replay(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,15 +147,8 @@ def test_what_a_graph_reads_lives_as_long_as_its_replay(monkeypatch: pytest.Monk
         return lambda: weights and "out"
 
     replays: list[str] = []
-    stream = SimpleNamespace(wait_stream=lambda other: None)
-    cuda = SimpleNamespace(
-        Stream=lambda: stream,
-        current_stream=lambda: stream,
-        stream=nullcontext,
-        graph=nullcontext,
-        CUDAGraph=lambda: SimpleNamespace(replay=lambda: replays.append("replay")),
-    )
-    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda, _C=cublas()))
+    graph = SimpleNamespace(replay=lambda: replays.append("replay"))
+    monkeypatch.setitem(sys.modules, "torch", torch_that_captures(nullcontext, lambda: graph))
     weights = Weights()
     held = weakref.ref(weights)
     replay = graphed(uses(weights))
@@ -167,15 +170,7 @@ def test_a_capture_that_fails_says_what_failed_in_it(monkeypatch: pytest.MonkeyP
         def __exit__(self, *_: object) -> None:
             raise RuntimeError("CUDA error: operation failed due to a previous error during capture")
 
-    stream = SimpleNamespace(wait_stream=lambda other: None)
-    cuda = SimpleNamespace(
-        Stream=lambda: stream,
-        current_stream=lambda: stream,
-        stream=nullcontext,
-        graph=Capture,
-        CUDAGraph=object,
-    )
-    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda, _C=cublas()))
+    monkeypatch.setitem(sys.modules, "torch", torch_that_captures(Capture, object))
     calls = 0
 
     def runs_out_at_last() -> None:

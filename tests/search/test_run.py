@@ -105,25 +105,6 @@ def test_like_for_like_is_what_it_says(small_space: Path, tmp_path: Path) -> Non
         assert result.candidates.basket_latency[result.like_for_like_row] == fastest
 
 
-@pytest.fixture
-def one_shape_space(tmp_path: Path) -> Path:
-    """The small space reduced to its reference."""
-    text = SMALL_SPACE
-    for values, value in (
-        ("{min: 2, max: 9}", "4"),
-        ("{min: 128, max: 320, step: 64}", "192"),
-        ("[32, 64]", "64"),
-        ("{min: 128, max: 1024, step: 64}", "512"),
-        ("[1, 3]", "3"),
-        ("[64, 128]", "128"),
-    ):
-        assert values in text
-        text = text.replace(values, value)
-    path = tmp_path / "small.yaml"
-    path.write_text(text)
-    return path
-
-
 def test_the_reference_does_not_beat_itself(one_shape_space: Path, tmp_path: Path) -> None:
     """A space that holds the reference alone: on the front, nothing like for like."""
     result = run(load_space(str(one_shape_space)), out=tmp_path / "run")
