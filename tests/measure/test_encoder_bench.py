@@ -23,6 +23,7 @@ from hwsearch.workload import parse_workload
 
 torch = pytest.importorskip("torch")
 encoder_bench = pytest.importorskip("hwsearch.measure.encoder_bench")
+default_backend = encoder_bench.default_backend
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 PATIENCE = 300.0
 SHAPE = parse_shape("L3-h64-a2-i96-v512")
@@ -49,7 +50,10 @@ def test_an_encoder_runs_and_is_timed(bench: Any, mode: Any, head: Any, dtype: s
     bench.open(replace(JOB, mode=mode, head=head, dtype=dtype))
     found = bench.time(LOOSE, False)
     assert 0 < found["p20_s"] <= found["p50_s"] <= found["p80_s"] and found["n"] >= 5
-    assert (found["gpu"], found["backend"]) == ("cpu", {"global": "cpu", "local": "cpu"})
+    backend = default_backend(
+        encoder_bench.DTYPES[dtype], 32, 24, training=mode == "training", device=torch.device("cpu")
+    )
+    assert (found["gpu"], found["backend"]) == ("cpu", {"global": backend, "local": backend})
     assert found["host_s"] is None and found["tuned"] is None and found["joules"] is None
     assert found["versions"]["torch"] == torch.__version__
     assert "not watched" in found["watch"]
@@ -82,7 +86,8 @@ def test_a_forced_backend_is_the_one_that_runs(bench: Any, monkeypatch: pytest.M
         bench.open(replace(JOB, backend="efficient"))
     only_global = replace(JOB, shape=parse_shape("L2-h64-a2-i96-v512-g1"))
     bench.open(only_global)
-    assert bench.time(LOOSE, False)["backend"] == {"global": "cpu", "local": None}
+    backend = default_backend(torch.float32, 32, 24, device=torch.device("cpu"))
+    assert bench.time(LOOSE, False)["backend"] == {"global": backend, "local": None}
 
 
 def test_the_peak_holds_the_weights_and_grows_with_the_batch() -> None:

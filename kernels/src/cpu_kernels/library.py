@@ -1,0 +1,134 @@
+"""Builds attention.cpp with the machine's compiler, once for a CPU and a compiler, and loads it.
+
+    library().attention_forward(byref(problem))
+
+The library lies below hwsearch's cache folder, named after all that it depends on, so machines of different
+CPUs can share a home. $CXX names another compiler.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import shlex
+import shutil
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+
+from ..cpu_name import cpu_name, cpuinfo
+from ..tuned import cache_folder
+
+SOURCE = Path(__file__).with_name("attention.cpp")
+FLAGS = ("-O3", "-march=native", "-std=c++17", "-shared", "-fPIC", "-pthread")
+COMPILERS = ("g++", "clang++", "c++")
+# It takes two; a machine may be busy.
+LONGEST_SECONDS = 120.0
+
+
+class Heads(ctypes.Structure):
+    """[tokens, heads, size] float32 in memory, strides in elements; that of a head's elements is 1."""
+
+    _fields_ = [("data", ctypes.c_void_p), ("token", ctypes.c_int64), ("head", ctypes.c_int64)]
+
+
+class Problem(ctypes.Structure):
+    """As attention.cpp has it."""
+
+    _fields_ = [
+        ("q", Heads),
+        ("k", Heads),
+        ("v", Heads),
+        ("heads", ctypes.c_int64),
+        ("groups", ctypes.c_int64),
+        ("size", ctypes.c_int64),
+        ("offsets", ctypes.c_void_p),
+        ("sequences", ctypes.c_int64),
+        ("tokens", ctypes.c_int64),
+        ("cosines", ctypes.c_void_p),
+        ("sines", ctypes.c_void_p),
+        ("window", ctypes.c_int64),
+        ("causal", ctypes.c_int64),
+        ("scale", ctypes.c_float),
+        ("threads", ctypes.c_int64),
+        ("out", Heads),
+        ("lse", ctypes.c_void_p),
+    ]
+
+
+class Gradients(ctypes.Structure):
+    """As attention.cpp has it."""
+
+    _fields_ = [("dout", Heads), ("dlse", ctypes.c_void_p), ("dq", Heads), ("dk", Heads), ("dv", Heads)]
+
+
+class CannotBuild(Exception):
+    """Why there is no library on this machine."""
+
+
+@cache
+def why_none() -> str | None:
+    """Why there is no library on this machine; None where there is one, which is built for that."""
+    try:
+        library()
+    except CannotBuild as error:
+        return str(error)
+    return None
+
+
+@cache
+def library() -> ctypes.CDLL:
+    """Raises CannotBuild where there is no compiler, or it fails."""
+    compiler = _compiler()
+    path = cache_folder() / "cpu_kernels" / f"{_identity(compiler)}.so"
+    try:
+        if not path.is_file():
+            _build(compiler, path)
+        found = ctypes.CDLL(str(path))
+    except OSError as error:
+        raise CannotBuild(f"{path}: {error.strerror or error}") from error
+    for function in (found.attention_forward, found.attention_backward):
+        function.restype = ctypes.c_int64
+    return found
+
+
+def _compiler() -> list[str]:
+    asked = shlex.split(os.environ.get("CXX", ""))
+    for name in [asked[0]] if asked else COMPILERS:
+        if (path := shutil.which(name)) is not None:
+            return [path, *asked[1:]]
+    raise CannotBuild(f"no C++ compiler: {asked[0] if asked else ' or '.join(COMPILERS)} is not found")
+
+
+def _identity(compiler: list[str]) -> str:
+    """Of sources, compiler and CPU: code for one CPU may be illegal on another of the same name."""
+    digest = hashlib.sha256()
+    for path in sorted([SOURCE, *SOURCE.parent.glob("*.h")]):
+        digest.update(path.read_bytes())
+    version = _output([*compiler, "--version"])
+    features = cpuinfo("flags") or cpuinfo("Features")
+    digest.update(repr((compiler, version, FLAGS, cpu_name(), features)).encode())
+    return digest.hexdigest()[:16]
+
+
+def _build(compiler: list[str], path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        built = Path(folder) / path.name
+        _output([*compiler, *FLAGS, str(SOURCE), "-o", str(built)])
+        os.replace(built, path)  # whole, whoever else builds it
+
+
+def _output(command: list[str]) -> str:
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=LONGEST_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise CannotBuild(f"{command[0]}: not ready within {LONGEST_SECONDS:g} s") from None
+    if done.returncode != 0:
+        said = (done.stderr.strip() or f"exit status {done.returncode}").splitlines()
+        raise CannotBuild(f"{command[0]}: {next((line for line in said if 'error' in line), said[-1])}")
+    return done.stdout
