@@ -27,7 +27,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, problem: Problem) -> tuple[Tensor, T
 @torch.compiler.disable  # type: ignore[untyped-decorator]
 def attend_packed(qkv: Tensor, problem: Problem) -> tuple[Tensor, Tensor]:
     if _learns_angles(problem):
-        return attend(*qkv.unbind(1), problem)
+        out, lse = attend(*qkv.unbind(1), problem)
+        return out, lse
     out, lse = _PackedAttention.apply(with_contiguous_heads(qkv), problem)  # type: ignore[no-untyped-call]
     return out, lse
 
