@@ -14,9 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_backends import batch, reference, rope_tables
 from torch import Tensor
+from torch.nn import functional as F
 
 from hwsearch.kernels import varlen_attention, varlen_attention_qkvpacked
 from hwsearch.kernels.cpu_kernels import library
+from hwsearch.kernels.gated import gated_gelu
 
 needs_compiler = pytest.mark.skipif(library.why_none() is not None, reason=str(library.why_none()))
 
@@ -168,9 +170,8 @@ def test_without_a_working_compiler_there_is_a_reason(
 def test_a_source_that_does_not_compile_leaves_nothing(
     nothing_compiled: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    broken = tmp_path / "attention.cpp"
-    broken.write_text("int f() { return missing; }\n")
-    monkeypatch.setattr(library, "SOURCE", broken)
+    (tmp_path / "broken.cpp").write_text("int f() { return missing; }\n")
+    monkeypatch.setattr(library, "FOLDER", tmp_path)
     assert "missing" in (library.why_none() or "")
     assert list(nothing_compiled.iterdir()) == []
 
@@ -206,3 +207,38 @@ def test_a_forked_process_can_attend() -> None:
 def _attend_once() -> None:
     q = torch.ones(50, 2, 16)
     assert torch.equal(native(q, q, q, [50]), q)
+
+
+@needs_compiler
+@given(
+    rows=st.integers(0, 70),
+    columns=st.sampled_from([16, 48, 400, 1152]),
+    scale=st.sampled_from([0.1, 3.0, 30.0]),
+)
+def test_gated_gelu(rows: int, columns: int, scale: float) -> None:
+    """As float64 has it, as near as torch's own float32."""
+    torch.manual_seed(0)
+    inner = (scale * torch.randn(rows, 2 * columns)).requires_grad_()
+    precise, slope = inner.detach().double().requires_grad_(), torch.randn(rows, columns)
+    a, b = precise.chunk(2, dim=-1)
+    wanted = F.gelu(a) * b
+    (dwanted,) = torch.autograd.grad(wanted, precise, slope.double())
+    found = gated_gelu(inner)
+    (dfound,) = torch.autograd.grad(found, inner, slope)
+    torch.testing.assert_close(found.double(), wanted, rtol=2e-6, atol=2e-7 * scale)
+    torch.testing.assert_close(dfound.double(), dwanted, rtol=2e-6, atol=1e-6 * scale)
+
+
+@pytest.mark.parametrize("columns", [16, 20])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_gated_gelu_of_any_sizes(columns: int, dtype: torch.dtype) -> None:
+    """Also where the C++ kernels do not serve, and of views that lie otherwise in memory."""
+    inner = torch.randn(2 * columns, 3, 5, dtype=dtype).permute(1, 2, 0).requires_grad_()
+    a, b = inner.chunk(2, dim=-1)
+    for found, wanted in (
+        (gated_gelu(inner), F.gelu(a) * b),
+        (torch.autograd.grad(f(inner).sum(), inner)[0] for f in (gated_gelu, lambda x: F.gelu(a) * b)),
+    ):
+        torch.testing.assert_close(found, wanted)
+    with pytest.raises(ValueError, match=r"^inner: shape \(3, 7\); accepted: an even last dimension"):
+        gated_gelu(torch.randn(3, 7))

@@ -6,14 +6,12 @@
 // thread's, so a result does not depend on their number.
 
 #include <algorithm>
-#include <atomic>
 #include <cstring>
 #include <memory>
-#include <thread>
 #include <utility>
-#include <vector>
 
 #include "product.h"
+#include "threads.h"
 
 // Queries of a block, a multiple of TILE_ROWS, and the most keys whose scores are held at a time.
 constexpr int64_t QUERIES = 36, KEYS = 512;
@@ -260,41 +258,25 @@ void backward(const Problem& p, const Gradients& g, const Sequence& s, int64_t g
     for (int64_t i = 0; i < n; i++) std::memcpy(g.dv.at(s.begin + i, group), dv + i * size, size * 4);
 }
 
-// 0, or 1 where memory has run out.
 template <typename Work>
-int64_t in_threads(const Problem& p, Work work) {
-    std::atomic<int64_t> next{0};
-    std::atomic<int64_t> failed{0};
-    const int64_t parts = p.sequences * p.groups;
+int64_t by_sequence_and_group(const Problem& p, Work work) {
     int64_t longest = 0;
     for (int64_t i = 0; i < p.sequences; i++) longest = std::max(longest, p.offsets[i + 1] - p.offsets[i]);
-    const auto serve = [&] {
-        try {
-            Workspace own(longest, p.size);
-            for (int64_t part; (part = next++) < parts;) {
-                const int64_t begin = p.offsets[part / p.groups], end = p.offsets[part / p.groups + 1];
-                if (end > begin) work(Sequence{p, begin, end - begin}, part % p.groups, own);
-            }
-        } catch (const std::bad_alloc&) {
-            failed = 1;
-        }
-    };
-    std::vector<std::thread> others;
-    try {
-        for (int64_t i = 1; i < std::min(p.threads, parts); i++) others.emplace_back(serve);
-    } catch (const std::exception&) {  // the system gives no more threads: those that there are do it all
-    }
-    serve();
-    for (std::thread& each : others) each.join();
-    return failed;
+    const auto state = [&] { return Workspace(longest, p.size); };
+    return in_threads(p.sequences * p.groups, p.threads, state, [&](int64_t part, Workspace& own) {
+        const int64_t begin = p.offsets[part / p.groups], end = p.offsets[part / p.groups + 1];
+        if (end > begin) work(Sequence{p, begin, end - begin}, part % p.groups, own);
+    });
 }
 
 }  // namespace
 
 extern "C" int64_t attention_forward(const Problem* p) {
-    return in_threads(*p, [&](const Sequence& s, int64_t group, Workspace& w) { forward(*p, s, group, w); });
+    return by_sequence_and_group(
+        *p, [&](const Sequence& s, int64_t group, Workspace& own) { forward(*p, s, group, own); });
 }
 
 extern "C" int64_t attention_backward(const Problem* p, const Gradients* g) {
-    return in_threads(*p, [&](const Sequence& s, int64_t group, Workspace& w) { backward(*p, *g, s, group, w); });
+    return by_sequence_and_group(
+        *p, [&](const Sequence& s, int64_t group, Workspace& own) { backward(*p, *g, s, group, own); });
 }

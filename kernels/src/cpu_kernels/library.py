@@ -1,4 +1,4 @@
-"""Builds attention.cpp with the machine's compiler, once for a CPU and a compiler, and loads it.
+"""Builds the C++ beside it with the machine's compiler, once for a CPU and a compiler, and loads it.
 
     library().attention_forward(byref(problem))
 
@@ -21,10 +21,10 @@ from pathlib import Path
 from ..cpu_name import cpu_name, cpuinfo
 from ..tuned import cache_folder
 
-SOURCE = Path(__file__).with_name("attention.cpp")
+FOLDER = Path(__file__).parent
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-shared", "-fPIC", "-pthread")
 COMPILERS = ("g++", "clang++", "c++")
-# It takes two; a machine may be busy.
+# It takes four; a machine may be busy.
 LONGEST_SECONDS = 120.0
 
 
@@ -64,6 +64,15 @@ class Gradients(ctypes.Structure):
     _fields_ = [("dout", Heads), ("dlse", ctypes.c_void_p), ("dq", Heads), ("dk", Heads), ("dv", Heads)]
 
 
+# What returns 1 has run out of memory, what returns 0 has not.
+FUNCTIONS = {
+    "attention_forward": [ctypes.POINTER(Problem)],
+    "attention_backward": [ctypes.POINTER(Problem), ctypes.POINTER(Gradients)],
+    "gated_gelu_forward": [ctypes.c_void_p, *[ctypes.c_int64] * 3, ctypes.c_void_p],
+    "gated_gelu_backward": [*[ctypes.c_void_p] * 2, *[ctypes.c_int64] * 3, ctypes.c_void_p],
+}
+
+
 class CannotBuild(Exception):
     """Why there is no library on this machine."""
 
@@ -89,8 +98,9 @@ def library() -> ctypes.CDLL:
         found = ctypes.CDLL(str(path))
     except OSError as error:
         raise CannotBuild(f"{path}: {error.strerror or error}") from error
-    for function in (found.attention_forward, found.attention_backward):
-        function.restype = ctypes.c_int64
+    for name, arguments in FUNCTIONS.items():
+        function = getattr(found, name)
+        function.argtypes, function.restype = arguments, ctypes.c_int64
     return found
 
 
@@ -105,7 +115,7 @@ def _compiler() -> list[str]:
 def _identity(compiler: list[str]) -> str:
     """Of sources, compiler and CPU: code for one CPU may be illegal on another of the same name."""
     digest = hashlib.sha256()
-    for path in sorted([SOURCE, *SOURCE.parent.glob("*.h")]):
+    for path in [*_sources("h"), *_sources("cpp")]:
         digest.update(path.read_bytes())
     version = _output([*compiler, "--version"])
     features = cpuinfo("flags") or cpuinfo("Features")
@@ -117,8 +127,12 @@ def _build(compiler: list[str], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         built = Path(folder) / path.name
-        _output([*compiler, *FLAGS, str(SOURCE), "-o", str(built)])
+        _output([*compiler, *FLAGS, *map(str, _sources("cpp")), "-o", str(built)])
         os.replace(built, path)  # whole, whoever else builds it
+
+
+def _sources(kind: str) -> list[Path]:
+    return sorted(FOLDER.glob(f"*.{kind}"))
 
 
 def _output(command: list[str]) -> str:
