@@ -251,14 +251,18 @@ class Attention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """With a gate (GLU), the activation is on the first half of Wi's rows."""
+    """With a gate (GLU), the activation is on the first half of Wi's rows.
+
+    Attributes:
+        fused_gate: activation and gate go to hwsearch.kernels.gated, which has the exact GELU.
+    """
 
     def __init__(self, shape: EncoderShape, *, gated: bool) -> None:
         super().__init__()
         a, h, i = shape.architecture, shape.hidden_size, shape.intermediate_size
         self.gated = gated
         self.activation = ACTIVATIONS[a.activation]
-        self.exact_gelu = a.activation == "gelu"
+        self.fused_gate = a.activation == "gelu"
         self.Wi = nn.Linear(h, (1 + gated) * i, bias=a.mlp_in_bias)
         self.Wo = nn.Linear(i, h, bias=a.mlp_out_bias)
 
@@ -270,7 +274,7 @@ class FeedForward(nn.Module):
 
     def gate(self, inner: Tensor) -> Tensor:
         activated, gate = inner.chunk(2, dim=-1)
-        out: Tensor = gated_gelu(inner) if self.exact_gelu else self.activation(activated) * gate
+        out: Tensor = gated_gelu(inner) if self.fused_gate else self.activation(activated) * gate
         return out
 
 
