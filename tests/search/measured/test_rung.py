@@ -403,6 +403,13 @@ def test_a_study_of_another_backend_is_refused(predicted: RunResult) -> None:
         measure_front(again(predicted), FakeEngine(BOTH), count=1, backend="sdpa")
 
 
+def test_a_study_of_other_code_is_refused(predicted: RunResult, monkeypatch: pytest.MonkeyPatch) -> None:
+    measure_front(predicted, FakeEngine(BOTH), count=1)
+    monkeypatch.setattr("hwsearch.search.measured.rung.timed_code", lambda: "0123456789ab")
+    with pytest.raises(HwsearchError, match="another version of the code that builds and times encoders"):
+        measure_front(again(predicted), FakeEngine(BOTH), count=1)
+
+
 def test_training_goes_on_from_the_measured_front(predicted: RunResult) -> None:
     assert measured_so_far(again(predicted), None, print) is None
     result = measure_front(predicted, FakeEngine(BOTH), count=5)
