@@ -1,5 +1,5 @@
-"""What it costs to measure a shape's workloads on this machine's CPU, timing aside: all in one process, and each in
-a process of its own.
+"""What it costs to measure a shape's workloads on this machine's CPU, timing aside: all in one process, and
+each in a process of its own.
 
     python benchmarks/shared_process.py [--runtime compile] [--rounds 3] [--shape L6-h256-a4-i512-v1024]
 

@@ -256,7 +256,7 @@ class Coordinator:
 
     def _go_on_with(self, opened: _Open, gpu: str, *, first: bool = False) -> None:
         """Let a shape wait for a device that takes its next job, if one is still wanted."""
-        if opened in self._open and opened.unasked[gpu]:
+        if opened in self._open and gpu in self._gpus and opened.unasked[gpu]:
             waiting = self._waiting[gpu]
             waiting.appendleft(opened) if first else waiting.append(opened)
 
@@ -293,7 +293,7 @@ class Coordinator:
         if answer.failure is not None:
             if answer.failure.kind == DEVICE_GONE:
                 self._why_gone[gpu] = answer.failure.reason
-                if gpu in self._gpus and gpu in self._engine.gpus:  # it came back meanwhile
+                if gpu in self._engine.gpus:  # it came back meanwhile
                     opened.unasked[gpu].appendleft(index)
                     self._go_on_with(opened, gpu, first=True)
                 return
@@ -309,8 +309,7 @@ class Coordinator:
         self._measurements.append(row)
         if opened in self._open:
             opened.rows[gpu, index] = row
-            if gpu in self._gpus:
-                self._go_on_with(opened, gpu, first=True)
+            self._go_on_with(opened, gpu, first=True)
             self._finish_if_whole(opened)
 
     def _lose(self, gpu: str) -> None:

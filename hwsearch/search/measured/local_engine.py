@@ -168,6 +168,7 @@ class LocalEngine:
                 return None
             self._held.pop(device, None)
             self._jobs[device.gpu].remove(asked)
+            self._changed.notify_all()  # what was left for this device is now for all
             return asked
 
     def _next_for(self, device: Device) -> tuple[int, Job] | None:

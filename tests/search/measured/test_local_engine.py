@@ -232,3 +232,19 @@ def test_timers_are_closed_with_the_engine_and_where_a_device_leaves() -> None:
     assert closed["t4"].wait(20) and not closed["cpu"].is_set()
     engine.close()
     assert closed["cpu"].wait(20)
+
+
+def test_devices_share_the_jobs_of_one_shape_where_more_than_one_is_asked_for() -> None:
+    both = threading.Barrier(2, timeout=20)
+
+    def wait(job: Job, device: Device) -> Row:
+        if job.workload.batch_size > 1:
+            both.wait()
+        return {}
+
+    engine = engine_of([FIRST, SECOND], wait)
+    engine.submit(0, "t4", JOB)
+    answers(engine, 1)
+    for ticket in (1, 2):
+        engine.submit(ticket, "t4", replace(JOB, workload=parse_workload("fixed:8x2")))
+    assert [answer.failure for answer in answers(engine, 2)] == [None, None]
