@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 # Found, not imported: a model needs torch, which takes seconds.
+SOURCES = (".py", ".cpp", ".h")
 PACKAGES = ("hwsearch.kernels", "hwsearch.measure", "hwsearch.model", "hwsearch.shape")
 
 
@@ -16,6 +17,7 @@ def timed_code() -> str:
     for package in PACKAGES:
         spec = find_spec(package)
         for folder in (spec and spec.submodule_search_locations) or ():
-            for path in sorted(Path(folder).glob("**/*.py")):
-                digest.update(path.read_bytes())
+            for path in sorted(Path(folder).rglob("*")):
+                if path.suffix in SOURCES:
+                    digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
