@@ -10,19 +10,21 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import importlib
 import os
 import shlex
 import shutil
 import subprocess
 import tempfile
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 from ..cpu_name import cpu_name, cpuinfo
 from ..tuned import cache_folder
 
 FOLDER = Path(__file__).parent
-FLAGS = ("-O3", "-march=native", "-std=c++17", "-shared", "-fPIC", "-pthread")
+FLAGS = ("-O3", "-march=native", "-std=c++17", "-shared", "-fPIC")
 COMPILERS = ("g++", "clang++", "c++")
 # It takes four; a machine may be busy.
 LONGEST_SECONDS = 120.0
@@ -89,7 +91,8 @@ def why_none() -> str | None:
 
 @cache
 def library() -> ctypes.CDLL:
-    """Raises CannotBuild where there is no compiler, or it fails."""
+    """Raises CannotBuild where there is no compiler, or it fails, or torch has no OpenMP to run on."""
+    _load_openmp()
     compiler = _compiler()
     path = cache_folder() / "cpu_kernels" / f"{_identity(compiler)}.so"
     try:
@@ -102,6 +105,13 @@ def library() -> ctypes.CDLL:
         function = getattr(found, name)
         function.argtypes, function.restype = arguments, ctypes.c_int64
     return found
+
+
+def _load_openmp() -> None:
+    """With torch, for all libraries that are loaded after it."""
+    if find_spec("torch") is None:
+        raise CannotBuild("torch is not installed")
+    importlib.import_module("torch")
 
 
 def _compiler() -> list[str]:

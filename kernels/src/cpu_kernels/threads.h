@@ -1,19 +1,21 @@
-// Work shared by threads of one call.
+// Work shared by the threads of torch: OpenMP's, which would keep cores busy for a while beside any others.
 #pragma once
 
 #include <algorithm>
 #include <atomic>
-#include <exception>
+#include <cstdint>
 #include <new>
-#include <thread>
-#include <vector>
+
+// What compilers make of "omp parallel" for GNU's OpenMP. Found in torch's library when this one is loaded: a
+// second OpenMP would have threads of its own.
+extern "C" void GOMP_parallel(void (*work)(void*), void* data, unsigned threads, unsigned flags);
 
 // Calls work(part, state) for every part below `parts`, on up to `threads` threads with a state of their own.
 // Returns 0, or 1 where memory has run out.
 template <typename State, typename Work>
 int64_t in_threads(int64_t parts, int64_t threads, State state, Work work) {
     std::atomic<int64_t> next{0}, failed{0};
-    const auto serve = [&] {
+    auto serve = [&] {
         try {
             auto own = state();
             for (int64_t part; (part = next++) < parts;) work(part, own);
@@ -21,12 +23,11 @@ int64_t in_threads(int64_t parts, int64_t threads, State state, Work work) {
             failed = 1;
         }
     };
-    std::vector<std::thread> others;
-    try {
-        for (int64_t i = 1; i < std::min(threads, parts); i++) others.emplace_back(serve);
-    } catch (const std::exception&) {  // the system gives no more threads: those that there are do it all
-    }
-    serve();
-    for (std::thread& each : others) each.join();
+    const auto call = [](void* data) { (*static_cast<decltype(serve)*>(data))(); };
+    const int64_t most = std::min(threads, parts);
+    if (most > 1)
+        GOMP_parallel(call, &serve, static_cast<unsigned>(most), 0);
+    else
+        serve();
     return failed;
 }
