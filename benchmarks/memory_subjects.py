@@ -45,8 +45,8 @@ class Subject:
 
 
 def subject(code: str, notation: str) -> Subject:
-    """`ours` is hwsearch.model without our kernels for CPUs, `mixed` the same with sequences of several lengths,
-    `transformers` that library's model of the shape's architecture."""
+    """`ours` is hwsearch.model without our kernels for CPUs, `mixed` the same with sequences of several
+    lengths, `transformers` that library's model of the shape's architecture."""
     torch.manual_seed(0)
     shape = parse_shape(notation)
     tokens = torch.randint(5, shape.vocab_size, (BATCH, LENGTH))
