@@ -34,8 +34,8 @@ from ladder_problems import (
     hwgpt_problem,
     synthetic_problem,
     timm_problem,
-    unexplained,
 )
+from ladder_scatter import print_scatter
 
 import hwsearch.regression.covariance
 import hwsearch.search.measured.hypervolume
@@ -45,12 +45,13 @@ from hwsearch.kernels.cpu_name import cpu_name
 
 REPORTED = [
     *(f"hwgpt-{space}-{device}" for device in ("h100", "rtx2080") for space in "sl"),
+    "hwgpt-s-rtx2080-fitted",
     "synthetic-t4",
     "cpu",
     "timm-RTX3090",
     "timm-RTXPRO6000-MaxQ",
 ]
-OURS = ("ladder",)
+OURS = ("ladder", "hindsight")
 WORTH = 30
 PRINTED = (10, 25, 50, 100)
 HEAD = """# Measured search: the ladder against Optuna's samplers
@@ -181,7 +182,8 @@ def main() -> None:
         run_all(cache, names, methods, arguments.seeds, arguments.measurements, arguments.data)
     names = [name for name in names if any(run["problem"] == name for run in cache.runs)]
     print_report(cache, names)
-    print_scatter(names, arguments.data)
+    recorded = [name for name in names if name.startswith("hwgpt") and not name.endswith("fitted")]
+    print_scatter([problem_of(name, arguments.data) for name in recorded])
 
 
 def print_report(cache: Cache, names: list[str]) -> None:
@@ -205,22 +207,6 @@ def print_report(cache: Cache, names: list[str]) -> None:
         if goal:
             found = [reached(means(cache, name, peer), goal) for peer in peers]
             print(f"| {name} | {goal:.3f} | " + " | ".join(found) + " |")
-
-
-def print_scatter(names: list[str], data: Path) -> None:
-    """What of HW-GPT-Bench's times nothing explains."""
-    print("\n## How far the tables themselves scatter\n")
-    print(
-        "Deviation of ln(time) that a model fitted to the whole table leaves, its mean on the true front, and"
-    )
-    print("the deviation of ln(measured / predicted) before anything is learned.\n")
-    print("| device | left, all rows | left, mean on the front | prediction |")
-    print("|---|---|---|---|")
-    for name in names:
-        if name.startswith("hwgpt"):
-            _, space, device = name.split("-")
-            every, front, predicted = unexplained(data, space, device)
-            print(f"| {name} | {every:.3f} | {front:+.3f} | {predicted:.3f} |")
 
 
 def _machine() -> str:
