@@ -53,9 +53,7 @@ def print_order(problem: Problem) -> None:
     front = fast[front_rows(problem.losses)]
     print(f"\n{problem.name}: mean of what is left by {STRETCH} rows of the file, in percent:\n")
     print(" ".join(f"{100 * mean:+.0f}" for mean in left))
-    print(
-        f"\nThe stretches below 0 hold {fast.mean():.0%} of the rows and {front.mean():.0%} of the true front."
-    )
+    print(f"\nThose below 0 hold {fast.mean():.0%} of the rows and {front.mean():.0%} of the true front.")
 
 
 def left_by_fit(problem: Problem) -> Floats:
