@@ -73,14 +73,16 @@ three, 1 is perfect. Chosen: what the method takes for the fastest, again by wha
 measured; found: what is the fastest, by true times. "none in 3": three seeds have measured none so large.
 A method that stops before, since nothing promises a gain, keeps what it has.
 
-`oracle` takes the true front, what covers most of it first; `prediction alone` the predicted front in that
-order. `hindsight` is the ladder on a prediction that was fitted to the whole table, as good as knowledge of the
-layers can be; on `hwgpt-s-rtx2080-fitted` that fit's times are the truth. Optuna's samplers draw width, depth,
-heads and the like; the nearest new shape takes the draw's place.
-What was chosen by trying was tried on HW-GPT-Bench's A100 and V100, which are not among the devices below;
-the constants behind the predictions know none of these tables, but for timm's host time of eager kernels.
-The reported tables are not altogether unseen: one or two seeds of H100 and RTX 2080 had been looked at before
-the shortlist was mended, though the mend was chosen on A100 and V100; the synthetic grid asked for the next.
+`oracle` takes the true front, what covers most of it first; `prediction alone` the predicted front in
+that order. `hindsight` is the ladder on a prediction that was fitted to the whole table, as good as
+knowledge of the layers can be; on `hwgpt-s-rtx2080-fitted` that fit's times are the truth. Optuna's
+samplers draw width, depth, heads and the like; the nearest new shape takes the draw's place.
+
+What was chosen by trying was tried on HW-GPT-Bench's A100 and V100, which are not among the devices
+below; the constants behind the predictions know none of these tables, but for timm's host time of eager
+kernels. The reported tables are not altogether unseen: one or two seeds of H100 and RTX 2080 had been
+looked at before the shortlist was mended, though the mend was chosen on A100 and V100; the synthetic grid
+asked for the next.
 """
 # Written by hand, from the tables that follow.
 REMARKS = """
