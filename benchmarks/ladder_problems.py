@@ -49,7 +49,8 @@ class Problem:
         features: what the residuals see.
         predicted_s, true_s: [N].
         exact: the loss that is known without measuring, [N].
-        fitted_s: of a model of the layers that was fitted to all of `true_s`, [N]; None where there is none.
+        fitted_s: the best that a model of the layers can say, from all of `true_s`, [N]; None where there is
+            no such model.
         rounds: real repeated timings [N, R], one of which a measurement then draws; else noise is made up.
     """
 
@@ -221,11 +222,13 @@ def synthetic_problem() -> Problem:
     names = ("num_hidden_layers", "hidden_size", "head_size", "intermediate_size")
     patterns = ("global_attn_every_n_layers", "local_attention")
     parameters = np.stack([getattr(shapes, name) for name in names + patterns], axis=1)
+    true_s = made_up_seconds(shapes, sum(workload.lengths), max(workload.lengths))
     return Problem(
         "synthetic-t4",
         parameters,
         shape_features(shapes),
         predicted,
-        made_up_seconds(shapes, sum(workload.lengths), max(workload.lengths)),
+        true_s,
         -effective_parameters(shapes),
+        fitted_s=true_s,
     )
