@@ -112,11 +112,11 @@ explain them, the ladder finds no more than on ours. The table was timed at two 
 random, so nothing that a shape says tells which (next section), and 95 % of the true front is among the
 first 500 of each 2,500. With the fit's times for the truth the ladder reaches both.
 
-On the synthetic grid it is: with a perfect prediction it has 0.996 after 100, so neither the order nor
-the shortlist is to blame for 0.988, but beliefs that err by 2 % near the front, where whole waves of
-tiles make times jump from width to width, under a measurement's 5 %. A regression with a term of its own
-for every width was tried on grids with an A100's, L4's and V100's numbers; it gained nothing and was not
-taken.
+On the synthetic grid it is: with a perfect prediction the ladder has 0.996 after 100, so neither the
+order nor the shortlist is to blame for 0.988, but what it believes. Near the front that errs by 2 %,
+since whole waves of tiles make times jump from width to width, and a measurement has 5 %. A regression
+with a term of its own for every width was tried on grids with an A100's and an L4's numbers; it gained
+nothing and was not taken.
 """
 TABLES = {
     "Hypervolume: believed to be the front, of what was measured": "believed",

@@ -21,9 +21,9 @@ HEAD = f"""
 
 Deviation of ln(measured / predicted) before anything is learned; of what a model of the layers, fitted to
 the whole table, leaves of ln(time), and the mean of that on the true front. Then the share of what is left
-that is explained by the shape (the ladder's own regression, asked of the other rows when it was given
-{MOST_LEARNED} without noise), and by the order of the file (a row's {2 * NEIGHBOURS} neighbours), which is
-random in the shapes.
+that the shape explains (the ladder's own regression, given {MOST_LEARNED} rows of it without noise and asked
+of the others), and that the order of the file explains (a row's {2 * NEIGHBOURS} neighbours), in which shapes
+come at random.
 
 | device | prediction | left by the fit | on the front | by shape | by order |
 |---|---|---|---|---|---|"""
