@@ -21,11 +21,19 @@ from hwsearch.search.run import run
 from hwsearch.space.search_space import load_space
 
 
-def measure(log: Path, owner: str, job: Job, device: Device) -> Row | Failure:
+class Timer:
     """In a process of its own, as a real measurement."""
-    with Child(importlib.import_module, "kill_worker") as child:
-        answer: Row | Failure = child.call("work", job, device.gpu, owner, str(log), timeout=60.0)
-    return answer
+
+    def __init__(self, log: Path, owner: str, device: Device) -> None:
+        self._about = device.gpu, owner, str(log)
+
+    def measure(self, job: Job) -> Row | Failure:
+        with Child(importlib.import_module, "kill_worker") as child:
+            answer: Row | Failure = child.call("work", job, *self._about, timeout=60.0)
+        return answer
+
+    def close(self) -> None:
+        """Nothing is left between two jobs."""
 
 
 def main(space: str, out: str, storage: str, count: str, log: str, lease_s: str) -> int:
@@ -34,7 +42,7 @@ def main(space: str, out: str, storage: str, count: str, log: str, lease_s: str)
         predicted = run(loaded, out=Path(out), storage=storage, trials=3)
         devices = [Device(gpu.name, "made up") for gpu in loaded.gpus]
         engine = LocalEngine(
-            devices, measure=partial(measure, Path(log), Path(out).name), present=lambda device: True
+            devices, timer_of=partial(Timer, Path(log), Path(out).name), present=lambda device: True
         )
         # A lease shorter than a real run's: the others need not wait a minute for what the dead had.
         measure_front(

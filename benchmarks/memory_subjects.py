@@ -19,6 +19,7 @@ from hwsearch.cost.activations import CODES, Code, Load, saved_bytes
 from hwsearch.cost.memory import CONTEXT_BYTES, load_memory
 from hwsearch.gpu.profile import BYTES_PER_ELEMENT
 from hwsearch.model import MaskedLanguageModel
+from hwsearch.model.encoder import Attention, FeedForward
 from hwsearch.settings import Settings
 from hwsearch.shape import EncoderShape, parse_shape
 from hwsearch.shape.parameters import head_matrices, layer_matrices
@@ -44,8 +45,8 @@ class Subject:
 
 
 def subject(code: str, notation: str) -> Subject:
-    """`ours` is hwsearch.model, `mixed` the same with sequences of several lengths, `transformers` that
-    library's model of the shape's architecture."""
+    """`ours` is hwsearch.model without our kernels for CPUs, `mixed` the same with sequences of several
+    lengths, `transformers` that library's model of the shape's architecture."""
     torch.manual_seed(0)
     shape = parse_shape(notation)
     tokens = torch.randint(5, shape.vocab_size, (BATCH, LENGTH))
@@ -56,6 +57,11 @@ def subject(code: str, notation: str) -> Subject:
 
 def _ours(shape: EncoderShape, tokens: Tensor, lengths: tuple[int, ...]) -> Subject:
     model, packed = MaskedLanguageModel(shape), tokens.flatten()
+    for module in model.modules():  # plain torch is what is accounted for
+        if isinstance(module, Attention):
+            module.backend = "cpu"
+        if isinstance(module, FeedForward):
+            module.fused_gate = False
     offsets = torch.tensor([0, *accumulate(lengths)])
     positions = torch.arange(0, packed.numel(), PREDICTED_EVERY)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -35,6 +35,29 @@ objectives:
   quality_prior: {weight: 1.0}
 reference: L4-h192-a3-i512-v4096-p512
 """
+
+
+@pytest.fixture
+def nothing_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where the C++ kernels for this CPU will lie, here and in processes that are started: not yet there."""
+    from hwsearch.kernels import tuned
+    from hwsearch.kernels.cpu_kernels import library
+
+    def forget() -> None:
+        library.library.cache_clear()
+        library.why_none.cache_clear()
+        tuned.forget()
+
+    monkeypatch.setenv("HWSEARCH_CACHE", str(tmp_path / "cache"))
+    forget()
+    yield tmp_path / "cache" / "cpu_kernels"
+    forget()
+
+
+@pytest.fixture
+def no_compiler(nothing_compiled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CPUs have plain torch alone."""
+    monkeypatch.setenv("CXX", "no-such-compiler")
 
 
 @pytest.fixture

@@ -178,7 +178,7 @@ def _measure(commands: _Commands[argparse.ArgumentParser]) -> None:
     command.add_argument(
         "--backend",
         metavar="B",
-        help="force the attention's: triton, flash_attn, torch_flash, efficient, sdpa or cpu",
+        help="force the attention's: triton, flash_attn, torch_flash, efficient, native, sdpa or cpu",
     )
     command.add_argument(
         "--precision",

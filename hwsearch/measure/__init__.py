@@ -9,7 +9,8 @@ In that process `timing` warms a call up and takes samples of it: events on a GP
 `sample.measure` ties these: one call, a row's worth of figures.
 `energy.joules` repeats a call for a second, since the card's energy counter ticks ten times a second.
 `job` says what is asked of an encoder, and `encoder` has it timed in such a process, by `encoder_bench`
-there; `row` is the line that is kept of it. `largest_batch` runs batches until one does not fit (`memory`).
+there, which keeps the model for its next workload; `row` is the line that is kept of it. `largest_batch` runs
+batches until one does not fit (`memory`). `code` is a digest of all the code that a time depends on.
 `failure` and `device` are the words for what went wrong and where things run.
 
 The layer stands beside `model` and `training`, below `search` and `tuning`; torch is imported only by calls

@@ -19,7 +19,7 @@ from hwsearch.measure.failure import Failure
 class DeviceAtHand:
     """
     Attributes:
-        device, index: as hwsearch.measure.encoder.measure_job takes them.
+        device, index: as hwsearch.measure.encoder.EncoderTimer takes them.
         product: what its maker calls it.
         gpu: its profile, with the memory that it has; None where no profile fits.
         dtype: what it is served with.

@@ -1,5 +1,10 @@
 """What lives in the child process that runs one encoder: it is built, warmed up, captured, timed.
 
+Jobs that differ in the workload alone may follow each other. The model stays, with its compiled code and its
+optimizer's state, and nothing else does: figures are those of a process of the job's own, but for two things.
+Code that serves all sizes was chosen by inductor at those of the first workload. And a model in training has
+taken the steps in which the workloads before were timed, at a learning rate of 1e-6.
+
 Inference runs in the asked dtype throughout, without gradients. Training runs as hwsearch.training does it:
 float32 weights, 16-bit products under autocast, the masked tokens' loss, a step of StableAdamW after every
 backward pass. Weights, tokens and masks are random, the same in every process.
@@ -11,6 +16,7 @@ import gc
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import accumulate
 
 import torch
@@ -25,20 +31,31 @@ from hwsearch.measure.memory import forget_peak, limit_memory, memory_in_use, pe
 from hwsearch.measure.nvml import watch_cpu, watch_cuda
 from hwsearch.measure.row import Row, versions
 from hwsearch.measure.sample import measure
-from hwsearch.measure.timing import Call, graphed
+from hwsearch.measure.timing import Call, forget_l2_buffer, graphed
 from hwsearch.measure.watched_profile import profile_name
 from hwsearch.model import MaskedLanguageModel
 from hwsearch.model.compiling import compile_for_all_sizes
 from hwsearch.model.encoder import Attention
 from hwsearch.settings import MASKED_SHARE
+from hwsearch.shape import EncoderShape
+from hwsearch.workload import Workload
 
 DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 # Of random targets nothing is to be learnt; the arithmetic is the same.
 LEARNING_RATE = 1e-6
 
 
+@dataclass(frozen=True)
+class Built:
+    """A model on the device: what it was built for (`Job.model`), and what makes a call of a workload."""
+
+    model: tuple[object, ...]
+    module: nn.Module
+    call_of: Callable[[Workload], Call]
+
+
 class EncoderBench:
-    """One device, and one job on it at most."""
+    """One device, and on it one model at most, which runs one workload at a time."""
 
     def __init__(self, device: str, index: int) -> None:
         """Raises HwsearchError where there is no such device."""
@@ -52,37 +69,59 @@ class EncoderBench:
             self._where = torch.device(device, index)
             synchronize(device)  # makes the context: where that fails, no job is to blame
         self._watch = watch_cuda() if device == CUDA else watch_cpu()
+        self._limited = False
+        self._built: Built | None = None
+        self._call: Call | None = None
 
     def open(self, job: Job) -> None:
-        """Build `job` and warm it up.
+        """Build `job`, of which the model may be here already, and warm it up.
 
         Raises HwsearchError for what this device cannot run, and what building and running raise.
         """
         job.check()
         self._check_dtype(job.dtype)
         self._job = job
-        torch.manual_seed(0)
-        torch.set_float32_matmul_precision("high" if job.dtype == "tf32" else "highest")
-        self._before = memory_in_use(self._device)
-        self._call = self._training(job) if job.mode == "training" else self._inference(job)
+        if self._built is not None and self._built.model != job.model:
+            self._built = None
+        self._drop_workload()
+        if self._built is None:
+            self._before = memory_in_use(self._device)
+            torch.manual_seed(0)
+            torch.set_float32_matmul_precision("high" if job.dtype == "tf32" else "highest")
+            self._built = self._training(job) if job.mode == "training" else self._inference(job)
+        torch.manual_seed(0)  # anew: the same batch whether or not a model was built before it
+        self._call = self._built.call_of(job.workload)
+        if job.runtime == "compile":
+            self._call()  # compiling takes memory of its own, with which no later call is burdened
         forget_peak(self._device)
         for _ in range(2 if job.mode == "training" else 1):  # the first step makes the optimizer's state
             self._call()
         synchronize(self._device)
 
+    def _drop_workload(self) -> None:
+        """Free what the last workload left: inputs, gradients, its graph and the memory that they lay in."""
+        self._call = None
+        if self._built is not None:
+            self._built.module.zero_grad()  # else gradients hold on to the memory of a graph
+        forget_l2_buffer()
+        forget_peak(self._device)
+
     def capture(self) -> None:
         """Make what is open a CUDA graph. After an exception the process is of no more use."""
+        assert self._call is not None
         # The eager runs' memory would count as taken beside the graph's own.
         forget_peak(self._device)
         self._call = graphed(self._call)
 
     def peak_of(self, job: Job, memory_bytes: int | None) -> int | None:
-        """Peak bytes of `job`, which gets `memory_bytes` for its tensors, None being all there is.
+        """Peak bytes of `job`, None where the system does not tell.
 
-        Raises what `open` and `capture` raise.
+        The first call's `memory_bytes` are what tensors get in this process; None is all there is. Raises
+        what `open` and `capture` raise.
         """
-        if memory_bytes is not None:
+        if memory_bytes is not None and not self._limited:
             limit_memory(self._device, memory_bytes)
+            self._limited = True
         self.open(job)
         if job.runtime == "graph":
             self.capture()
@@ -95,6 +134,7 @@ class EncoderBench:
 
     def time(self, precision: float, energy: bool) -> Row:
         """The device's part of a row (hwsearch.measure.row) for what is open."""
+        assert self._call is not None
         job = self._job
         # Ahead of timing, whose buffer for the L2 is not the encoder's.
         peak, reserved = peak_bytes(self._device, self._before), reserved_bytes(self._device)
@@ -139,23 +179,27 @@ class EncoderBench:
             # torch computes bf16 there all the same, many times slower.
             raise HwsearchError(f"dtype: {torch.cuda.get_device_name()} has no {dtype}; accepted: fp16, fp32")
 
-    def _inference(self, job: Job) -> Call:
+    def _inference(self, job: Job) -> Built:
         model = self._model(job)
         module: nn.Module = model if job.head == "mlm" else model.model
         del model
         module.to(DTYPES[job.dtype]).eval()
         if job.runtime == "compile":
             compile_for_all_sizes(module)
-        arguments = self._batch(job)
 
-        @torch.inference_mode()
-        def infer() -> Tensor:
-            out: Tensor = module(*arguments)
-            return out
+        def call_of(workload: Workload) -> Call:
+            batch = self._batch(job.shape, workload)
 
-        return infer
+            @torch.inference_mode()
+            def infer() -> Tensor:
+                out: Tensor = module(*batch)
+                return out
 
-    def _training(self, job: Job) -> Call:
+            return infer
+
+        return Built(job.model, module, call_of)
+
+    def _training(self, job: Job) -> Built:
         # Not for inference: the packages that training needs besides torch.
         from hwsearch.training.optimizer import make_optimizer, set_rates
         from hwsearch.training.recipe import short_recipe
@@ -166,23 +210,26 @@ class EncoderBench:
         recipe = short_recipe(learning_rate=LEARNING_RATE)
         optimizer = make_optimizer(model, recipe)
         set_rates(optimizer, recipe.phases[0], LEARNING_RATE)
-        batch = self._batch(job)
-        tokens = job.workload.tokens
-        count = max(1, round(MASKED_SHARE * tokens))
-        positions = torch.randperm(tokens)[:count].sort().values.to(self._where)
-        targets = torch.randint(job.shape.vocab_size, (count,)).to(self._where)
         casts = job.dtype in ("fp16", "bf16")
 
-        def step() -> None:
-            optimizer.zero_grad()
-            with torch.autocast(self._device, DTYPES[job.dtype] if casts else None, enabled=casts):
-                loss = model(*batch, positions, targets) / count
-            loss.backward()
-            if job.runtime != "graph":
-                loss.item()  # the loop, too, looks at it before it takes the step
-            optimizer.step()
+        def call_of(workload: Workload) -> Call:
+            batch = self._batch(job.shape, workload)
+            count = max(1, round(MASKED_SHARE * workload.tokens))
+            positions = torch.randperm(workload.tokens)[:count].sort().values.to(self._where)
+            targets = torch.randint(job.shape.vocab_size, (count,)).to(self._where)
 
-        return step
+            def step() -> None:
+                optimizer.zero_grad()
+                with torch.autocast(self._device, DTYPES[job.dtype] if casts else None, enabled=casts):
+                    loss = model(*batch, positions, targets) / count
+                loss.backward()
+                if job.runtime != "graph":
+                    loss.item()  # the loop, too, looks at it before it takes the step
+                optimizer.step()
+
+            return step
+
+        return Built(job.model, model, call_of)
 
     def _model(self, job: Job) -> MaskedLanguageModel:
         with self._where:
@@ -192,9 +239,9 @@ class EncoderBench:
                 module.backend = job.backend
         return model
 
-    def _batch(self, job: Job) -> tuple[Tensor, Tensor, int]:
-        lengths = job.workload.lengths
-        tokens = torch.randint(job.shape.vocab_size, (sum(lengths),))
+    def _batch(self, shape: EncoderShape, workload: Workload) -> tuple[Tensor, Tensor, int]:
+        lengths = workload.lengths
+        tokens = torch.randint(shape.vocab_size, (sum(lengths),))
         offsets = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32)
         return tokens.to(self._where), offsets.to(self._where), max(lengths)
 

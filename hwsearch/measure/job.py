@@ -48,6 +48,11 @@ class Job:
         asked = (self.shape.hash(), self.workload.lengths, self.dtype, self.mode, self.runtime)
         return hashlib.sha256(repr((*asked, self.head, self.backend)).encode()).hexdigest()[:16]
 
+    @property
+    def model(self) -> tuple[object, ...]:
+        """All that is asked but the workload: jobs that have it in common run the same model."""
+        return self.shape, self.dtype, self.mode, self.runtime, self.head, self.backend
+
     def check(self) -> None:
         """Raises HwsearchError for what cannot be run. A worker asks again: pickle builds unchecked ones."""
         for name, accepted in (

@@ -1,8 +1,9 @@
 """The largest batch of a workload's lengths that fits a device, found by running batches until one does not.
 
-Doubled until one fails, then halved in between, to 1 %. Every batch has a process of its own, which may die
-of it. A GPU's limit is its memory; a CPU's is stated and enforced by the kernel (RLIMIT_DATA), since a
-machine that runs out of memory ends other processes than the one that is too large.
+Doubled until one fails, then halved in between, to 1 %. Batches share a process as far as they fit; one that
+does not has failed in a process of its own, which may have died of it (EncoderTimer). A GPU's limit is its
+memory; a CPU's is stated and enforced by the kernel (RLIMIT_DATA), since a machine that runs out of memory
+ends other processes than the one that is too large.
 """
 
 from __future__ import annotations
@@ -10,9 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from hwsearch.measure.child import Child
 from hwsearch.measure.device import CUDA
-from hwsearch.measure.encoder import TIMEOUT_S, OpenBench, open_bench
+from hwsearch.measure.encoder import TIMEOUT_S, EncoderTimer, OpenBench, open_bench
 from hwsearch.measure.failure import CRASH, OUT_OF_MEMORY, Failure
 from hwsearch.measure.job import Job
 from hwsearch.workload import MAX_SEQUENCES, Workload
@@ -28,7 +28,7 @@ class LargestBatch:
         sequences, tokens, peak_bytes: of the largest batch that ran; 0, 0 and None where none did.
         next_sequences: the smallest that did not; None where no batch failed.
         next_failure: why it did not. Not out of memory: a larger batch may fit all the same.
-        tried: batches, each in its process.
+        tried: batches.
     """
 
     sequences: int
@@ -67,8 +67,7 @@ def largest_batch(
 
     def fits(sequences: int) -> bool:
         batch = replace(job, workload=workload_like(job.workload, sequences))
-        with Child(bench, device, index) as child:
-            answer = child.call("peak_of", batch, memory_bytes, timeout=timeout_s)
+        answer = timer.peak_of(batch, memory_bytes, timeout_s=timeout_s)
         if isinstance(answer, Failure):
             failures[sequences] = answer
         else:
@@ -76,13 +75,14 @@ def largest_batch(
         report(f"{sequences:,} sequences: {failures.get(sequences, 'fits')}")
         return sequences in peaks
 
-    batch = job.workload.batch_size
-    while batch <= MAX_SEQUENCES and fits(batch):
-        batch *= 2
-    while failures and failures[min(failures)].kind in OF_ITS_SIZE:
-        if min(failures) - max(peaks) <= max(1, max(peaks) // 100):
-            break
-        fits((min(failures) + max(peaks)) // 2)
+    with EncoderTimer(device, index, bench=bench) as timer:
+        batch = job.workload.batch_size
+        while batch <= MAX_SEQUENCES and fits(batch):
+            batch *= 2
+        while failures and failures[min(failures)].kind in OF_ITS_SIZE:
+            if min(failures) - max(peaks) <= max(1, max(peaks) // 100):
+                break
+            fits((min(failures) + max(peaks)) // 2)
     most, least = max(peaks), min(failures, default=None)
     return LargestBatch(
         sequences=most,

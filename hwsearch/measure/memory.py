@@ -12,6 +12,7 @@ of libraries that the first call touches count, some ten megabytes. None where /
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import resource
 from contextlib import suppress
@@ -34,7 +35,8 @@ def memory_in_use(device: str) -> int | None:
 
 
 def forget_peak(device: str) -> None:
-    """Begin anew from what is in use. Where a CPU's kernel does not allow it, building counts as well."""
+    """Begin anew from what is in use; what allocators keep for later goes back to the system. Where a CPU's
+    kernel does not allow it, building counts as well."""
     gc.collect()
     if device == CUDA:
         import torch
@@ -45,6 +47,8 @@ def forget_peak(device: str) -> None:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
     else:
+        with suppress(AttributeError):  # not glibc's: what is freed there may stay resident
+            ctypes.CDLL(None).malloc_trim(0)
         with suppress(OSError):
             CLEAR.write_text("5")  # proc(5): resets the peak resident set
 

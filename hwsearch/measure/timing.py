@@ -127,6 +127,11 @@ def _l2_buffer(index: int) -> Any:
     return torch.empty(max(size, 1), dtype=torch.uint8, device=f"cuda:{index}")
 
 
+def forget_l2_buffer() -> None:
+    """Free what was overwritten between calls; the next sample makes it anew."""
+    _l2_buffer.cache_clear()
+
+
 def graphed(call: Call) -> Call:
     """Capture `call` as a CUDA graph, after three runs of it, and return the replay.
 

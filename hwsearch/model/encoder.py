@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from hwsearch.kernels import attention_schedule, varlen_attention_qkvpacked
+from hwsearch.kernels.gated import gated_gelu
 from hwsearch.kernels.loss import linear_cross_entropy
 from hwsearch.model.initialisation import initialise
 from hwsearch.shape import EncoderShape
@@ -250,25 +251,31 @@ class Attention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """With a gate (GLU), the activation is on the first half of Wi's rows."""
+    """With a gate (GLU), the activation is on the first half of Wi's rows.
+
+    Attributes:
+        fused_gate: activation and gate go to hwsearch.kernels.gated, which has the exact GELU.
+    """
 
     def __init__(self, shape: EncoderShape, *, gated: bool) -> None:
         super().__init__()
         a, h, i = shape.architecture, shape.hidden_size, shape.intermediate_size
         self.gated = gated
         self.activation = ACTIVATIONS[a.activation]
+        self.fused_gate = a.activation == "gelu"
         self.Wi = nn.Linear(h, (1 + gated) * i, bias=a.mlp_in_bias)
         self.Wo = nn.Linear(i, h, bias=a.mlp_out_bias)
 
     def forward(self, x_TC: Tensor) -> Tensor:
         inner = self.Wi(x_TC)
-        if self.gated:
-            activated, gate = inner.chunk(2, dim=-1)
-            inner = self.activation(activated) * gate
-        else:
-            inner = self.activation(inner)
+        inner = self.gate(inner) if self.gated else self.activation(inner)
         out_TC: Tensor = self.Wo(inner)
         return out_TC
+
+    def gate(self, inner: Tensor) -> Tensor:
+        activated, gate = inner.chunk(2, dim=-1)
+        out: Tensor = gated_gelu(inner) if self.fused_gate else self.activation(activated) * gate
+        return out
 
 
 class PredictionHead(nn.Module):

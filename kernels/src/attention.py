@@ -319,6 +319,10 @@ def _module(name: str) -> ModuleType:
             from .backends import efficient
 
             return efficient
+        case "native":
+            from .backends import native
+
+            return native
         case "sdpa":
             from .backends import sdpa
 

@@ -10,11 +10,14 @@ from functools import cache
 from importlib.util import find_spec
 
 from .backends import BACKENDS
+from .cpu_kernels.library import why_none
 from .tuned import DEFAULT, Found
 
 DTYPES = ("fp16", "bf16", "fp32", "fp64")
 TRITON_HEAD_SIZES = (32, 64, 128)
 FLASH_LARGEST_HEAD = 256
+# Whole vectors, however wide the CPU's.
+NATIVE_HEAD_MULTIPLE = 16
 # From here Triton multiplies on tensor cores, and the flash kernels exist.
 AMPERE = (8, 0)
 
@@ -59,13 +62,17 @@ def choose(call: Call, found: Found = DEFAULT) -> Choice:
     seconds = {backend: s for backend, s in _seconds(found).items() if backend in served}
     if seconds:
         return _fastest(seconds, found)
-    if call.device != "cuda":
-        return (
-            Choice("cpu", "plain PyTorch for CPUs") if call.device == "cpu" else Choice("sdpa", _WHAT["sdpa"])
-        )
-    best = served[0]
-    refused = why_not("triton", call)
-    return Choice(best, what(best, call) if refused is None else f"{what(best, call)}; not triton: {refused}")
+    match call.device:
+        case "cuda":
+            first, best = "triton", served[0]
+        case "cpu":  # for which Triton only stands in
+            first, best = "native", "native" if "native" in served else "cpu"
+        case _:
+            return Choice("sdpa", _WHAT["sdpa"])
+    refused = why_not(first, call)
+    return Choice(
+        best, what(best, call) if refused is None else f"{what(best, call)}; not {first}: {refused}"
+    )
 
 
 def backend_table(training: bool) -> str:
@@ -94,8 +101,10 @@ def why_not(backend: str, call: Call) -> str | None:
             return _why_not_flash(backend, call)
         case "efficient":
             return _why_not_efficient(call)
-        case "cpu" if call.device != "cpu":
+        case "native" | "cpu" if call.device != "cpu":
             return f"it is for tensors on a CPU, and these are on {call.device}"
+        case "native":
+            return _why_not_native(call)
     return None
 
 
@@ -137,6 +146,16 @@ def _why_not_efficient(call: Call) -> str | None:
     return None
 
 
+def _why_not_native(call: Call) -> str | None:
+    if call.dtype != "fp32":
+        return f"its kernels take fp32, not {call.dtype}"
+    if call.head_size % NATIVE_HEAD_MULTIPLE:
+        return (
+            f"its kernels take head sizes that are multiples of {NATIVE_HEAD_MULTIPLE}, not {call.head_size}"
+        )
+    return why_none()
+
+
 def what(backend: str, call: Call) -> str:
     """The backend in a few words."""
     if backend == "efficient" and call.local:
@@ -150,6 +169,7 @@ _WHAT = {
     "torch_flash": "the flash kernel in PyTorch",
     "efficient": "PyTorch's memory-efficient kernel, which takes packed sequences",
     "sdpa": "PyTorch's scaled_dot_product_attention for each length",
+    "native": "hwsearch's C++ kernels, compiled for this CPU",
     "cpu": "plain PyTorch for CPUs",
 }
 

@@ -21,7 +21,7 @@ from hwsearch.kernels.problem import Problem
 NEEDS_GPU = (pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU"))
 HERE = "cuda" if torch.cuda.is_available() else "cpu"
 # Backends whose kernels exist on the device at hand; those for a GPU alone carry the mark.
-ON_CPU = ["cpu", "sdpa", "triton"]
+ON_CPU = ["native", "cpu", "sdpa", "triton"]
 ON_GPU = ["triton", "flash_attn", "torch_flash", "efficient", "sdpa"]
 BACKENDS = [
     *(pytest.param(b, "cpu", id=f"{b}-cpu") for b in ON_CPU),

@@ -14,7 +14,7 @@ import pytest
 import torch
 from tuned_rows import row, write
 
-from hwsearch.kernels import attention, tuned, tuned_state, varlen_attention
+from hwsearch.kernels import attention, dispatch, tuned, tuned_state, varlen_attention
 from hwsearch.kernels.backends import BACKENDS
 from hwsearch.kernels.dispatch import Call, Choice, allowed, check_backend, choose, installed_packages
 from hwsearch.kernels.tuned import Found, Key
@@ -42,14 +42,23 @@ CPU = Call("cpu", None, "fp32", 64, local=True)
         (replace(T4, capability=(7, 0)), "efficient"),
         (replace(T4, capability=(6, 0), dtype="fp32"), "efficient"),
         (replace(T4, dtype="bf16"), "sdpa"),
-        (CPU, "cpu"),
-        (replace(CPU, dtype="fp64", head_size=7), "cpu"),
-        (replace(CPU, interpreted=True), "cpu"),
+        (CPU, "native"),
+        (replace(CPU, dtype="fp64"), "cpu"),
+        (replace(CPU, head_size=24), "cpu"),
+        (replace(CPU, interpreted=True), "native"),
         (replace(CPU, device="mps"), "sdpa"),
     ],
 )
-def test_by_capability(call: Call, backend: str) -> None:
+def test_by_capability(call: Call, backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "why_none", lambda: None)
     assert choose(call).backend == backend
+
+
+def test_where_nothing_can_be_compiled_a_cpu_has_plain_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "why_none", lambda: "no C++ compiler")
+    assert choose(CPU) == Choice("cpu", "plain PyTorch for CPUs; not native: no C++ compiler")
+    with pytest.raises(ValueError, match=r"^backend: 'native': no C\+\+ compiler; accepted here: sdpa, cpu$"):
+        check_backend("native", CPU)
 
 
 def test_the_reason_says_why_not_triton() -> None:
@@ -74,6 +83,9 @@ def test_the_reason_says_why_not_triton() -> None:
         ("efficient", CPU, "CUDA"),
         ("efficient", replace(T4, dtype="bf16"), "bf16"),
         ("cpu", H200, "on cuda"),
+        ("native", H200, "on cuda"),
+        ("native", replace(CPU, dtype="bf16"), "fp32, not bf16"),
+        ("native", replace(CPU, head_size=24), "multiples of 16, not 24"),
         ("cuda", H200, "no backend has this name"),
     ],
 )
@@ -125,7 +137,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 @pytest.fixture
-def called(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def called(monkeypatch: pytest.MonkeyPatch, no_compiler: None) -> list[str]:
     """Names of the backends that calls on a CPU ran, in order."""
     names: list[str] = []
     for name in ("sdpa", "cpu"):

@@ -102,3 +102,58 @@ class RefusesGraphs(Bench):
         if job.runtime == "graph":
             raise RuntimeError("no CUDA here")
         return super().peak_of(job, memory_bytes)
+
+
+class Troubles(Bench):
+    """One sequence is fine, of more their number says what goes wrong; None of it is the process's fault."""
+
+    ABORT, HANG, NO_MEMORY, ERROR, LEAVE = 2, 3, 4, 5, 6
+
+    def open(self, job: Job) -> None:
+        self.trouble = job.workload.batch_size
+
+    def time(self, precision: float, energy: bool) -> dict[str, Any]:
+        if self.trouble == self.ABORT:
+            os.abort()
+        if self.trouble == self.HANG:
+            time.sleep(1000)
+        if self.trouble == self.NO_MEMORY:
+            raise MemoryError("no more")
+        if self.trouble == self.ERROR:
+            raise ValueError("no such kernel")
+        if self.trouble == self.LEAVE:
+            sys.exit(3)
+        return super().time(precision, energy)
+
+
+class Tires(Bench):
+    """Fails at its second workload, whatever that is, at the step that the device's index says."""
+
+    opened = 0
+
+    def open(self, job: Job) -> None:
+        self.opened += 1
+        self._tire(0)
+
+    def capture(self) -> None:
+        self._tire(1)
+
+    def time(self, precision: float, energy: bool) -> dict[str, Any]:
+        self._tire(2)
+        return super().time(precision, energy)
+
+    def _tire(self, step: int) -> None:
+        if self.opened > 1 and step == self.where[1]:
+            raise RuntimeError("tired")
+
+
+class Hoards(Bench):
+    """What its batches took is never free again."""
+
+    taken = 0
+
+    def peak_of(self, job: Job, memory_bytes: int | None) -> int | None:
+        self.taken += job.workload.tokens
+        if self.taken > 1000:
+            raise MemoryError(f"{self.taken} tokens")
+        return os.getpid()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,17 +13,18 @@ import pytest
 from hwsearch.errors import HwsearchError
 from hwsearch.measure import conditions, memory
 from hwsearch.measure.child import Child
-from hwsearch.measure.encoder import measure_job, open_bench
+from hwsearch.measure.encoder import EncoderTimer, measure_job, open_bench
 from hwsearch.measure.failure import Failure
 from hwsearch.measure.job import Job
 from hwsearch.measure.largest_batch import largest_batch
 from hwsearch.measure.nvml import Reading, taint, watch_cpu
 from hwsearch.shape import parse_shape
 from hwsearch.shape.parameters import backbone_parameters
-from hwsearch.workload import parse_workload
+from hwsearch.workload import Workload, parse_workload
 
 torch = pytest.importorskip("torch")
 encoder_bench = pytest.importorskip("hwsearch.measure.encoder_bench")
+default_backend = encoder_bench.default_backend
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 PATIENCE = 300.0
 SHAPE = parse_shape("L3-h64-a2-i96-v512")
@@ -49,7 +51,10 @@ def test_an_encoder_runs_and_is_timed(bench: Any, mode: Any, head: Any, dtype: s
     bench.open(replace(JOB, mode=mode, head=head, dtype=dtype))
     found = bench.time(LOOSE, False)
     assert 0 < found["p20_s"] <= found["p50_s"] <= found["p80_s"] and found["n"] >= 5
-    assert (found["gpu"], found["backend"]) == ("cpu", {"global": "cpu", "local": "cpu"})
+    backend = default_backend(
+        encoder_bench.DTYPES[dtype], 32, 24, training=mode == "training", device=torch.device("cpu")
+    )
+    assert (found["gpu"], found["backend"]) == ("cpu", {"global": backend, "local": backend})
     assert found["host_s"] is None and found["tuned"] is None and found["joules"] is None
     assert found["versions"]["torch"] == torch.__version__
     assert "not watched" in found["watch"]
@@ -82,7 +87,8 @@ def test_a_forced_backend_is_the_one_that_runs(bench: Any, monkeypatch: pytest.M
         bench.open(replace(JOB, backend="efficient"))
     only_global = replace(JOB, shape=parse_shape("L2-h64-a2-i96-v512-g1"))
     bench.open(only_global)
-    assert bench.time(LOOSE, False)["backend"] == {"global": "cpu", "local": None}
+    backend = default_backend(torch.float32, 32, 24, device=torch.device("cpu"))
+    assert bench.time(LOOSE, False)["backend"] == {"global": backend, "local": None}
 
 
 def test_the_peak_holds_the_weights_and_grows_with_the_batch() -> None:
@@ -97,6 +103,99 @@ def test_the_peak_holds_the_weights_and_grows_with_the_batch() -> None:
             peaks.append(child.call("peak_of", job, None, timeout=PATIENCE))
     assert peaks[0] > 4 * float(backbone_parameters(shape))
     assert peaks[1] > peaks[0] + 4 * 128 * 63 * 256
+
+
+ON_LARGE = parse_workload("fixed:128x64")
+ON_SMALL = parse_workload("fixed:128x1")
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [(ON_LARGE, ON_SMALL), (ON_SMALL, ON_LARGE)], ids=["large", "small"]
+)
+def test_a_second_workloads_peak_is_that_of_a_process_of_its_own(first: Workload, second: Workload) -> None:
+    if memory.memory_in_use("cpu") is None:
+        pytest.skip("no /proc")
+    shared, alone = (
+        replace(JOB, shape=parse_shape("L6-h256-a4-i512-v8192"), workload=each) for each in (first, second)
+    )
+    with EncoderTimer("cpu") as timer:
+        assert isinstance(timer.peak_of(shared, None, timeout_s=PATIENCE), int)
+        found = timer.peak_of(alone, None, timeout_s=PATIENCE)
+        timer.close()
+        own = timer.peak_of(alone, None, timeout_s=PATIENCE)
+    # The two peaks are some 150 MB apart; a process alone has its own by some 15 either way.
+    assert found == pytest.approx(own, abs=60e6)
+
+
+def test_a_second_workload_is_what_a_process_of_its_own_would_run() -> None:
+    one, other = encoder_bench.EncoderBench("cpu", 0), encoder_bench.EncoderBench("cpu", 0)
+    short = replace(JOB, workload=parse_workload("fixed:8x2"))
+    for mode, head in (("inference", "mlm"), ("training", "mlm")):
+        one.open(replace(short, mode=mode, head=head))
+        model = one._built.module
+        one.open(replace(JOB, mode=mode, head=head))
+        other.open(replace(JOB, mode=mode, head=head))
+        assert one._built.module is model is not other._built.module
+        seen = [seen_by(bench) for bench in (one, other)]
+        assert len(seen[0]) >= 3 and all(map(torch.equal, *seen))
+    one.open(replace(JOB, shape=parse_shape("L2-h64-a2-i96-v512")))
+    assert one._built.module is not model and one._call().shape == (JOB.workload.tokens, 64)
+
+
+def seen_by(bench: Any) -> list[Any]:
+    """What a call hands to the module, as tensors."""
+    seen: list[Any] = []
+    hook = bench._built.module.register_forward_pre_hook(lambda _, inputs: seen.extend(inputs))
+    bench._call()
+    hook.remove()
+    return [torch.as_tensor(each) for each in seen]
+
+
+def test_nothing_but_the_model_is_kept_for_the_next_workload(
+    bench: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Any] = []
+    alive: list[bool] = []
+    build = bench._batch
+
+    def batch(*arguments: Any) -> Any:
+        alive.extend(each() is not None for each in made)
+        alive.extend(each.grad is not None for each in bench._built.module.parameters())
+        tokens, *rest = build(*arguments)
+        made.append(weakref.ref(tokens))
+        return tokens, *rest
+
+    monkeypatch.setattr(bench, "_batch", batch)
+    job = replace(JOB, mode="training", head="mlm")
+    for workload in ("fixed:8x2", "fixed:8x3"):
+        bench.open(replace(job, workload=parse_workload(workload)))
+        bench.time(LOOSE, False)
+    assert len(made) == 2 and len(alive) > 20 and not any(alive)
+
+
+def test_a_model_is_compiled_once_for_all_its_workloads(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a GPU's attention, which does not look at lengths; a CPU's breaks the graph."""
+    compiled: list[int] = []
+
+    def backend(graph: Any, inputs: Any) -> Any:
+        compiled.append(len(inputs))
+        return graph.forward
+
+    compile_in_place = torch.nn.Module.compile
+    monkeypatch.setattr(
+        torch.nn.Module, "compile", lambda self, **options: compile_in_place(self, backend=backend, **options)
+    )
+    monkeypatch.setattr(
+        "hwsearch.model.encoder.varlen_attention_qkvpacked",
+        lambda qkv, *_, rope, **__: qkv[:, 2] + rope[0].sum(),
+    )
+    torch._dynamo.reset()
+    job = replace(JOB, runtime="compile")
+    with torch._dynamo.config.patch(specialize_float=False):  # the setting as it was comes back
+        for workload in ("normal:24,8,4..48x6", "fixed:32x4", "normal:12,3,4..48x9", "fixed:128x5"):
+            bench.open(replace(job, workload=parse_workload(workload)))
+    torch._dynamo.reset()
+    assert len(compiled) == 1
 
 
 def test_the_peak_of_a_graph_is_read_after_its_capture(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,3 +317,24 @@ def test_on_a_gpu_what_reads_lengths_on_the_host_has_no_graph_and_memory_has_an_
     found = largest_batch(GPU_JOB, device="cuda", memory_bytes=256 << 20, timeout_s=PATIENCE)
     assert found.sequences > 0 and found.next_failure is not None
     assert found.next_failure.kind == "out of memory"
+
+
+@pytest.mark.gpu
+@needs_gpu
+@pytest.mark.parametrize("runtime", ["eager", "graph", "compile"])
+@pytest.mark.parametrize("mode", ["inference", "training"])
+def test_on_a_gpu_workloads_that_share_a_process_have_the_figures_of_their_own(
+    mode: Any, runtime: Any
+) -> None:
+    job = replace(GPU_JOB, mode=mode, head="mlm", runtime=runtime)
+    jobs = [replace(job, workload=parse_workload(f"fixed:256x{count}")) for count in (64, 4, 64)]
+    with EncoderTimer() as timer:
+        shared = [timer.measure(each, precision=0.02, timeout_s=PATIENCE) for each in jobs]
+    own = [measure_job(each, precision=0.02, timeout_s=PATIENCE) for each in jobs[:2]]
+    for together, alone in zip(shared, [*own, own[0]], strict=True):
+        assert not isinstance(together, Failure) and not isinstance(alone, Failure), (together, alone)
+        assert (together["runtime"], together["note"]) == (runtime, None)
+        assert together["peak_bytes"] == pytest.approx(alone["peak_bytes"], rel=0.02)
+        assert together["reserved_bytes"] == pytest.approx(alone["reserved_bytes"], rel=0.05, abs=64e6)
+        assert together["p50_s"] == pytest.approx(alone["p50_s"], rel=0.2)
+        assert together["backend"] == alone["backend"]

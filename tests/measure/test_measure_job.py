@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
-import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,19 +19,11 @@ from hwsearch.measure.row import add_row, failed_row
 from hwsearch.shape import parse_shape
 from hwsearch.workload import Workload, parse_workload
 
-HERE = Path(__file__).parent
 # Far beyond what any of these takes.
 PATIENCE = 120.0
 JOB = Job(
     parse_shape("L3-h64-a2-i96-v512"), parse_workload("fixed:32x3"), "fp32", "inference", "graph", "none"
 )
-
-
-@pytest.fixture(scope="module")
-def benches() -> Iterator[Any]:
-    sys.path.insert(0, str(HERE))  # a child finds what its parent finds
-    yield importlib.import_module("benches")
-    sys.path.remove(str(HERE))
 
 
 def test_a_row_says_what_was_asked_and_what_was_found(benches: Any) -> None:
@@ -115,6 +104,12 @@ def test_what_is_not_of_the_batchs_size_is_not_searched(benches: Any) -> None:
     found = largest_batch(JOB, device="cpu", timeout_s=PATIENCE, bench=benches.Refuses)
     assert (found.sequences, found.next_sequences, found.tried) == (0, 3, 1)
     assert found.next_failure is not None and "not here" in found.next_failure.reason
+
+
+def test_a_batch_that_does_not_fit_has_failed_in_a_process_of_its_own(benches: Any) -> None:
+    """Where a process keeps what earlier batches took, as a heap in pieces does."""
+    found = largest_batch(JOB, device="cpu", timeout_s=PATIENCE, bench=benches.Hoards)
+    assert (found.sequences, found.next_sequences) == (31, 32)
 
 
 def test_a_larger_workload_keeps_the_mix() -> None:

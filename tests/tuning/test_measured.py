@@ -15,6 +15,7 @@ import torch
 from hwsearch.errors import HwsearchError
 from hwsearch.gpu.catalog import load_gpu
 from hwsearch.gpu.profile import Gpu
+from hwsearch.kernels.cpu_kernels.library import why_none
 from hwsearch.kernels.triton_attention import space
 from hwsearch.kernels.tuned import Key, Row, forget, own_folder, table_path
 from hwsearch.tuning import attention_runs, workshop
@@ -64,8 +65,9 @@ def test_the_choice_of_a_backend_on_a_cpu(
 ) -> None:
     monkeypatch.setattr(workshop, "Child", Here)
     row = tune(problem(cpu, kernel, window=window), tmp_path)
-    assert row.config["backend"] in ("cpu", "sdpa")
-    assert len(row.alternatives) == 1 and row.default_seconds is not None
+    ranked = [row.config["backend"], *(config["backend"] for config, _ in row.alternatives)]
+    assert sorted(ranked) == sorted(["cpu", "sdpa", *["native"] * (why_none() is None)])
+    assert row.default_seconds is not None
     assert 0 < row.seconds <= row.default_seconds
     assert (row.triton, row.driver, row.joules, row.torch) == (
         None,
@@ -78,7 +80,7 @@ def test_the_choice_of_a_backend_on_a_cpu(
     ]
 
 
-def test_from_a_problem_to_a_table_with_real_processes(cpu: Gpu, tmp_path: Path) -> None:
+def test_from_a_problem_to_a_table_with_real_processes(cpu: Gpu, tmp_path: Path, no_compiler: None) -> None:
     seen: list[Progress] = []
     asked = problem(cpu, "attention_backend")
     row = tune(asked, tmp_path / "studies", report=seen.append)
@@ -146,7 +148,9 @@ def test_a_folder_that_is_a_file_is_named(cpu: Gpu, tmp_path: Path) -> None:
         tune(problem(cpu, "attention_backend"), tmp_path / "file")
 
 
-def test_ctrl_c_carries_the_row(cpu: Gpu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_carries_the_row(
+    cpu: Gpu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_compiler: None
+) -> None:
     monkeypatch.setattr(workshop, "Child", Here)
 
     def press(progress: Progress) -> None:
@@ -158,7 +162,9 @@ def test_ctrl_c_carries_the_row(cpu: Gpu, tmp_path: Path, monkeypatch: pytest.Mo
     assert stopped.value.row is not None and stopped.value.row.config == {"backend": "cpu"}
 
 
-def test_a_wrong_configuration_is_not_kept(cpu: Gpu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_configuration_is_not_kept(
+    cpu: Gpu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_compiler: None
+) -> None:
     """One backend leaves a single row unwritten, another is right."""
     right = attention_runs.backend
 

@@ -37,7 +37,7 @@ def test_on_a_cpu(tmp_path: Path) -> None:
     rows = json.loads((tmp_path / "out.json").read_text())["rows"]
     assert [row["kernel"] for row in rows] == ["attention_backend"]
     for row in rows:
-        assert row["seconds"] > 0 and row["trials"] == row["configurations"] == 2
+        assert row["seconds"] > 0 and row["trials"] == row["configurations"] >= 2
         assert row["autotune"]["tried"] >= 1
         assert f"{row['kernel']} " in printed
         assert (tmp_path / "tables" / "cpu" / f"{row['kernel']}.json").exists()

@@ -1,7 +1,8 @@
 """The measured rung's loop: which shape is measured next, who is asked, what becomes of the answers.
 
-A shape is one trial, and on each measured GPU one job a workload. Jobs wait here until a device is free, so
-that those of a shape that has failed meanwhile, on this GPU or another, can be dropped.
+A shape is one trial, and on each measured GPU one job a workload, asked one after the other: a device keeps
+the process of a shape for its next workload. Jobs wait here until a device is free, so that those of a shape
+that has failed meanwhile, on this GPU or another, can be dropped.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from hwsearch.space.search_space import SearchSpace
 
 # How long an answer is waited for before the coordinator looks around.
 GLANCE_S = 1.0
-JOBS_PER_SLOT = 2  # one runs and one waits here, so that no device waits for the next proposal
+WAITING_SHAPES = 1  # of a GPU whose devices are all busy, so that none waits for the next proposal
 # Where so many shapes, and as many as were asked for, cannot be measured, no more are tried.
 FEWEST_FAILURES = 10
 REFERENCE_FAILURE = "reference_failure"  # not FAILURE, after which a shape is not tried again
@@ -45,12 +46,14 @@ REFERENCE_FAILURE = "reference_failure"  # not FAILURE, after which a shape is n
 
 @dataclass(eq=False)
 class _Open:
-    """A shape that is being measured: its jobs by GPU, one a workload, and the rows that are there so far."""
+    """A shape that is being measured: its jobs by GPU, one a workload, which of them are still to be asked,
+    and the rows that are there so far."""
 
     trial: Trial
     shape: EncoderShape
     row: int | None
-    jobs: dict[str, list[Job]]
+    jobs: dict[str, list[Job]] = field(default_factory=dict)
+    unasked: dict[str, deque[int]] = field(default_factory=dict)
     rows: dict[tuple[str, int], Row] = field(default_factory=dict)
 
 
@@ -96,7 +99,8 @@ class Coordinator:
         self._again: list[int] = []
         self._tickets: dict[int, tuple[_Open, str, int]] = {}
         self._numbers = counting()
-        self._waiting: dict[str, deque[tuple[_Open, int]]] = {gpu: deque() for gpu in self._gpus}
+        # By GPU, shapes of which no job is submitted there and one at least is to be.
+        self._waiting: dict[str, deque[_Open]] = {gpu: deque() for gpu in self._gpus}
         self._submitted: Counter[str] = Counter()
         self._why_gone: dict[str, str] = {}
 
@@ -200,9 +204,9 @@ class Coordinator:
         """Whether the GPU with most to do has too little of it; the others must wait for that one anyway."""
 
         def room(gpu: str) -> bool:
-            jobs = len(self._waiting[gpu]) + self._submitted[gpu]
+            shapes = len(self._waiting[gpu]) + self._submitted[gpu]
             # The coordinator thinks on the cores of a CPU that is measured: not while it is.
-            return jobs < (1 if gpu == CPU else JOBS_PER_SLOT * self._engine.slots(gpu))
+            return shapes < (1 if gpu == CPU else self._engine.slots(gpu) + WAITING_SHAPES)
 
         return all(room(gpu) for gpu in self._gpus)
 
@@ -230,22 +234,31 @@ class Coordinator:
             if opened.shape == shape:  # another took it over, and let it go again, while it is measured here
                 opened.trial = trial
                 return
-        opened = _Open(trial, shape, row, {})
+        opened = _Open(trial, shape, row)
         self._open.append(opened)
         for gpu in self._gpus.values():
             try:
                 opened.jobs[gpu.name] = jobs_of(self._space, gpu, shape, self._backend)
             except HwsearchError as error:
                 return self._fail(opened, gpu.name, str(error))
+            opened.unasked[gpu.name] = deque()
             for index, job in enumerate(opened.jobs[gpu.name]):
                 known = self._measurements.find(gpu.name, job.key)
                 if known is None or (known["source"] == FAILED and self._is_reference(opened)):
-                    self._waiting[gpu.name].append((opened, index))
+                    opened.unasked[gpu.name].append(index)
                 elif known["source"] == FAILED:
                     return self._fail(opened, gpu.name, f"{known['failure']}: {known['reason']}")
                 else:
                     opened.rows[gpu.name, index] = known
+        for name in opened.jobs:
+            self._go_on_with(opened, name)
         self._finish_if_whole(opened)
+
+    def _go_on_with(self, opened: _Open, gpu: str, *, first: bool = False) -> None:
+        """Let a shape wait for a device that takes its next job, if one is still wanted."""
+        if opened in self._open and gpu in self._gpus and opened.unasked[gpu]:
+            waiting = self._waiting[gpu]
+            waiting.appendleft(opened) if first else waiting.append(opened)
 
     def _step(self) -> None:
         """Keep the devices busy, take an answer or wait for one a moment."""
@@ -253,15 +266,20 @@ class Coordinator:
             self._take_what_is_there()
         for gpu in gone:
             self._lose(gpu)
+        self._submit()
+        if (answer := self._engine.next(GLANCE_S)) is not None:
+            self._take(answer)
+            self._submit()  # ahead of the next proposal, which takes a moment
+
+    def _submit(self) -> None:
         for gpu, waiting in self._waiting.items():
             while waiting and self._submitted[gpu] < self._engine.slots(gpu):
-                opened, index = waiting.popleft()
+                opened = waiting.popleft()
+                index = opened.unasked[gpu].popleft()
                 ticket = next(self._numbers)
                 self._tickets[ticket] = (opened, gpu, index)
                 self._submitted[gpu] += 1
                 self._engine.submit(ticket, gpu, opened.jobs[gpu][index])
-        if (answer := self._engine.next(GLANCE_S)) is not None:
-            self._take(answer)
 
     def _take_what_is_there(self) -> None:
         """Before an end: what was measured is kept."""
@@ -275,8 +293,9 @@ class Coordinator:
         if answer.failure is not None:
             if answer.failure.kind == DEVICE_GONE:
                 self._why_gone[gpu] = answer.failure.reason
-                if gpu in self._gpus and gpu in self._engine.gpus:  # it came back meanwhile
-                    self._waiting[gpu].appendleft((opened, index))
+                if gpu in self._engine.gpus:  # it came back meanwhile
+                    opened.unasked[gpu].appendleft(index)
+                    self._go_on_with(opened, gpu, first=True)
                 return
             self._measurements.append(failed_row(job, gpu, answer.failure))
             if opened in self._open:
@@ -290,6 +309,7 @@ class Coordinator:
         self._measurements.append(row)
         if opened in self._open:
             opened.rows[gpu, index] = row
+            self._go_on_with(opened, gpu, first=True)
             self._finish_if_whole(opened)
 
     def _lose(self, gpu: str) -> None:
@@ -343,7 +363,7 @@ class Coordinator:
         """Tell the study that a shape cannot be measured. Raises HwsearchError for the reference."""
         self._open.remove(opened)
         for name, waiting in self._waiting.items():
-            self._waiting[name] = deque(each for each in waiting if each[0] is not opened)
+            self._waiting[name] = deque(each for each in waiting if each is not opened)
         try:
             opened.trial.set_user_attr(FAILED_ON, gpu)
             opened.trial.set_user_attr(REFERENCE_FAILURE if self._is_reference(opened) else FAILURE, failure)

@@ -3,9 +3,13 @@
     engine.submit(ticket, "l4", job)
     answer = engine.next(timeout_s=1.0)      # of any job that was submitted, in the order in which they end
 
-The coordinator numbers its jobs with tickets. An engine runs one job at a time on a device, each in a process
-of its own, and answers every job exactly once: with a row, or with the failure that it came to. A failure is
-the job's own, and final: what was NOT_READY for it is tried again, and left if it stays so.
+The coordinator numbers its jobs with tickets. An engine runs one job at a time on a device, in a process that
+never ran another model (EncoderTimer), and answers every job exactly once: with a row, or with the failure
+that it came to. A failure is the job's own, and final: what was NOT_READY for it is tried again, and left if
+it stays so.
+
+Of jobs that differ in the workload alone one at a time is submitted for a GPU. The next goes to the device
+that had the last one, if that is free: the model is built and compiled there already.
 """
 
 from __future__ import annotations

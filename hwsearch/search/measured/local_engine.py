@@ -1,4 +1,8 @@
-"""The devices of this machine as an engine: a thread for each, which runs one job after the other."""
+"""The devices of this machine as an engine: a thread for each, which runs one job after the other.
+
+A thread has a timer (EncoderTimer), whose process lives on for the next workload of a shape. Between two jobs
+it holds memory of its device and no core; what else runs on a GPU at that time has less of it.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +10,16 @@ import queue
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from importlib.util import find_spec
+from typing import Protocol
 
 from hwsearch.errors import HwsearchError
 from hwsearch.gpu.profile import CPU
 from hwsearch.gpu.visible import visible
 from hwsearch.measure import device as kinds
-from hwsearch.measure.encoder import measure_job
+from hwsearch.measure.encoder import EncoderTimer
 from hwsearch.measure.failure import CRASH, NOT_READY, Failure, failure
 from hwsearch.measure.job import Job
 from hwsearch.measure.row import Row
@@ -27,7 +33,7 @@ MOST_UNREADY = 3
 
 @dataclass(frozen=True)
 class Device:
-    """`gpu` is its profile's name, `uuid` NVML's; `kind` and `index` are as `measure_job` takes them."""
+    """`gpu` is its profile's name, `uuid` NVML's; `kind` and `index` are as EncoderTimer takes them."""
 
     gpu: str
     kind: str
@@ -35,7 +41,15 @@ class Device:
     uuid: str = ""
 
 
-Measure = Callable[[Job, Device], "Row | Failure"]
+class Timer(Protocol):
+    """What EncoderTimer does; one thread uses it."""
+
+    def measure(self, job: Job) -> Row | Failure: ...
+
+    def close(self) -> None: ...
+
+
+TimerOf = Callable[[Device], Timer]
 Present = Callable[[Device], bool]
 
 
@@ -61,21 +75,25 @@ def local_devices(basket: Collection[str]) -> list[Device]:
 
 
 class LocalEngine:
-    """See `Engine`. Each device has a thread of its own and takes the next job of its GPU's queue.
+    """See `Engine`. Each device has a thread of its own and takes the next job of its GPU's queue, one of the
+    model that its process holds before others.
 
     A device that the machine has no longer after a failed job is gone, and so is one that is not ready for
     any job; others of its kind go on.
     """
 
     def __init__(
-        self, devices: Sequence[Device], measure: Measure | None = None, present: Present | None = None
+        self, devices: Sequence[Device], timer_of: TimerOf | None = None, present: Present | None = None
     ) -> None:
-        """`measure` runs a job, `present` says whether a device is still there; tests give their own."""
-        self._measure, self._present = measure or _measure, present or _present
+        """`timer_of` makes what runs jobs, `present` says whether a device is still there; tests give their
+        own."""
+        self._timer_of, self._present = timer_of or _timer_of, present or _present
         self._answers: queue.SimpleQueue[Answer] = queue.SimpleQueue()
         self._changed = threading.Condition()  # guards what follows
         self._jobs: dict[str, deque[tuple[int, Job]]] = {device.gpu: deque() for device in devices}
         self._slots = Counter(device.gpu for device in devices)
+        # The model that a device's process holds, while it waits for a job: others leave it the next of that.
+        self._held: dict[Device, object] = {}
         self._lost: Counter[int] = Counter()
         self._why_gone: dict[str, str] = {}
         self._closed = False
@@ -113,14 +131,20 @@ class LocalEngine:
             self._changed.notify_all()
 
     def _serve(self, device: Device) -> None:
+        with closing(self._timer_of(device)) as timer:
+            self._run(device, timer)
+
+    def _run(self, device: Device, timer: Timer) -> None:
         unready = 0
-        while (asked := self._take(device.gpu)) is not None:
+        while (asked := self._take(device)) is not None:
             ticket, job = asked
             try:
-                found = self._measure(job, device)
+                found = timer.measure(job)
             except Exception as error:
                 found = failure(error)
             if not isinstance(found, Failure):
+                with self._changed:  # before the answer, which may bring the next job of the model
+                    self._held[device] = job.model
                 self._answers.put(Answer(ticket, device.gpu, found, None))
                 unready = 0
             elif not self._present(device):
@@ -136,11 +160,24 @@ class LocalEngine:
             else:
                 self._put_back(device.gpu, ticket, job)
 
-    def _take(self, gpu: str) -> tuple[int, Job] | None:
-        """The next job of a GPU; None at the end."""
+    def _take(self, device: Device) -> tuple[int, Job] | None:
+        """The next job for a device; None at the end."""
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._jobs[gpu])
-            return None if self._closed else self._jobs[gpu].popleft()
+            self._changed.wait_for(lambda: self._closed or self._next_for(device))
+            if self._closed or (asked := self._next_for(device)) is None:
+                return None
+            self._held.pop(device, None)
+            self._jobs[device.gpu].remove(asked)
+            self._changed.notify_all()  # what was left for this device is now for all
+            return asked
+
+    def _next_for(self, device: Device) -> tuple[int, Job] | None:
+        """A job of the model that its process holds, else the first that no other process waits for."""
+        jobs, own = self._jobs[device.gpu], self._held.get(device)
+        others = [model for each, model in self._held.items() if each.gpu == device.gpu and each != device]
+        mine = [asked for asked in jobs if asked[1].model == own]
+        free = [asked for asked in jobs if asked[1].model not in others]
+        return next(iter([*mine, *free]), None)
 
     def _put_back(self, gpu: str, ticket: int, job: Job) -> None:
         with self._changed:
@@ -170,8 +207,8 @@ class LocalEngine:
         )
 
 
-def _measure(job: Job, device: Device) -> Row | Failure:
-    return measure_job(job, device=device.kind, index=device.index)
+def _timer_of(device: Device) -> Timer:
+    return EncoderTimer(device.kind, device.index)
 
 
 def _present(device: Device) -> bool:

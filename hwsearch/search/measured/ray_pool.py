@@ -22,12 +22,13 @@ from hwsearch.gpu.profile import CPU
 from hwsearch.gpu.visible import PREFIX
 from hwsearch.kernels.cpu_name import cpu_name
 from hwsearch.measure.child import START_SECONDS
+from hwsearch.measure.code import timed_code
 from hwsearch.measure.device import DeviceLost
 from hwsearch.measure.encoder import TIMEOUT_S
 from hwsearch.measure.failure import CRASH, ERROR, NOT_READY, Failure, failure, reason
 from hwsearch.measure.job import Job
 from hwsearch.search.measured.engine import DEVICE_GONE, Answer
-from hwsearch.search.measured.ray_worker import Description, Worker, code
+from hwsearch.search.measured.ray_worker import Description, Worker
 
 # How often to look which nodes there are, and how long to wait for answers in between.
 LOOK_SECONDS, GLANCE_SECONDS = 2.0, 0.5
@@ -82,7 +83,8 @@ class Slot:
     """A device and the actor that holds it.
 
     `reply` is what Ray will answer: to the job of `task`, or with the worker's description before it is
-    `ready`. The worker was asked for at `begun`, by time.monotonic(), and is taken for hung after `due`.
+    `ready`. `held` is the model of its last job. The worker was asked for at `begun`, by time.monotonic(),
+    and is taken for hung after `due`.
     """
 
     gpu: str
@@ -93,6 +95,7 @@ class Slot:
     begun: float
     ready: bool = False
     task: Task | None = None
+    held: object = None
     due: float = float("inf")
 
 
@@ -101,7 +104,7 @@ class Pool:
 
     def __init__(self, gpus: Sequence[str], worker: type[Worker], patience: Patience) -> None:
         self._gpus, self._worker, self._patience = set(gpus), worker, patience
-        self._code = code()
+        self._code = timed_code()
         self._slots: list[Slot] = []
         self._waiting: dict[str, deque[Task]] = {gpu: deque() for gpu in gpus}
         # Devices by (node, GPU) that are not asked, and workers lost there since the last answer.
@@ -281,10 +284,15 @@ class Pool:
     # Tasks
 
     def _hand_out(self) -> None:
-        for slot in self._slots:
-            if slot.ready and slot.reply is None and (waiting := self._waiting[slot.gpu]):
-                slot.task = waiting.popleft()
-                slot.reply = slot.actor.measure.remote(slot.task.job)
+        for gpu, waiting in self._waiting.items():
+            free = [slot for slot in self._slots if slot.gpu == gpu and slot.ready and slot.reply is None]
+            while waiting and free:
+                task = waiting.popleft()
+                # The one whose process holds the model, if it is free.
+                slot = next((slot for slot in free if slot.held == task.job.model), free[0])
+                free.remove(slot)
+                slot.task, slot.held = task, task.job.model
+                slot.reply = slot.actor.measure.remote(task.job)
                 slot.due = time.monotonic() + self._patience.job
 
     def _collect(self, timeout_s: float) -> None:

@@ -5,12 +5,10 @@ Neither Ray nor Optuna is imported here.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from pathlib import Path
 
 from hwsearch.errors import HwsearchError
@@ -18,15 +16,12 @@ from hwsearch.gpu.profile import CPU
 from hwsearch.gpu.visible import visible
 from hwsearch.kernels.cpu_name import cpu_name
 from hwsearch.measure import device
+from hwsearch.measure.code import timed_code
 from hwsearch.measure.device import DeviceLost
-from hwsearch.measure.encoder import measure_job
+from hwsearch.measure.encoder import EncoderTimer
 from hwsearch.measure.failure import ERROR, Failure
 from hwsearch.measure.job import Job
 from hwsearch.measure.row import DECISIVE, Row
-
-# What a time depends on besides the device and packages. Not imported for that: a model needs torch, which
-# takes seconds.
-DECISIVE_CODE = ("hwsearch.kernels", "hwsearch.measure", "hwsearch.model", "hwsearch.shape")
 
 
 @dataclass(frozen=True)
@@ -47,17 +42,19 @@ class Description:
 
 
 class Worker:
-    """The one GPU that Ray lets this process see, or the CPU. Each job runs in a process of its own."""
+    """The one GPU that Ray lets this process see, or the CPU. Each model runs in a process of its own, which
+    ends with this one."""
 
     def __init__(self, gpu: str) -> None:
         self._gpu = gpu
         # Ray counts GPUs as NVML does; CUDA by itself would put the fastest first.
         os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
         _undo_limits()
+        self._timer = EncoderTimer(device.CPU if gpu == CPU else device.CUDA)
 
     def describe(self) -> Description:
         gpu, product = self.device()
-        return Description(gpu, product, code(), packages())
+        return Description(gpu, product, timed_code(), packages())
 
     def measure(self, job: Job) -> Row | Failure:
         """A job's row. What came over the wire is checked once more: nothing but a valid shape is run.
@@ -90,7 +87,7 @@ class Worker:
         return (profile.name, name) if profile is not None else (None, f"{name}: {gpus[0].note}")
 
     def run(self, job: Job) -> Row | Failure:
-        return measure_job(job, device=device.CPU if self._gpu == CPU else device.CUDA)
+        return self._timer.measure(job)
 
 
 def _undo_limits() -> None:
@@ -100,17 +97,6 @@ def _undo_limits() -> None:
             os.environ.pop("OMP_NUM_THREADS", None)
     with suppress(OSError):  # only root may
         os.setpriority(os.PRIO_PROCESS, 0, 0)
-
-
-def code() -> str:
-    """Digest of the code that builds and times models: machines whose times are compared share it."""
-    digest = hashlib.sha256()
-    for package in DECISIVE_CODE:
-        spec = find_spec(package)
-        for folder in (spec and spec.submodule_search_locations) or ():
-            for path in sorted(Path(folder).glob("**/*.py")):
-                digest.update(path.read_bytes())
-    return digest.hexdigest()[:12]
 
 
 def packages() -> str:

@@ -15,17 +15,15 @@ import json
 import platform
 from collections.abc import Callable
 from contextlib import ExitStack
-from pathlib import Path
 
 from optuna.exceptions import OptunaError
 from optuna.samplers import RandomSampler
 
-import hwsearch
-import hwsearch.kernels
 from hwsearch.errors import HwsearchError
 from hwsearch.interrupt import StopOnInterrupt
+from hwsearch.measure.code import timed_code
 from hwsearch.search.candidates import Report, silent
-from hwsearch.search.identity import identity, sources
+from hwsearch.search.identity import identity
 from hwsearch.search.measured.coordinator import Coordinator, jobs_of
 from hwsearch.search.measured.engine import Engine
 from hwsearch.search.measured.measurements import Measurements
@@ -39,7 +37,7 @@ from hwsearch.search.storage.study import cannot_be_written, claimed_storage, op
 from hwsearch.search.storage.url import is_one_file
 from hwsearch.space.search_space import LARGEST_GRID, SearchSpace, valid_shapes
 
-OTHER = "another --backend, another version of the encoder or its kernels, or another space"
+OTHER = "another --backend, another version of the code that builds and times encoders, or another space"
 
 
 def measure_front(
@@ -116,6 +114,4 @@ def check_measurable(space: SearchSpace, backend: str | None) -> None:
 
 def _digest(space: str, backend: str | None) -> str:
     """Of the space and of the code that is timed."""
-    model = Path(hwsearch.__path__[0]) / "model"  # not imported: that would take torch
-    timed = [*sources(str(model)), *sources(hwsearch.kernels.__path__[0])]
-    return hashlib.sha256(json.dumps([space, backend, timed]).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps([space, backend, timed_code()]).encode()).hexdigest()[:16]

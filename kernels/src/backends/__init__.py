@@ -4,4 +4,4 @@ lse is None where nobody asked for it. `attend_packed(qkv, problem)` beside it r
 """
 
 # Best first, where nothing was measured.
-BACKENDS = ("triton", "flash_attn", "torch_flash", "efficient", "sdpa", "cpu")
+BACKENDS = ("triton", "flash_attn", "torch_flash", "efficient", "native", "sdpa", "cpu")

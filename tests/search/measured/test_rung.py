@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import signal
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from typing import Any
 import optuna
 import pandas as pd
 import pytest
-from fake_engine import FakeEngine, Killed, seconds_of
+from fake_engine import FakeEngine, Killed, row_of, seconds_of
 from optuna.trial import TrialState, create_trial
 
 from hwsearch.errors import HwsearchError
@@ -29,7 +31,7 @@ from hwsearch.search.run import run
 from hwsearch.search.run_folder import RunFolder, kept_cpu, shape_of_run, winners_of_run
 from hwsearch.search.storage.leases import LOST_BY, Leases
 from hwsearch.search.storage.study import open_storage
-from hwsearch.shape import parse_shape
+from hwsearch.shape import EncoderShape, parse_shape
 from hwsearch.shape.notation import shape_yaml
 from hwsearch.space.search_space import load_space
 
@@ -235,6 +237,47 @@ def test_a_shape_that_fails_is_not_tried_again_nor_elsewhere(predicted: RunResul
     assert not asked & {row["key"] for row in lines(predicted.folder)[: len(engine.asked)]}
 
 
+class TwoEach(FakeEngine):
+    """Two devices of each GPU, of which the first is slower; what was submitted and answered, in turn."""
+
+    def __init__(self) -> None:
+        super().__init__(BOTH)
+        self.log: list[tuple[str, str, EncoderShape]] = []
+        self.most: Counter[str] = Counter()
+        self._out: list[tuple[int, str, Job]] = []
+
+    def slots(self, gpu: str) -> int:
+        return 2
+
+    def submit(self, ticket: int, gpu: str, job: Job) -> None:
+        out = [each for _, other, each in self._out if other == gpu]
+        assert len(out) < 2 and job.shape not in [each.shape for each in out]
+        self._out.append((ticket, gpu, job))
+        self.log.append(("submit", gpu, job.shape))
+        self.most[gpu] = max(self.most[gpu], len(out) + 1)
+
+    def next(self, timeout_s: float) -> Answer | None:
+        if not self._out:
+            return None
+        ticket, gpu, job = self._out.pop(-1 if len(self.log) % 3 else 0)
+        self.log.append(("answer", gpu, job.shape))
+        return Answer(ticket, gpu, row_of(job, gpu), None)
+
+
+def test_a_shape_keeps_its_device_until_all_its_workloads_are_measured(predicted: RunResult) -> None:
+    engine = TwoEach()
+    result = measure_front(predicted, engine, count=6)
+    assert len(result.shapes) == 6 and engine.most == {"t4": 2, "l4": 2}
+    for gpu in BOTH:
+        log = [(what, shape) for what, other, shape in engine.log if other == gpu]
+        assert len(log) == 2 * 7 * 2
+        asked = Counter[EncoderShape]()
+        for (what, shape), following in itertools.pairwise(log):
+            asked[shape] += what == "submit"
+            if what == "answer" and asked[shape] < 2:
+                assert following == ("submit", shape)
+
+
 def test_where_nothing_can_be_measured_the_search_ends(predicted: RunResult) -> None:
     reference = predicted.space.reference
     warned: list[str] = []
@@ -358,6 +401,13 @@ def test_a_study_of_another_backend_is_refused(predicted: RunResult) -> None:
     measure_front(predicted, FakeEngine(BOTH), count=1)
     with pytest.raises(HwsearchError, match="small measured: belongs to another --backend"):
         measure_front(again(predicted), FakeEngine(BOTH), count=1, backend="sdpa")
+
+
+def test_a_study_of_other_code_is_refused(predicted: RunResult, monkeypatch: pytest.MonkeyPatch) -> None:
+    measure_front(predicted, FakeEngine(BOTH), count=1)
+    monkeypatch.setattr("hwsearch.search.measured.rung.timed_code", lambda: "0123456789ab")
+    with pytest.raises(HwsearchError, match="another version of the code that builds and times encoders"):
+        measure_front(again(predicted), FakeEngine(BOTH), count=1)
 
 
 def test_training_goes_on_from_the_measured_front(predicted: RunResult) -> None:
