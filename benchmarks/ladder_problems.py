@@ -113,7 +113,7 @@ class Problem:
 
 def hwgpt_problem(folder: Path, space: str, name: str) -> Problem:
     """Of a device, or with the fit's times for the truth: DEVICE-fitted."""
-    device, _, fitted = name.partition("-")
+    device = name.removesuffix("-fitted")
     table = hwgpt.all_shapes(folder)
     table = table[table["space"] == space].reset_index(drop=True)
     widths = np.sort(table["hidden"].unique())
@@ -126,7 +126,7 @@ def hwgpt_problem(folder: Path, space: str, name: str) -> Problem:
         np.c_[np.searchsorted(widths, table["hidden"]), layers, table["bias"], heads, ratios],
         unit_features(np.stack(columns, axis=1).astype(float)),
         hwgpt.predict(table, hwgpt.PROFILE_OF[device]) / 1e3,
-        fitted_s if fitted else table[f"lat_ms_{device}"].to_numpy() / 1e3,
+        fitted_s if name != device else table[f"lat_ms_{device}"].to_numpy() / 1e3,
         -table["weights"].to_numpy(dtype=float),
         fitted_s=fitted_s,
     )
