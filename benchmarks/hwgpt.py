@@ -15,6 +15,7 @@ compares shapes with biases and without among themselves.
 from __future__ import annotations
 
 import argparse
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +59,24 @@ def predict(table: pd.DataFrame, gpu: str) -> NDArray[np.float64]:
     """Milliseconds, as `hwsearch predict FILE.csv` answers."""
     columns = ["layers", "hidden", "heads", "ffn", "batch", "seq", "head_dim", "glu", "causal", "vocab"]
     return predict_frame(table[[*columns, "runtime"]], gpu)["predicted_ms"].to_numpy()
+
+
+def fitted_logs(table: pd.DataFrame, device: str) -> NDArray[np.float64]:
+    """ln(milliseconds) by a model with every freedom that a forward could need, [N].
+
+    Least squares over the whole table of ln(time) on how many layers have which heads and which ratio, apart
+    for every width, depth and bias.
+    """
+    heads = table["heads"].str.split("-")
+    kinds = sorted(set(itertools.chain.from_iterable(heads)))
+    counts = [heads.map(lambda row, kind=kind: row.count(kind)) for kind in kinds]
+    counts += [table["mlp_ratio"].str.count(ratio) for ratio in "234"]
+    columns = np.stack([np.ones(len(table)), *counts], axis=1)
+    logs = np.log(table[f"lat_ms_{device}"].to_numpy())
+    fitted = np.empty(len(table))
+    for rows in table.groupby(["hidden", "layers", "bias"]).indices.values():
+        fitted[rows] = columns[rows] @ np.linalg.lstsq(columns[rows], logs[rows], rcond=None)[0]
+    return fitted
 
 
 def kendall(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:

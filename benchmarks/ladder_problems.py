@@ -1,6 +1,7 @@
 """Devices that have been asked already: tables of times, and what the cost model predicts for every row.
 
     hwgpt-SPACE-GPU   HW-GPT-Bench, 10,000 decoders a space: one forward's kernels, latency against parameters
+    ...-fitted        the same, but true are the times of a model of the layers fitted to the whole table
     timm-GPU          vision transformers end to end: latency of an image against parameters
     cpu               results/ladder_cpu.csv, encoders on the CPU that wrote it: latency against parameters
     synthetic-t4      a grid of some 200,000 encoders on a made-up GPU: latency against the quality prior
@@ -11,8 +12,7 @@ was fitted, among others. Parameters are those outside the embedding.
 
 from __future__ import annotations
 
-import itertools
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -49,6 +49,8 @@ class Problem:
         features: what the residuals see.
         predicted_s, true_s: [N].
         exact: the loss that is known without measuring, [N].
+        fitted_s: the best that a model of the layers can say, from all of `true_s`, [N]; None where there is
+            no such model.
         rounds: real repeated timings [N, R], one of which a measurement then draws; else noise is made up.
     """
 
@@ -58,7 +60,8 @@ class Problem:
     predicted_s: Floats
     true_s: Floats
     exact: Floats
-    rounds: Floats | None = field(default=None)
+    rounds: Floats | None = None
+    fitted_s: Floats | None = None
 
     @cached_property
     def losses(self) -> Floats:
@@ -108,44 +111,25 @@ class Problem:
         return float(self.true_s[row] * np.exp(NOISE * generator.normal()))
 
 
-def hwgpt_problem(folder: Path, space: str, device: str) -> Problem:
+def hwgpt_problem(folder: Path, space: str, name: str) -> Problem:
+    """Of a device, or with the fit's times for the truth: DEVICE-fitted."""
+    device = name.removesuffix("-fitted")
     table = hwgpt.all_shapes(folder)
-    table = table[table["space"] == space]
+    table = table[table["space"] == space].reset_index(drop=True)
     widths = np.sort(table["hidden"].unique())
     layers = table["layers"].to_numpy()
     heads, ratios = table["all_heads"].to_numpy(), table["all_ratios"].to_numpy()
     columns = [np.log2(table["hidden"]), np.log2(layers), heads / layers, ratios / layers, table["bias"]]
+    fitted_s = np.exp(hwgpt.fitted_logs(table, device)) / 1e3
     return Problem(
-        f"hwgpt-{space}-{device}",
+        f"hwgpt-{space}-{name}",
         np.c_[np.searchsorted(widths, table["hidden"]), layers, table["bias"], heads, ratios],
         unit_features(np.stack(columns, axis=1).astype(float)),
         hwgpt.predict(table, hwgpt.PROFILE_OF[device]) / 1e3,
-        table[f"lat_ms_{device}"].to_numpy() / 1e3,
+        fitted_s if name != device else table[f"lat_ms_{device}"].to_numpy() / 1e3,
         -table["weights"].to_numpy(dtype=float),
+        fitted_s=fitted_s,
     )
-
-
-def unexplained(folder: Path, space: str, device: str) -> tuple[float, float, float]:
-    """How far the table's times scatter about a model that has every freedom a forward could need.
-
-    Least squares of ln(time) on how many layers have which heads and which ratio, apart for every width,
-    depth and bias. Its deviation over all rows, its mean on the true front, and the prediction's deviation.
-    """
-    table = hwgpt.all_shapes(folder)
-    table = table[table["space"] == space].reset_index(drop=True)
-    heads = table["heads"].str.split("-")
-    kinds = sorted(set(itertools.chain.from_iterable(heads)))
-    counts = [heads.map(lambda row, kind=kind: row.count(kind)) for kind in kinds]
-    counts += [table["mlp_ratio"].str.count(ratio) for ratio in "234"]
-    columns = np.stack([np.ones(len(table)), *counts], axis=1)
-    logs = np.log(table[f"lat_ms_{device}"].to_numpy())
-    left = np.empty(len(table))
-    for rows in table.groupby(["hidden", "layers", "bias"]).indices.values():
-        found = np.linalg.lstsq(columns[rows], logs[rows], rcond=None)[0]
-        left[rows] = logs[rows] - columns[rows] @ found
-    problem = hwgpt_problem(folder, space, device)
-    error = np.log(problem.true_s / problem.predicted_s)
-    return float(left.std()), float(left[front_rows(problem.losses)].mean()), float(error.std())
 
 
 def timm_problem(folder: Path, device: str) -> Problem:
@@ -238,11 +222,13 @@ def synthetic_problem() -> Problem:
     names = ("num_hidden_layers", "hidden_size", "head_size", "intermediate_size")
     patterns = ("global_attn_every_n_layers", "local_attention")
     parameters = np.stack([getattr(shapes, name) for name in names + patterns], axis=1)
+    true_s = made_up_seconds(shapes, sum(workload.lengths), max(workload.lengths))
     return Problem(
         "synthetic-t4",
         parameters,
         shape_features(shapes),
         predicted,
-        made_up_seconds(shapes, sum(workload.lengths), max(workload.lengths)),
+        true_s,
         -effective_parameters(shapes),
+        fitted_s=true_s,
     )
