@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import multiprocessing
 import subprocess
 import sys
@@ -157,6 +158,7 @@ def test_it_is_built_once(nothing_compiled: Path) -> None:
     [
         ("no-such-compiler", "no C++ compiler: no-such-compiler is not found"),
         ("false", "exit status 1"),
+        ('g++ "', "$CXX: No closing quotation"),
     ],
 )
 def test_without_a_working_compiler_there_is_a_reason(
@@ -164,6 +166,53 @@ def test_without_a_working_compiler_there_is_a_reason(
 ) -> None:
     monkeypatch.setenv("CXX", compiler)
     assert why in (library.why_none() or "")
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("program", "why"),
+    [
+        ("#!/bin/sh\nfor last; do :; done; [ $last = --version ] || : > $last\n", "file too short"),
+        ("#!/bin/sh\n", "No such file or directory"),
+        ("neither a program nor a script", "Exec format error"),
+    ],
+    ids=["writes nothing", "writes no file", "is no program"],
+)
+def test_a_compiler_that_is_none_is_a_reason_that_names_a_file_once(
+    nothing_compiled: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, program: str, why: str
+) -> None:
+    compiler = tmp_path / "compiler"
+    compiler.write_text(program)
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", str(compiler))
+    found = library.why_none() or ""
+    assert why in found and found.count(str(tmp_path)) == 1
+
+
+def test_a_home_that_is_not_there_is_a_reason(
+    nothing_compiled: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HWSEARCH_CACHE", "~nobody-of-this-name/cache")
+    monkeypatch.chdir(tmp_path)
+    assert "no such home" in (library.why_none() or "")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_torch_that_cannot_be_imported_is_a_reason(
+    nothing_compiled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(name: str) -> None:
+        raise OSError(f"lib{name}_cpu.so: cannot open shared object file")
+
+    monkeypatch.setattr(importlib, "import_module", broken)
+    assert "torch cannot be imported: libtorch_cpu.so" in (library.why_none() or "")
+
+
+def test_elsewhere_than_on_linux_nothing_is_tried(
+    nothing_compiled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert library.why_none() == "they are built on Linux, and this is darwin"
 
 
 @needs_compiler
