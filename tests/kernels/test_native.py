@@ -6,6 +6,7 @@ import importlib
 import multiprocessing
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,65 @@ def test_strides_are_read_where_they_lie() -> None:
 
 
 @needs_compiler
+def test_rows_that_overlap_in_memory_have_gradients_of_their_own() -> None:
+    q = torch.randn(60).unfold(0, 32, 1)[:, None].requires_grad_()  # [29, 1, 32], strides 1, 32, 1
+    copy = q.detach().contiguous().requires_grad_()
+    slope = torch.randn(29, 1, 32)
+    mine, wanted = (torch.autograd.grad(native(x, x, x, [20, 9]), x, slope) for x in (q, copy))
+    assert torch.equal(*mine, *wanted)
+
+
+@pytest.fixture
+def double_by_default() -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(before)
+
+
+@needs_compiler
+def test_what_new_tensors_are_by_default_does_not_matter(double_by_default: None) -> None:
+    q, k, v, *_ = batch([20, 9], torch.float32)
+    out = native(q, k, v, [20, 9])
+    assert out.dtype == torch.float32
+    torch.testing.assert_close(out.double(), reference(q, k, v, [20, 9])[0].double(), rtol=1e-5, atol=1e-5)
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
+def test_offsets_may_be_filled_anew_before_the_backward_pass(dtype: torch.dtype) -> None:
+    """As by a loader that has the next batch; the kernels would read past the ends of tensors."""
+    qkv = torch.randn(30, 3, 2, 16, requires_grad=True)
+    offsets = torch.tensor([0, 10, 30], dtype=dtype)
+    gradients = []
+    for later in ([0, 10, 30], [0, 29, 30]):
+        given = offsets.clone()
+        for out in (
+            varlen_attention(*qkv.unbind(1), given, 20, backend="native"),
+            varlen_attention_qkvpacked(qkv, given, 20, backend="native"),
+        ):
+            given.copy_(torch.tensor(later))
+            gradients += torch.autograd.grad(out.square().sum(), qkv)
+            given.copy_(offsets)
+    assert all(torch.equal(gradients[0], each) for each in gradients[1:])
+
+
+@needs_compiler
+def test_angles_that_change_before_the_backward_pass_are_an_error() -> None:
+    qkv = torch.randn(30, 3, 2, 16, requires_grad=True)
+    offsets = torch.tensor([0, 10, 30])
+    for packed in (True, False):
+        cos, sin = rope_tables(20, 16, "cpu")
+        if packed:
+            out = varlen_attention_qkvpacked(qkv, offsets, 20, rope=(cos, sin), backend="native")
+        else:
+            out = varlen_attention(*qkv.unbind(1), offsets, 20, rope=(cos, sin), backend="native")
+        sin.neg_()
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            out.sum().backward()
+
+
+@needs_compiler
 def test_angles_that_are_learned_get_their_gradient() -> None:
     q, k, v, *_ = batch([20, 9], torch.float32)
     tables = [table.requires_grad_() for table in rope_tables(20, 32, "cpu")]
@@ -245,12 +305,13 @@ def test_processes_that_build_at_once_share_one(nothing_compiled: Path) -> None:
 
 
 @needs_compiler
-def test_a_forked_process_can_attend() -> None:
-    """As a data loader's worker: threads of the parent are not there."""
+def test_a_forked_process_can_attend(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads that the parent has used are not there, and OpenMP would wait for them."""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     q = torch.randn(50, 2, 16)
     native(q, q, q, [50])
     with multiprocessing.get_context("fork").Pool(1) as pool:
-        pool.apply(_attend_once)
+        pool.apply_async(_attend_once).get(timeout=60)
 
 
 def _attend_once() -> None:
