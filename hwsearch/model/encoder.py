@@ -273,8 +273,12 @@ class FeedForward(nn.Module):
         return out_TC
 
     def gate(self, inner: Tensor) -> Tensor:
-        activated, gate = inner.chunk(2, dim=-1)
-        out: Tensor = gated_gelu(inner) if self.fused_gate else self.activation(activated) * gate
+        out: Tensor
+        if self.fused_gate:
+            out = gated_gelu(inner)
+        else:
+            activated, gate = inner.chunk(2, dim=-1)
+            out = self.activation(activated) * gate
         return out
 
 

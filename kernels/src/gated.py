@@ -10,13 +10,15 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from .cpu_kernels.library import library, why_none
+from .cpu_kernels.threads import threads
 from .dispatch import NATIVE_HEAD_MULTIPLE as WHOLE_VECTORS
 
 
 def gated_gelu(inner: Tensor) -> Tensor:
     """gelu(a) * b of inner [..., 2 I] = [a, b], the exact GELU by the normal distribution: [..., I].
 
-    float32 on a CPU goes to the C++ kernels, where a compiler is at hand and I is a multiple of 16.
+    float32 on a CPU goes to the C++ kernels, where a compiler is at hand and I is a multiple of 16; in a
+    graph of torch.compile it is torch's own, which is fused there.
     """
     columns, odd = divmod(inner.shape[-1], 2)
     if odd:
@@ -50,4 +52,4 @@ class _GatedGelu(torch.autograd.Function):
 def _sizes(out: Tensor) -> tuple[int, int, int]:
     """Rows, columns, threads."""
     columns = out.shape[-1]
-    return out.numel() // max(columns, 1), columns, torch.get_num_threads()
+    return out.numel() // max(columns, 1), columns, threads()

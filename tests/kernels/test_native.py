@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import multiprocessing
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +131,65 @@ def test_strides_are_read_where_they_lie() -> None:
 
 
 @needs_compiler
+def test_rows_that_overlap_in_memory_have_gradients_of_their_own() -> None:
+    q = torch.randn(60).unfold(0, 32, 1)[:, None].requires_grad_()  # [29, 1, 32], strides 1, 32, 1
+    copy = q.detach().contiguous().requires_grad_()
+    slope = torch.randn(29, 1, 32)
+    mine, wanted = (torch.autograd.grad(native(x, x, x, [20, 9]), x, slope) for x in (q, copy))
+    assert torch.equal(*mine, *wanted)
+
+
+@pytest.fixture
+def double_by_default() -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(before)
+
+
+@needs_compiler
+def test_what_new_tensors_are_by_default_does_not_matter(double_by_default: None) -> None:
+    q, k, v, *_ = batch([20, 9], torch.float32)
+    out = native(q, k, v, [20, 9])
+    assert out.dtype == torch.float32
+    torch.testing.assert_close(out.double(), reference(q, k, v, [20, 9])[0].double(), rtol=1e-5, atol=1e-5)
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
+def test_offsets_may_be_filled_anew_before_the_backward_pass(dtype: torch.dtype) -> None:
+    """As by a loader that has the next batch; the kernels would read past the ends of tensors."""
+    qkv = torch.randn(30, 3, 2, 16, requires_grad=True)
+    offsets = torch.tensor([0, 10, 30], dtype=dtype)
+    gradients = []
+    for later in ([0, 10, 30], [0, 29, 30]):
+        given = offsets.clone()
+        for out in (
+            varlen_attention(*qkv.unbind(1), given, 20, backend="native"),
+            varlen_attention_qkvpacked(qkv, given, 20, backend="native"),
+        ):
+            given.copy_(torch.tensor(later))
+            gradients += torch.autograd.grad(out.square().sum(), qkv)
+            given.copy_(offsets)
+    assert all(torch.equal(gradients[0], each) for each in gradients[1:])
+
+
+@needs_compiler
+def test_angles_that_change_before_the_backward_pass_are_an_error() -> None:
+    qkv = torch.randn(30, 3, 2, 16, requires_grad=True)
+    offsets = torch.tensor([0, 10, 30])
+    for packed in (True, False):
+        cos, sin = rope_tables(20, 16, "cpu")
+        if packed:
+            out = varlen_attention_qkvpacked(qkv, offsets, 20, rope=(cos, sin), backend="native")
+        else:
+            out = varlen_attention(*qkv.unbind(1), offsets, 20, rope=(cos, sin), backend="native")
+        sin.neg_()
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            out.sum().backward()
+
+
+@needs_compiler
 def test_angles_that_are_learned_get_their_gradient() -> None:
     q, k, v, *_ = batch([20, 9], torch.float32)
     tables = [table.requires_grad_() for table in rope_tables(20, 32, "cpu")]
@@ -157,6 +218,7 @@ def test_it_is_built_once(nothing_compiled: Path) -> None:
     [
         ("no-such-compiler", "no C++ compiler: no-such-compiler is not found"),
         ("false", "exit status 1"),
+        ('g++ "', "$CXX: No closing quotation"),
     ],
 )
 def test_without_a_working_compiler_there_is_a_reason(
@@ -164,6 +226,53 @@ def test_without_a_working_compiler_there_is_a_reason(
 ) -> None:
     monkeypatch.setenv("CXX", compiler)
     assert why in (library.why_none() or "")
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("program", "why"),
+    [
+        ("#!/bin/sh\nfor last; do :; done; [ $last = --version ] || : > $last\n", "file too short"),
+        ("#!/bin/sh\n", "No such file or directory"),
+        ("neither a program nor a script", "Exec format error"),
+    ],
+    ids=["writes nothing", "writes no file", "is no program"],
+)
+def test_a_compiler_that_is_none_is_a_reason_that_names_a_file_once(
+    nothing_compiled: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, program: str, why: str
+) -> None:
+    compiler = tmp_path / "compiler"
+    compiler.write_text(program)
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", str(compiler))
+    found = library.why_none() or ""
+    assert why in found and found.count(str(tmp_path)) == 1
+
+
+def test_a_home_that_is_not_there_is_a_reason(
+    nothing_compiled: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HWSEARCH_CACHE", "~nobody-of-this-name/cache")
+    monkeypatch.chdir(tmp_path)
+    assert "no such home" in (library.why_none() or "")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_torch_that_cannot_be_imported_is_a_reason(
+    nothing_compiled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(name: str) -> None:
+        raise OSError(f"lib{name}_cpu.so: cannot open shared object file")
+
+    monkeypatch.setattr(importlib, "import_module", broken)
+    assert "torch cannot be imported: libtorch_cpu.so" in (library.why_none() or "")
+
+
+def test_elsewhere_than_on_linux_nothing_is_tried(
+    nothing_compiled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert library.why_none() == "they are built on Linux, and this is darwin"
 
 
 @needs_compiler
@@ -196,12 +305,13 @@ def test_processes_that_build_at_once_share_one(nothing_compiled: Path) -> None:
 
 
 @needs_compiler
-def test_a_forked_process_can_attend() -> None:
-    """As a data loader's worker: threads of the parent are not there."""
+def test_a_forked_process_can_attend(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads that the parent has used are not there, and OpenMP would wait for them."""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     q = torch.randn(50, 2, 16)
     native(q, q, q, [50])
     with multiprocessing.get_context("fork").Pool(1) as pool:
-        pool.apply(_attend_once)
+        pool.apply_async(_attend_once).get(timeout=60)
 
 
 def _attend_once() -> None:

@@ -15,6 +15,7 @@ import os
 import shlex
 import shutil
 import subprocess
+import sys
 import tempfile
 from functools import cache
 from importlib.util import find_spec
@@ -92,15 +93,18 @@ def why_none() -> str | None:
 @cache
 def library() -> ctypes.CDLL:
     """Raises CannotBuild where there is no compiler, or it fails, or torch has no OpenMP to run on."""
+    if sys.platform != "linux":
+        raise CannotBuild(f"they are built on Linux, and this is {sys.platform}")
     _load_openmp()
     compiler = _compiler()
-    path = cache_folder() / "cpu_kernels" / f"{_identity(compiler)}.so"
+    path = _folder() / f"{_identity(compiler)}.so"
     try:
         if not path.is_file():
             _build(compiler, path)
         found = ctypes.CDLL(str(path))
     except OSError as error:
-        raise CannotBuild(f"{path}: {error.strerror or error}") from error
+        # The loader names the file itself, and has no strerror.
+        raise CannotBuild(f"{path}: {error.strerror}" if error.strerror else str(error)) from error
     for name, arguments in FUNCTIONS.items():
         function = getattr(found, name)
         function.argtypes, function.restype = arguments, ctypes.c_int64
@@ -111,11 +115,24 @@ def _load_openmp() -> None:
     """With torch, for all libraries that are loaded after it."""
     if find_spec("torch") is None:
         raise CannotBuild("torch is not installed")
-    importlib.import_module("torch")
+    try:
+        importlib.import_module("torch")
+    except (ImportError, OSError) as error:
+        raise CannotBuild(f"torch cannot be imported: {error}") from error
+
+
+def _folder() -> Path:
+    folder = cache_folder() / "cpu_kernels"
+    if folder.parts[0].startswith("~"):  # code is loaded from there: not from where the process happens to be
+        raise CannotBuild(f"{folder}: no such home; $HWSEARCH_CACHE names another folder")
+    return folder
 
 
 def _compiler() -> list[str]:
-    asked = shlex.split(os.environ.get("CXX", ""))
+    try:
+        asked = shlex.split(os.environ.get("CXX", ""))
+    except ValueError as error:
+        raise CannotBuild(f"$CXX: {error}") from error
     for name in [asked[0]] if asked else COMPILERS:
         if (path := shutil.which(name)) is not None:
             return [path, *asked[1:]]
@@ -138,6 +155,8 @@ def _build(compiler: list[str], path: Path) -> None:
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         built = Path(folder) / path.name
         _output([*compiler, *FLAGS, *map(str, _sources("cpp")), "-o", str(built)])
+        with open(built, "rb") as file:
+            os.fsync(file.fileno())
         os.replace(built, path)  # whole, whoever else builds it
 
 
@@ -148,8 +167,16 @@ def _sources(kind: str) -> list[Path]:
 def _output(command: list[str]) -> str:
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, errors="replace", timeout=LONGEST_SECONDS, check=False
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=LONGEST_SECONDS,
+            check=False,
         )
+    except OSError as error:
+        raise CannotBuild(f"{command[0]}: {error.strerror}") from error
     except subprocess.TimeoutExpired:
         raise CannotBuild(f"{command[0]}: not ready within {LONGEST_SECONDS:g} s") from None
     if done.returncode != 0:

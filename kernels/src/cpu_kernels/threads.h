@@ -1,4 +1,5 @@
-// Work shared by the threads of torch: OpenMP's, which would keep cores busy for a while beside any others.
+// Work shared by torch's own OpenMP threads: after each operation they stay busy for a while, waiting for the
+// next, and others would have to share the cores with them.
 #pragma once
 
 #include <algorithm>

@@ -32,14 +32,24 @@ inline float largest(Vector x) {
     return most;
 }
 
+// Of a and b, one after the other, the elements at LANES.
+template <int... LANES>
+inline Vector elements(Vector a, Vector b) {
+#ifdef __clang__
+    return __builtin_shufflevector(a, b, LANES...);
+#else  // GCC has that from version 12 only
+    return __builtin_shuffle(a, b, Integers{LANES...});
+#endif
+}
+
 // Swaps the squares of STEP x STEP off the diagonal in every square of twice the side.
 template <int STEP, int... LANES>
 inline void swap_squares(Vector* block, std::integer_sequence<int, LANES...>) {
     for (int i = 0; i < WIDTH; i++) {
         if (i & STEP) continue;
         const Vector a = block[i], b = block[i + STEP];
-        block[i] = __builtin_shufflevector(a, b, (LANES & STEP ? WIDTH + LANES - STEP : LANES)...);
-        block[i + STEP] = __builtin_shufflevector(a, b, (LANES & STEP ? WIDTH + LANES : LANES + STEP)...);
+        block[i] = elements<(LANES & STEP ? WIDTH + LANES - STEP : LANES)...>(a, b);
+        block[i + STEP] = elements<(LANES & STEP ? WIDTH + LANES : LANES + STEP)...>(a, b);
     }
 }
 
