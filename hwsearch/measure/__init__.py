@@ -10,7 +10,7 @@ In that process `timing` warms a call up and takes samples of it: events on a GP
 `energy.joules` repeats a call for a second, since the card's energy counter ticks ten times a second.
 `job` says what is asked of an encoder, and `encoder` has it timed in such a process, by `encoder_bench`
 there, which keeps the model for its next workload; `row` is the line that is kept of it. `largest_batch` runs
-batches until one does not fit (`memory`). `code` is a digest of all the code that a time depends on.
+batches until one does not fit (`memory`). `code` is a digest of the code that builds and times models.
 `failure` and `device` are the words for what went wrong and where things run.
 
 The layer stands beside `model` and `training`, below `search` and `tuning`; torch is imported only by calls

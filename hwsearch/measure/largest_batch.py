@@ -1,9 +1,9 @@
 """The largest batch of a workload's lengths that fits a device, found by running batches until one does not.
 
 Doubled until one fails, then halved in between, to 1 %. Batches share a process as far as they fit; one that
-does not has failed in a process of its own, which may have died of it (EncoderTimer). A GPU's limit is its
-memory; a CPU's is stated and enforced by the kernel (RLIMIT_DATA), since a machine that runs out of memory
-ends other processes than the one that is too large.
+does not has failed in a process of its own, which may have died of it, or took too long (EncoderTimer).
+A GPU's limit is its memory; a CPU's is stated and enforced by the kernel (RLIMIT_DATA), since a machine that
+runs out of memory ends other processes than the one that is too large.
 """
 
 from __future__ import annotations

@@ -191,7 +191,8 @@ def test_a_model_is_compiled_once_for_all_its_workloads(bench: Any, monkeypatch:
     )
     torch._dynamo.reset()
     job = replace(JOB, runtime="compile")
-    with torch._dynamo.config.patch(specialize_float=False):  # the setting as it was comes back
+    # The settings as they were come back.
+    with torch._dynamo.config.patch(specialize_float=False, recompile_limit=8):
         for workload in ("normal:24,8,4..48x6", "fixed:32x4", "normal:12,3,4..48x9", "fixed:128x5"):
             bench.open(replace(job, workload=parse_workload(workload)))
     torch._dynamo.reset()

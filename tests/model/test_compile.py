@@ -21,7 +21,7 @@ LONGEST = 64
 def fresh_compiler():
     torch._dynamo.reset()
     # What a test sets is taken back; pytest's own way of it would leave the setting deleted.
-    with torch._dynamo.config.patch(specialize_float=False):
+    with torch._dynamo.config.patch(specialize_float=False, recompile_limit=8):
         yield
     torch._dynamo.reset()
 
@@ -98,6 +98,25 @@ def test_compiled_for_all_sizes_the_model_is_traced_once(monkeypatch):
     compile_for_all_sizes(model)
     assert [loss_of(model, lengths).item() for lengths in BATCHES] == pytest.approx(expected, rel=1e-5)
     assert counter.frame_count == 1
+
+
+def test_functions_of_many_kinds_of_calls_are_compiled_for_each(monkeypatch):
+    """As the function that all layers share, where eight kinds are torch's limit."""
+
+    class Kinds(torch.nn.Module):
+        def forward(self, x, kind):
+            return x + len(kind) if kind.startswith("a") else x
+
+    counter = CompileCounterWithBackend("eager")
+    compile_in_place = torch.nn.Module.compile
+    monkeypatch.setattr(
+        torch.nn.Module, "compile", lambda self, **options: compile_in_place(self, backend=counter, **options)
+    )
+    module = Kinds()
+    compile_for_all_sizes(module)
+    for size in range(1, 13):
+        assert module(torch.zeros(2), "a" * size).sum() == 2 * size
+    assert counter.frame_count == 12
 
 
 def test_the_attention_of_cpus_breaks_graphs_but_compiles_no_more_after_some_batches():
