@@ -44,7 +44,8 @@ def attention(shown: str) -> list[list[str]]:
 
 
 def test_show_says_which_attention_backend_and_why(cli: Cli, cards: None) -> None:
-    t4, hopper, cpu = (cli("gpus", "show", gpu).stdout for gpu in ("t4", "card-a", "cpu"))
+    t4, hopper = (cli("gpus", "show", gpu).stdout for gpu in ("t4", "card-a"))
+    cpu = cli("gpus", "show", "cpu", CXX="no-such-compiler").stdout
     assert [row[:3] for row in attention(t4)] == [
         ["fp16", "global", "efficient"],
         ["fp16", "local", "efficient"],
@@ -59,6 +60,9 @@ def test_show_says_which_attention_backend_and_why(cli: Cli, cards: None) -> Non
         ["fp32", "global", "cpu"],
         ["fp32", "local", "cpu"],
     ]
+    assert (
+        cpu.count("plain PyTorch for CPUs; not native: no C++ compiler: no-such-compiler is not found") == 2
+    )
 
 
 def measured(folder: Path, kernel: str, gpu: str, *keys: Key, **change: object) -> Path:

@@ -19,6 +19,7 @@ def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setenv("HWSEARCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HWSEARCH_PROFILES", "")
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    monkeypatch.setenv("CXX", "no-such-compiler")  # two backends are enough
     return tmp_path / "cache" / "tuned"
 
 
