@@ -10,14 +10,12 @@ from functools import cache
 from importlib.util import find_spec
 
 from .backends import BACKENDS
-from .cpu_kernels.library import why_none
+from .cpu_kernels.library import ROW_MULTIPLE, why_none
 from .tuned import DEFAULT, Found
 
 DTYPES = ("fp16", "bf16", "fp32", "fp64")
 TRITON_HEAD_SIZES = (32, 64, 128)
 FLASH_LARGEST_HEAD = 256
-# Whole vectors, however wide the CPU's.
-NATIVE_HEAD_MULTIPLE = 16
 # From here Triton multiplies on tensor cores, and the flash kernels exist.
 AMPERE = (8, 0)
 
@@ -149,10 +147,8 @@ def _why_not_efficient(call: Call) -> str | None:
 def _why_not_native(call: Call) -> str | None:
     if call.dtype != "fp32":
         return f"its kernels take fp32, not {call.dtype}"
-    if call.head_size % NATIVE_HEAD_MULTIPLE:
-        return (
-            f"its kernels take head sizes that are multiples of {NATIVE_HEAD_MULTIPLE}, not {call.head_size}"
-        )
+    if call.head_size % ROW_MULTIPLE:
+        return f"its kernels take head sizes that are multiples of {ROW_MULTIPLE}, not {call.head_size}"
     return why_none()
 
 

@@ -9,9 +9,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from .cpu_kernels.library import library, why_none
+from .cpu_kernels.library import ROW_MULTIPLE, library, why_none
 from .cpu_kernels.threads import threads
-from .dispatch import NATIVE_HEAD_MULTIPLE as WHOLE_VECTORS
 
 
 def gated_gelu(inner: Tensor) -> Tensor:
@@ -23,7 +22,7 @@ def gated_gelu(inner: Tensor) -> Tensor:
     columns, odd = divmod(inner.shape[-1], 2)
     if odd:
         raise ValueError(f"inner: shape {tuple(inner.shape)}; accepted: an even last dimension")
-    native = inner.device.type == "cpu" and inner.dtype == torch.float32 and columns % WHOLE_VECTORS == 0
+    native = inner.device.type == "cpu" and inner.dtype == torch.float32 and columns % ROW_MULTIPLE == 0
     if native and not torch.compiler.is_compiling() and why_none() is None:
         out: Tensor = _GatedGelu.apply(inner)  # type: ignore[no-untyped-call]
         return out

@@ -26,6 +26,8 @@ from ..tuned import cache_folder
 
 FOLDER = Path(__file__).parent
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-shared", "-fPIC")
+# Elements of a head, and of a row of the gated GELU: whole vectors, however wide the CPU's.
+ROW_MULTIPLE = 16
 COMPILERS = ("g++", "clang++", "c++")
 # It takes four; a machine may be busy.
 LONGEST_SECONDS = 120.0
