@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -59,6 +60,23 @@ AWAY_S = 1.5 * LEASE_S
 LONGEST_S = 300.0
 
 
+@dataclass(frozen=True)
+class Refusal:
+    """How a coordinator that was not killed ended, and when it ran."""
+
+    words: str
+    start: datetime
+    end: datetime
+
+    def has_a_reason(self, deaths: Iterable[Kill]) -> bool:
+        """A reference whose worker was killed ends its run, and so does a database that is away as the run
+        opens it; the next run goes on."""
+        away = any(
+            kill.victim == "database" and kill.start <= self.end and kill.end >= self.start for kill in deaths
+        )
+        return "SIGKILL" in self.words or (away and "cannot be opened" in self.words)
+
+
 @dataclass
 class Runs:
     """Coordinators that share a study, each with a folder of its own, and what was done to them."""
@@ -72,9 +90,11 @@ class Runs:
     kills: Counter[str] = field(default_factory=Counter)
     deaths: list[Kill] = field(default_factory=list)
     back_at: dict[int, float] = field(default_factory=dict)
-    refusals: list[str] = field(default_factory=list)
+    begun: dict[int, datetime] = field(default_factory=dict)
+    refusals: list[Refusal] = field(default_factory=list)
 
     def start(self, place: int) -> subprocess.Popen[str]:
+        self.begun[place] = datetime.now()
         space, out, log = (self.folder / name for name in ("small.yaml", f"run{place}", "device.log"))
         arguments = (space, out, self.storage, self.count, log, LEASE_S)
         with open(self.folder / f"output{place}.txt", "a") as output:
@@ -103,7 +123,9 @@ class Runs:
         """Start again what has not ended well, when it is time; whether any runs or is to come back."""
         for place, process in enumerate(self.processes):
             if process.poll() not in (None, 0) and time.monotonic() >= self.back_at.get(place, 0.0):
-                self.refusals += [] if process.returncode < 0 else [self.last_words(place)]
+                if process.returncode > 0:
+                    refusal = Refusal(self.last_words(place), self.begun[place], datetime.now())
+                    self.refusals.append(refusal)
                 self.processes[place] = self.start(place)
         return any(process.poll() != 0 for process in self.processes)
 
@@ -199,8 +221,7 @@ def survive(storage: str, kills: int, coordinators: int, seed: int) -> dict[str,
         found = check(study.trials, rows, runs.timings(), runs.deaths, LEASE_S)
         failed = sum(row["source"] == "failed" for own in rows.values() for row in own)
         assert failed <= runs.kills["worker"], "failed without a kill"
-        # A reference whose worker was killed ends its run; the next one measures it again.
-        strange = [line for line in runs.refusals if "SIGKILL" not in line]
+        strange = [refusal.words for refusal in runs.refusals if not refusal.has_a_reason(runs.deaths)]
         assert not strange, strange
         return {**runs.kills, **found, "refusals": len(runs.refusals), "s": time.monotonic() - begun}
 

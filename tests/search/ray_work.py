@@ -15,7 +15,7 @@ from hwsearch.search.measured.ray_worker import Worker
 
 # What a fake job does is told by its shape's depth; any other depth answers after a moment.
 DIE_ONCE, DIE, HANG_ONCE, RAISE, FAIL, SLOW, UNREADY = 101, 102, 103, 104, 105, 106, 107
-MOMENT_S, SLOW_S, HANG_S = 0.05, 2.0, 1000.0
+MOMENT_S, SLOW_S, HANG_S = 0.05, 5.0, 1000.0
 UNREADY_TIMES = 3  # so many workers a job may not take with it
 
 

@@ -189,7 +189,7 @@ def coordinate(url: str, owner: str, measured: Path, abreast: Barrier | None) ->
     with its third.
     """
     study = study_at(url)
-    leases = Leases(study, owner, alone=False, lease_s=3.0)
+    leases = Leases(study, owner, alone=False, lease_s=6.0)
     chance = random.Random(owner)
     first = True
     while True:
@@ -205,7 +205,7 @@ def coordinate(url: str, owner: str, measured: Path, abreast: Barrier | None) ->
             continue
         depth = min(free)
         if abreast and first:
-            abreast.wait(60)
+            abreast.wait(300)
         first = False
         trial = begin(leases, depth)
         if trial is None:
@@ -234,11 +234,11 @@ def test_four_coordinators_measure_every_shape_once(
         for n in range(4)
     ]
     crowd[0].start()
-    crowd[0].join(60)
+    crowd[0].join(300)
     for each in crowd[1:]:
         each.start()
     for each in crowd[1:]:
-        each.join(60)
+        each.join(300)
     assert [each.exitcode for each in crowd] == [-signal.SIGKILL, 0, 0, 0]
     trials = study_at(url).trials
     complete = Counter(t.params["num_hidden_layers"] for t in trials if t.state == TrialState.COMPLETE)
