@@ -171,7 +171,8 @@ def test_children_in_threads_do_not_meet(worker_class: Any) -> None:
 
 
 PARENT = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in a script's background ignores it
 sys.path.insert(0, {here!r})
 from child_work import Worker
 from hwsearch.measure.child import Child
