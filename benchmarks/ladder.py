@@ -87,9 +87,9 @@ asked for the next.
 """
 # Written by hand, from the tables that follow.
 REMARKS = """
-Not run, for want of time: GP beyond 50 measurements (0.6 s a proposal), on the synthetic grid and on the
-fitted table, and with the seeds that its rows lack; hindsight on the synthetic grid with the seeds that
-it lacks; peers beyond 100 measurements. `oracle` is sure of its answers, so it has one seed.
+Not run, for want of time: GP after 50 measurements where its rows end (0.5 to 2 s a proposal), on the
+synthetic grid and on the fitted table; hindsight on the synthetic grid with the seeds that it lacks; peers
+beyond 100 measurements. `oracle` is sure of its answers, so it has one seed.
 
 What looks bad: hwgpt-s-rtx2080 misses 98 and 99 %, the table's fault (see "Within reach"). The CPU and
 the synthetic grid reach 98 % after 50 and miss 99 % after 100 (0.988 and 0.987); of all that was measured
