@@ -21,7 +21,6 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -29,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from kill_check import Kill, check
+from kill_check import Kill, Refusal, check, is_explained
 from postgres_server import Postgres, postgres_server
 
 from hwsearch.search.storage.study import open_storage
@@ -58,23 +57,6 @@ SHAPES_AT_ONCE = 4  # so many more are asked for where a run has ended before it
 LEASE_S = 5.0
 AWAY_S = 1.5 * LEASE_S
 LONGEST_S = 300.0
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """How a coordinator that was not killed ended, and when it ran."""
-
-    words: str
-    start: datetime
-    end: datetime
-
-    def has_a_reason(self, deaths: Iterable[Kill]) -> bool:
-        """A reference whose worker was killed ends its run, and so does a database that is away as the run
-        opens it; the next run goes on."""
-        away = any(
-            kill.victim == "database" and kill.start <= self.end and kill.end >= self.start for kill in deaths
-        )
-        return "SIGKILL" in self.words or (away and "cannot be opened" in self.words)
 
 
 @dataclass
@@ -221,7 +203,7 @@ def survive(storage: str, kills: int, coordinators: int, seed: int) -> dict[str,
         found = check(study.trials, rows, runs.timings(), runs.deaths, LEASE_S)
         failed = sum(row["source"] == "failed" for own in rows.values() for row in own)
         assert failed <= runs.kills["worker"], "failed without a kill"
-        strange = [refusal.words for refusal in runs.refusals if not refusal.has_a_reason(runs.deaths)]
+        strange = [refusal.words for refusal in runs.refusals if not is_explained(refusal, runs.deaths)]
         assert not strange, strange
         return {**runs.kills, **found, "refusals": len(runs.refusals), "s": time.monotonic() - begun}
 

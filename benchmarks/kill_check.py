@@ -38,6 +38,27 @@ class Kill:
     end: datetime
 
 
+@dataclass(frozen=True)
+class Refusal:
+    """The last words of a coordinator that ended with an error, and when it ran."""
+
+    words: str
+    start: datetime
+    end: datetime
+
+
+def victims(kills: Iterable[Kill], start: datetime, end: datetime) -> set[str]:
+    """Who was killed, or away, between two moments."""
+    return {kill.victim for kill in kills if kill.end >= start and kill.start <= end}
+
+
+def is_explained(refusal: Refusal, kills: Iterable[Kill]) -> bool:
+    """A reference whose worker was killed ends its run, and so does a database that is away as the run opens
+    it; the next run goes on."""
+    away = "database" in victims(kills, refusal.start, refusal.end)
+    return "SIGKILL" in refusal.words or (away and "cannot be opened" in refusal.words)
+
+
 def why_lost(trial: FrozenTrial, kills: Iterable[Kill], lease_s: float) -> str | None:
     """Why a trial was taken from its owner; None where it should not have been.
 
@@ -46,7 +67,7 @@ def why_lost(trial: FrozenTrial, kills: Iterable[Kill], lease_s: float) -> str |
     """
     begun, ended = trial.datetime_start, trial.datetime_complete
     assert begun is not None and ended is not None
-    during = {kill.victim for kill in kills if kill.end >= begun and kill.start <= ended}
+    during = victims(kills, begun, ended)
     if owner_of(trial) in during:
         return KILLED
     silence = ended.astimezone() - datetime.fromisoformat(trial.user_attrs[BEAT])

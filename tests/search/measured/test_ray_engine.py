@@ -53,7 +53,7 @@ def cluster() -> Iterator[Any]:
     """A head that says it has six GPUs; what Ray can start without is not started."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        patch.setenv("RAY_worker_niceness", "0")  # of 15, which takes minutes to start on a busy machine
+        patch.setenv("RAY_worker_niceness", "0")  # at Ray's 15 they start within minutes on a busy machine
         patch.delenv("RAY_ADDRESS", raising=False)
         patch.setenv("PYTHONPATH", str(HERE), prepend=os.pathsep)  # the nodes find what we find
         from ray.cluster_utils import Cluster

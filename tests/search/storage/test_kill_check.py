@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from kill_check import Kill, check
+from kill_check import Kill, Refusal, check, is_explained
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from hwsearch.search.storage.leases import BEAT, DUPLICATE_OF, FAILURE, LOST_BY, OWNER, SHAPE_HASH
@@ -140,3 +140,20 @@ def test_a_failed_shape_is_final(taken_over: Story) -> None:
     taken_over.trials[1].state = TrialState.FAIL
     taken_over.trials[1].user_attrs[FAILURE] = "crash"
     assert taken_over.check()["failed shapes"] == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "start", "end", "explained"),
+    [
+        ("the reference cannot be measured: killed by SIGKILL", 0, 1, True),
+        ("--storage postgresql://...: cannot be opened: refused", 8, 11, True),
+        ("--storage postgresql://...: cannot be opened: refused", 0, 9, False),
+        ("--storage postgresql://...: cannot be opened: refused", 13, 14, False),
+        ("no such column", 8, 11, False),
+    ],
+)
+def test_a_refusal_needs_a_kill_or_an_outage_of_its_time(
+    words: str, start: float, end: float, explained: bool
+) -> None:
+    kills = [Kill("database", at(10), at(12)), Kill("run0", at(0), at(14))]
+    assert is_explained(Refusal(words, at(start), at(end)), kills) == explained
